@@ -1,0 +1,274 @@
+"""What a policy prefers, and what it answers: measured step by step, before and after training.
+
+B = pairs in a batch, N = 2B rows, T = tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stepwise_dpo.errors import DataError
+from stepwise_dpo.learning.loading import Policy
+from stepwise_dpo.learning.losses import NO_STEP, sum_per_step
+from stepwise_dpo.learning.rewards import LLMRewardModel, Progress
+from stepwise_dpo.learning.seq2seq import IGNORED, score_completions
+from stepwise_dpo.preferences.pairs import PreferencePair
+from stepwise_dpo.preferences.synthetic import is_known, solves
+
+
+@dataclass(frozen=True)
+class SolutionLogps:
+    """A policy's log-probability of one solution.
+
+    Attributes:
+        steps: of each step, summed over its tokens, in nats.
+        tokens: the number of tokens of the whole solution.
+    """
+
+    steps: list[float]
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Nats per token."""
+        return sum(self.steps) / self.tokens
+
+
+@dataclass(frozen=True)
+class PairLogps:
+    """A policy's log-probabilities of both sides of a pair."""
+
+    chosen: SolutionLogps
+    rejected: SolutionLogps
+
+    @property
+    def margin(self) -> float:
+        """Mean log-likelihood of chosen minus that of rejected, in nats per token."""
+        return self.chosen.mean - self.rejected.mean
+
+    @property
+    def preferred(self) -> Literal["chosen", "rejected", "tie"]:
+        """Which side the policy finds more likely per token."""
+        if self.margin == 0:
+            return "tie"
+        return "chosen" if self.margin > 0 else "rejected"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a policy answered.
+
+    Attributes:
+        steps: the answer's steps; [] when it ended at once.
+        complete: False when the limit on new tokens cut it off.
+        process_rewards: of each step; None without a reward model.
+        solved: whether the final answer is right; None where no checker knows the problem.
+    """
+
+    steps: list[str]
+    complete: bool
+    process_rewards: list[float] | None = None
+    solved: bool | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One policy on one set of pairs; `answers` belong to the first pairs of `logps`."""
+
+    logps: list[PairLogps]
+    answers: list[Answer]
+
+    def summary(self) -> dict[str, float]:
+        """The figures of a report.
+
+        `preference_accuracy` (fraction of pairs whose chosen side is more likely per token), `mean_margin` (nats per
+        token), `logps/chosen` and `logps/rejected` (nats per solution), `pairs`; and where a checker knows every
+        answered problem, `solve_rate` and the number of `answers`.
+        """
+        figures = {
+            "pairs": float(len(self.logps)),
+            "preference_accuracy": fmean(logps.preferred == "chosen" for logps in self.logps),
+            "mean_margin": fmean(logps.margin for logps in self.logps),
+            "logps/chosen": fmean(sum(logps.chosen.steps) for logps in self.logps),
+            "logps/rejected": fmean(sum(logps.rejected.steps) for logps in self.logps),
+        }
+        solved = [answer.solved for answer in self.answers if answer.solved is not None]
+        if solved and len(solved) == len(self.answers):
+            figures["solve_rate"] = fmean(solved)
+            figures["answers"] = float(len(solved))
+        return figures
+
+
+def evaluate_policy(
+    policy: Policy,
+    pairs: Sequence[PreferencePair],
+    *,
+    reward_model: LLMRewardModel | None = None,
+    answers: int = 0,
+    max_new_tokens: int = 128,
+    max_length: int | None = None,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure what a policy prefers on all pairs, and let it answer the first few prompts.
+
+    Args:
+        policy: the model; it is put into eval mode for the time of the call.
+        pairs: at least one.
+        reward_model: judges the answers' steps.
+        answers: how many prompts to answer, greedily.
+        max_new_tokens: the most tokens of an answer.
+        max_length: the most tokens of prompt and answer of a pair.
+        batch_size: pairs per forward, prompts per generation.
+        progress: told how far it is, first in pairs, then in answers.
+
+    Raises:
+        DataError: no pairs, or one is too long.
+    """
+    if not pairs:
+        raise DataError("there are no examples to evaluate on")
+    model = policy.model
+    was_training = model.training
+    model.eval()
+    try:
+        logps = pair_logps(policy, pairs, max_length=max_length, batch_size=batch_size, progress=progress)
+        answered = []
+        for start in range(0, min(answers, len(pairs)), batch_size):
+            prompts = [pair.prompt for pair in pairs[start : min(start + batch_size, answers)]]
+            answered += answer_prompts(policy, prompts, max_new_tokens=max_new_tokens)
+            if progress is not None:
+                progress(len(answered), min(answers, len(pairs)))
+    finally:
+        model.train(was_training)
+    judged = [_judge(pair.prompt, answer, reward_model) for pair, answer in zip(pairs, answered, strict=False)]
+    return Evaluation(logps, judged)
+
+
+@torch.no_grad()
+def pair_logps(
+    policy: Policy,
+    pairs: Sequence[PreferencePair],
+    *,
+    max_length: int | None = None,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> list[PairLogps]:
+    """Score both sides of every pair, in the order of `pairs`.
+
+    Raises:
+        DataError: a pair is longer than `max_length` tokens.
+    """
+    steps = policy.step_tokenizer()
+    results: list[PairLogps] = []
+    for start in range(0, len(pairs), batch_size):
+        encoded = [steps.encode_pair(pair, max_length) for pair in pairs[start : start + batch_size]]
+        rows = [(pair.prompt_ids, pair.chosen_ids, pair.chosen_step_ids) for pair in encoded]
+        rows += [(pair.prompt_ids, pair.rejected_ids, pair.rejected_step_ids) for pair in encoded]
+        sides = _solution_logps(policy, rows)
+        results += [
+            PairLogps(chosen, rejected)
+            for chosen, rejected in zip(sides[: len(encoded)], sides[len(encoded) :], strict=True)
+        ]
+        if progress is not None:
+            progress(len(results), len(pairs))
+    return results
+
+
+@torch.no_grad()
+def answer_prompts(policy: Policy, prompts: Sequence[str], *, max_new_tokens: int = 128) -> list[Answer]:
+    """Answer prompts greedily, in one batch; rewards and correctness are left open."""
+    steps = policy.step_tokenizer()
+    model, pad = policy.model, policy.tokenizer.pad_token_id
+    encoded = [torch.tensor(steps.encode_prompt(prompt)) for prompt in prompts]
+    width = max(map(len, encoded))
+    if steps.position_limit is not None:
+        # An answer that runs into the end of the model's positions is marked incomplete, as any other that is cut off.
+        room = steps.position_limit - (0 if policy.is_encoder_decoder else width)
+        max_new_tokens = max(1, min(max_new_tokens, room))
+    # A causal model goes on at the right end of its input, so padding stands at the left.
+    input_ids = torch.stack([nn.functional.pad(ids, (width - len(ids), 0), value=pad) for ids in encoded])
+    attention_mask = torch.stack([torch.arange(width) >= width - len(ids) for ids in encoded]).long()
+    generated = model.generate(
+        input_ids=input_ids.to(model.device),
+        attention_mask=attention_mask.to(model.device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=pad,
+        eos_token_id=policy.tokenizer.eos_token_id,
+    )
+    completions = generated[:, 1:] if policy.is_encoder_decoder else generated[:, width:]
+    answers = []
+    for row in completions.tolist():
+        complete = policy.tokenizer.eos_token_id in row
+        ids = row[: row.index(policy.tokenizer.eos_token_id)] if complete else row
+        answers.append(Answer(steps.decode_steps(ids), complete))
+    return answers
+
+
+def compare_evaluations(pairs: Sequence[PreferencePair], before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:
+    """One record per pair: what each policy prefers and answers, and the log-ratio of every step (nats).
+
+    Scores are mean log-likelihoods in nats per token.
+    """
+    records: list[dict[str, Any]] = []
+    for index, pair in enumerate(pairs):
+        record: dict[str, Any] = {"id": pair.id, "prompt": pair.prompt}
+        for prefix, evaluation in (("", after), ("before_", before)):
+            logps = evaluation.logps[index]
+            answer = evaluation.answers[index] if index < len(evaluation.answers) else None
+            record |= {
+                f"{prefix}model_output": None if answer is None else "\n".join(answer.steps),
+                f"{prefix}chosen_score": logps.chosen.mean,
+                f"{prefix}rejected_score": logps.rejected.mean,
+                f"{prefix}preferred": logps.preferred,
+                f"{prefix}answer": None if answer is None else asdict(answer),
+            }
+        for side in ("chosen", "rejected"):
+            first, second = (getattr(evaluation.logps[index], side).steps for evaluation in (before, after))
+            record[f"{side}_steps"] = [step.text for step in getattr(pair, side)]
+            record[f"{side}_labels"] = [step.label for step in getattr(pair, side)]
+            record[f"{side}_step_logratios"] = [new - old for old, new in zip(first, second, strict=True)]
+        records.append(record)
+    return records
+
+
+def _solution_logps(policy: Policy, rows: Sequence[tuple[list[int], list[int], list[int]]]) -> list[SolutionLogps]:
+    """Score rows of (prompt ids, completion ids, step ids of the completion)."""
+
+    def padded(values: list[list[int]], fill: int) -> Tensor:
+        tensors = [torch.tensor(row) for row in values]
+        return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=fill).to(policy.model.device)
+
+    input_ids = padded([prompt + ids for prompt, ids, _ in rows], policy.tokenizer.pad_token_id)  # (N, T)
+    attention_mask = padded([[1] * (len(prompt) + len(ids)) for prompt, ids, _ in rows], 0)
+    labels = padded([[IGNORED] * len(prompt) + ids for prompt, ids, _ in rows], IGNORED)
+    step_ids = padded([[NO_STEP] * len(prompt) + steps for prompt, _, steps in rows], NO_STEP)[:, 1:]
+    if policy.is_encoder_decoder:
+        log_probs = score_completions(policy.model, input_ids, attention_mask, labels).log_probs
+        assert log_probs is not None
+    else:
+        logits = policy.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits[:, :-1]
+        targets = input_ids[:, 1:, None]
+        log_probs = logits.float().log_softmax(dim=-1).gather(2, targets).squeeze(2)  # (N, T-1)
+    counts = [max(steps) + 1 for _, _, steps in rows]
+    # Summed in float64: a log-ratio is a small difference of such sums.
+    sums = sum_per_step(log_probs.cpu().double(), step_ids.cpu(), max(counts))  # (N, S)
+    return [
+        SolutionLogps(row[:count].tolist(), len(ids))
+        for row, count, (_, ids, _) in zip(sums, counts, rows, strict=True)
+    ]
+
+
+def _judge(prompt: str, answer: Answer, reward_model: LLMRewardModel | None) -> Answer:
+    """Add process rewards and correctness to an answer."""
+    rewards = None
+    if reward_model is not None:
+        with torch.no_grad():
+            rewards = reward_model.score(prompt, answer.steps).tolist() if answer.steps else []
+    solved = solves(prompt, answer.steps) if is_known(prompt) else None
+    return Answer(answer.steps, answer.complete, rewards, solved)

@@ -1,0 +1,162 @@
+"""Solutions become token ids that remember their steps, and generated ids become steps again.
+
+Steps are tokenised one by one; each token carries the index of its step. Nothing ever looks for steps in decoded
+training text, because decoding is lossy: T5's SentencePiece turns a line break into a space.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from stepwise_dpo.errors import DataError, ModelError
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, split_steps
+
+SEPARATORS = ("\n", " || ", " ;; ", " | ", " ; ")
+"""Candidates between two steps, the most natural first; the first that survives the tokenizer is used."""
+
+_PROBE = ["12 + 3 = 15", "Then 15 - 4 = 11", "Answer: 11"]
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """A preference pair as token ids; the step ids run parallel to the completion's tokens."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    chosen_step_ids: list[int]
+    rejected_ids: list[int]
+    rejected_step_ids: list[int]
+
+
+class StepTokenizer:
+    """A tokenizer that knows what a step is.
+
+    A completion is step, separator, step, separator, …, last step, end of sequence. A separator belongs to the step
+    before it, and the end of sequence to the last step. For an encoder-decoder the prompt is what the tokenizer makes
+    of it; for a causal model a separator follows, so that prompt and answer can't run into each other.
+
+    Args:
+        tokenizer: with an end-of-sequence token.
+        is_encoder_decoder: which of the two layouts to use.
+        position_limit: the most tokens that the model has positions for: of prompt and answer together for a causal
+            model, of each for an encoder-decoder; None where positions are relative.
+
+    Raises:
+        ModelError: no candidate separator survives encoding and decoding.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, is_encoder_decoder: bool, position_limit: int | None = None
+    ) -> None:
+        self.position_limit = position_limit
+        self.tokenizer = tokenizer
+        self.is_encoder_decoder = is_encoder_decoder
+        self.separator = self._find_separator()
+        self._separator_ids = self._encode(self.separator)
+
+    def encode_pair(self, pair: PreferencePair, max_length: int | None = None) -> EncodedPair:
+        """Tokenise a pair.
+
+        Args:
+            pair: the example.
+            max_length: the most tokens that prompt and completion together may have.
+
+        Raises:
+            DataError: a text holds a special token, or a side is longer than `max_length` or the model's positions.
+                Nothing is ever cut off silently.
+        """
+        prompt_ids = self.encode_prompt(pair.prompt)
+        chosen_ids, chosen_step_ids = self.encode_steps(pair.chosen)
+        rejected_ids, rejected_step_ids = self.encode_steps(pair.rejected)
+        special = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        texts = {"prompt": self._encode(pair.prompt), "chosen": chosen_ids[:-1], "rejected": rejected_ids[:-1]}
+        for side, ids in texts.items():
+            # A unigram vocabulary (T5's) has "</s>" as a piece, and splitting doesn't help there.
+            if found := special & set(ids):
+                raise DataError(
+                    f"example {pair.id!r}: its {side} contains {self.tokenizer.decode(sorted(found))!r}, which this "
+                    "tokenizer reads as the end of the text or as padding; write it otherwise"
+                )
+        for side, ids in (("chosen", chosen_ids), ("rejected", rejected_ids)):
+            if max_length is not None and len(prompt_ids) + len(ids) > max_length:
+                raise DataError(
+                    f"example {pair.id!r}: prompt ({len(prompt_ids)}) and {side} ({len(ids)}) have "
+                    f"{len(prompt_ids) + len(ids)} tokens together, more than the maximum length of {max_length}; "
+                    "raise max_length (--max-length) or shorten the example"
+                )
+            longest = max(len(prompt_ids), len(ids)) if self.is_encoder_decoder else len(prompt_ids) + len(ids)
+            if self.position_limit is not None and longest > self.position_limit:
+                raise DataError(
+                    f"example {pair.id!r}: prompt ({len(prompt_ids)}) and {side} ({len(ids)}) have more tokens than "
+                    f"the {self.position_limit} positions of the model; shorten the example or choose another model"
+                )
+        return EncodedPair(prompt_ids, chosen_ids, chosen_step_ids, rejected_ids, rejected_step_ids)
+
+    def check_lengths(self, pairs: Sequence[PreferencePair], max_length: int) -> None:
+        """Find all pairs that are too long, before anything that takes time.
+
+        Raises:
+            DataError: the first of them with its numbers, and how many there are.
+        """
+        problems = []
+        for pair in pairs:
+            try:
+                self.encode_pair(pair, max_length)
+            except DataError as error:
+                problems.append(str(error))
+        if problems:
+            more = f" ({len(problems)} of {len(pairs)} examples are too long)" if len(problems) > 1 else ""
+            raise DataError(problems[0] + more)
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Tokenise a prompt, with the special tokens that the model expects around it."""
+        ids: list[int] = self.tokenizer(prompt, truncation=False, split_special_tokens=True)["input_ids"]
+        if self.is_encoder_decoder:
+            return ids
+        # Some causal tokenizers close every text; an answer has to be able to follow.
+        while ids and ids[-1] == self.tokenizer.eos_token_id:
+            ids = ids[:-1]
+        return ids + self._separator_ids
+
+    def encode_steps(self, steps: Sequence[Step]) -> tuple[list[int], list[int]]:
+        """Tokenise a solution: token ids, and for each token the index of its step."""
+        ids: list[int] = []
+        step_ids: list[int] = []
+        for index, step in enumerate(steps):
+            last = index == len(steps) - 1
+            tokens = self._encode(step.text) + ([self.tokenizer.eos_token_id] if last else self._separator_ids)
+            ids += tokens
+            step_ids += [index] * len(tokens)
+        return ids, step_ids
+
+    def decode_steps(self, ids: Sequence[int]) -> list[str]:
+        """Split generated token ids into the texts of steps; [] when nothing but special tokens was generated."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return split_steps(text, self.separator.strip(" "))
+
+    def unknown_characters(self, pair: PreferencePair) -> str:
+        """Characters of a pair that the tokenizer can only write as its unknown token, sorted; "" for none."""
+        unknown = self.tokenizer.unk_token_id
+        text = pair.prompt + "".join(step.text for step in (*pair.chosen, *pair.rejected))
+        if unknown is None or unknown not in self._encode(text):
+            return ""
+        return "".join(sorted(c for c in set(text) if not c.isspace() and unknown in self._encode(c)))
+
+    def _encode(self, text: str) -> list[int]:
+        # A user's "</s>" is four characters, not the end of the answer: hence the splitting.
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, truncation=False, split_special_tokens=True)[
+            "input_ids"
+        ]
+        return ids
+
+    def _find_separator(self) -> str:
+        for candidate in SEPARATORS:
+            self.separator, self._separator_ids = candidate, self._encode(candidate)
+            ids, _ = self.encode_steps([Step(text) for text in _PROBE])
+            if [" ".join(text.split()) for text in self.decode_steps(ids)] == _PROBE:
+                return candidate
+        raise ModelError(
+            f"the tokenizer {type(self.tokenizer).__name__} loses every separator that could stand between two steps "
+            f"({', '.join(map(repr, SEPARATORS))}); choose another model"
+        )

@@ -1,0 +1,490 @@
+"""TRL's DPOTrainer, made to know steps, process rewards and encoder-decoder models.
+
+What changes against the parent, and nothing else:
+
+- examples are `PreferencePair`s; steps are tokenised one by one and travel as `step_ids` beside the tokens;
+- encoder-decoder models train (TRL dropped them in 0.29), see `seq2seq`;
+- the reference's log-probabilities are computed once, per token, kept as columns, and the reference is then let go;
+- `loss="stepwise"` returns our loss in place of TRL's; TRL still computes its own on the same forward, because all its
+  metrics come with it and cost nothing beside that forward;
+- process rewards and per-step log-ratios are logged.
+
+B = pairs, N = 2B rows (chosen, then rejected), T = tokens, S = steps.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Literal, get_args
+from unittest import mock
+
+import torch
+from accelerate.utils import is_peft_model
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.utils import ModelOutput
+from trl import DPOConfig, DPOTrainer
+from trl.trainer import dpo_trainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from stepwise_dpo.errors import ConfigError, DataError, RunError
+from stepwise_dpo.learning.loading import switch_off_dropout
+from stepwise_dpo.learning.losses import (
+    NO_STEP,
+    Aggregation,
+    Likelihood,
+    NonPositive,
+    Side,
+    aggregate_steps,
+    stepwise_loss,
+    sum_per_step,
+)
+from stepwise_dpo.learning.rewards import LLMRewardModel, PairRewards
+from stepwise_dpo.learning.seq2seq import TokenScores, enable_causal_layout
+from stepwise_dpo.learning.tokenization import StepTokenizer
+from stepwise_dpo.preferences.pairs import PreferencePair
+
+Loss = Literal["dpo", "stepwise"]
+
+SIDES = ("chosen", "rejected")
+
+
+@dataclass
+class StepwiseDPOConfig(DPOConfig):
+    """TRL's DPOConfig, plus which loss to use and the options of the step-wise one.
+
+    Three of the parent's defaults differ, because they serve large models on GPUs: gradient checkpointing is off,
+    bfloat16 is off, and every optimiser step is logged.
+
+    Attributes:
+        loss: "dpo" hands over to TRL and its `loss_type`; "stepwise" is `losses.stepwise_loss`.
+        likelihood: see `losses.stepwise_loss`.
+        aggregation: see `losses.aggregate_steps`.
+        nonpositive: see `losses.stepwise_loss`.
+        anchor_to_reference: see `losses.stepwise_loss`.
+        train_reward_model: score steps anew in every batch with gradients, and update the reward model as well.
+    """
+
+    gradient_checkpointing: bool = False
+    bf16: bool | None = False
+    logging_steps: float = 1
+    loss: str = field(default="dpo", metadata={"help": "dpo or stepwise"})
+    likelihood: str = field(default="mean", metadata={"help": "mean or sum over a completion's tokens"})
+    aggregation: str = field(
+        default="sum", metadata={"help": "sum, mean, min, last or product over a solution's steps"}
+    )
+    nonpositive: str = field(default="train", metadata={"help": "train, skip or clamp a preference <= 0"})
+    anchor_to_reference: bool = field(default=False, metadata={"help": "use log-ratios in the step-wise margin"})
+    train_reward_model: bool = field(default=False, metadata={"help": "update the reward model as well"})
+
+    def __post_init__(self) -> None:
+        """Check our own options.
+
+        Raises:
+            ConfigError: an option has none of its words, or two don't go together.
+        """
+        super().__post_init__()
+        for name, words in (
+            ("loss", get_args(Loss)),
+            ("likelihood", get_args(Likelihood)),
+            ("aggregation", get_args(Aggregation)),
+            ("nonpositive", get_args(NonPositive)),
+        ):
+            if getattr(self, name) not in words:
+                raise ConfigError(f"{name} must be one of {', '.join(words)}, not {getattr(self, name)!r}")
+        if self.train_reward_model and self.loss != "stepwise":
+            raise ConfigError("train_reward_model needs loss 'stepwise': no other loss depends on the reward model")
+
+
+class StepwiseDPOTrainer(DPOTrainer):
+    """Train a policy on preference pairs with DPO or the step-wise loss.
+
+    Args:
+        model: the policy; encoder-decoder or causal, with its dropout switched off here.
+        args: the configuration.
+        train_pairs: what to learn from.
+        tokenizer: the policy's.
+        eval_pairs: held-out pairs.
+        reward_model: scores steps, every distinct one once, now; needed for "stepwise", optional for "dpo", where its
+            scores are only logged. With `args.train_reward_model` it scores in every batch and is updated.
+        ref_model: the reference; a copy of `model` as it is now by default.
+        callbacks: further Trainer callbacks.
+        peft_config: a PEFT configuration to wrap the policy in.
+
+    Raises:
+        ConfigError: options that don't go together.
+        DataError: no pairs, or one is longer than `args.max_length`.
+    """
+
+    _tag_names = ["trl", "dpo", "stepwise-dpo"]  # noqa: RUF012 (the parent's attribute)
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: StepwiseDPOConfig,
+        train_pairs: Sequence[PreferencePair],
+        tokenizer: PreTrainedTokenizerBase,
+        eval_pairs: Sequence[PreferencePair] | None = None,
+        reward_model: LLMRewardModel | None = None,
+        ref_model: PreTrainedModel | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        peft_config: Any = None,
+    ) -> None:
+        if not train_pairs:
+            raise DataError("there are no training examples")
+        if args.loss == "stepwise" and reward_model is None:
+            raise ConfigError("the step-wise loss needs a reward model")
+        if reward_model is not None and args.aggregation == "product" and reward_model.value != "probability":
+            raise ConfigError("aggregation 'product' needs a reward model whose value is 'probability'")
+        self.reward_model = reward_model
+        self._pairs = {"train": list(train_pairs), "eval": list(eval_pairs or [])}
+        self.eval_step_logratios: dict[int, dict[str, list[float]]] = {}
+        """Of the latest evaluation, in nats per step: {index into eval_pairs: {"chosen": […], "rejected": […]}}."""
+
+        steps = StepTokenizer(
+            tokenizer, bool(model.config.is_encoder_decoder), getattr(model.config, "max_position_embeddings", None)
+        )
+        frozen_judge = None if args.train_reward_model else reward_model
+        train_dataset, eval_dataset = (
+            build_dataset(pairs, steps, args.max_length, frozen_judge.score_pairs(pairs) if frozen_judge else None)
+            for pairs in self._pairs.values()
+        )
+
+        switch_off_dropout(model)
+        if ref_model is None and not is_peft_model(model) and peft_config is None:
+            # TRL would load it again by name, which is the wrong model when the name is a checkpoint's.
+            ref_model = copy.deepcopy(model)
+        if ref_model is not None:
+            switch_off_dropout(ref_model)
+        with _causal_layout_in_trl():
+            super().__init__(
+                model=model,
+                ref_model=ref_model,
+                args=args,
+                data_collator=StepCollator(tokenizer.pad_token_id),
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset if eval_pairs else None,
+                processing_class=tokenizer,
+                callbacks=callbacks,
+                peft_config=peft_config,
+            )
+        if reward_model is not None and args.train_reward_model:
+            if self.accelerator.num_processes > 1:
+                raise ConfigError("train_reward_model works in one process only: its gradients are not synchronised")
+            reward_model.to(self.accelerator.device)
+            self.add_callback(_JudgeGradients(reward_model, args.max_grad_norm))
+
+        self.train_dataset = self._with_reference(train_dataset, self.get_train_dataloader())
+        if eval_pairs:
+            self.eval_dataset = self._with_reference(eval_dataset, self.get_eval_dataloader())
+        self.ref_model = None  # everything that is ever asked of it is in the columns now
+        self.precompute_ref_logps = True
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """Keep the dataset: `build_dataset` has tokenised it, step by step, which TRL can't."""
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep our columns when the Trainer drops those that the model doesn't take."""
+        super()._set_signature_columns_if_needed()
+        columns = ("step_ids", "ref_token_logps", "process_rewards")
+        for name in ("row", *(f"{side}_{column}" for side in SIDES for column in columns)):
+            if name not in self._signature_columns:
+                self._signature_columns.append(name)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Add the reward model's parameters where they are trained."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        if is_new and self.reward_model is not None and self.args.train_reward_model:
+            optimizer.add_param_group(
+                {"params": list(self.reward_model.parameters()), "lr": self.args.learning_rate, "weight_decay": 0.0}
+            )
+        return optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Tensor:
+        """Return the batch's loss, scalar, and log TRL's metrics and ours.
+
+        Raises:
+            RunError: the loss is not finite; the message names the pairs.
+            ConfigError: outputs are asked for, which TRL only does for `compute_metrics` and deprecates.
+        """
+        if return_outputs:
+            raise ConfigError("this trainer gives no outputs besides the loss; use `evaluation.evaluate_policy`")
+        mode = "train" if self.model.training else "eval"
+        steps = {name: inputs[name] for name in StepCollator.STEP_KEYS if name in inputs}
+        inputs = {name: value for name, value in inputs.items() if name not in steps}
+
+        cached = TokenScores(log_probs=steps["ref_token_logps"][:, 1:])
+        # TRL reduces the reference's token values exactly as it reduces the policy's, `ld_alpha` included.
+        inputs["ref_chosen_logps"], inputs["ref_rejected_logps"] = self.compute_ref_log_probs(
+            lambda **kwargs: cached, inputs
+        )
+        forward = _RememberingForward(model)
+        loss: Tensor = super().compute_loss(forward, inputs, False, num_items_in_batch)
+
+        chosen, rejected = self._sides(forward.output.log_probs, steps, mode)
+        if self.args.loss == "stepwise":
+            loss = stepwise_loss(
+                chosen,
+                rejected,
+                likelihood=self.args.likelihood,
+                aggregation=self.args.aggregation,
+                nonpositive=self.args.nonpositive,
+                anchor_to_reference=self.args.anchor_to_reference,
+            ).losses.mean()
+        if "process_rewards" in steps or self.args.train_reward_model:
+            self._log_process_rewards(chosen, rejected, mode)
+        if mode == "eval":
+            # TRL averages the values of batches; a short last batch shall weigh by its pairs.
+            pairs = self.accelerator.gather(steps["row"]).numel()
+            for values in self._metrics["eval"].values():
+                values += [values[-1]] * (pairs - 1)
+            self._log_step_logratios(chosen, rejected, steps["row"])
+        if not torch.isfinite(loss):
+            ids = [self._pairs[mode][row].id for row in steps["row"].tolist()]
+            raise RunError(
+                f"the loss became {loss.item()} at global_step {self.state.global_step} on examples {ids}; "
+                "lower the learning rate, or look at these examples"
+            )
+        return loss
+
+    def evaluate(self, eval_dataset: None = None, **kwargs: Any) -> dict[str, float]:
+        """Evaluate on `eval_pairs`, and collect the per-step log-ratios of each anew.
+
+        Raises:
+            ConfigError: another dataset is given; the reference, which would have to score it, is gone.
+        """
+        if eval_dataset is not None:
+            raise ConfigError("held-out examples are given as `eval_pairs` when the trainer is made")
+        self.eval_step_logratios = {}
+        metrics: dict[str, float] = super().evaluate(**kwargs)
+        return metrics
+
+    def _sides(self, log_probs: Tensor, steps: dict[str, Tensor], mode: str) -> tuple[Side, Side]:
+        """Split a batch of N rows into its two sides of B; column t of all is about token t + 1."""
+        step_ids = steps["step_ids"][:, 1:]
+        # Without a reward model both are empty: no steps, no rewards.
+        rewards = steps.get("process_rewards", log_probs.new_zeros(log_probs.size(0), 0))
+        step_mask = steps.get("step_mask", torch.zeros_like(rewards, dtype=torch.bool))
+        if self.args.train_reward_model:
+            rewards, step_mask = self._score_now(steps["row"].tolist(), mode)
+        columns = (log_probs, steps["ref_token_logps"][:, 1:], step_ids, rewards, step_mask)
+        first, second = zip(*(column.chunk(2) for column in columns), strict=True)
+        return Side(*first), Side(*second)
+
+    def _score_now(self, rows: Sequence[int], mode: str) -> tuple[Tensor, Tensor]:
+        """Process rewards of a batch with their graph: values and mask, (N, S)."""
+        assert self.reward_model is not None
+        self.reward_model.clear_cache()  # its weights are moving
+        pairs = [self._pairs[mode][row] for row in rows]
+        scores = [
+            self.reward_model.score(pair.prompt, [step.text for step in side])
+            for solutions in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
+            for pair, side in zip(pairs, solutions, strict=True)
+        ]
+        rewards = nn.utils.rnn.pad_sequence(scores, batch_first=True)
+        lengths = torch.tensor([len(score) for score in scores], device=rewards.device)
+        return rewards, torch.arange(rewards.size(1), device=rewards.device) < lengths[:, None]
+
+    def _log_process_rewards(self, chosen: Side, rejected: Side, mode: str) -> None:
+        values = {
+            side: aggregate_steps(batch.process_rewards.detach(), batch.step_mask, self.args.aggregation)
+            for side, batch in zip(SIDES, (chosen, rejected), strict=True)
+        }
+        preference = values["chosen"] - values["rejected"]
+        logged = {**values, "preference": preference, "negative_fraction": (preference < 0).float()}
+        for name, value in logged.items():
+            # Gathered per pair: a mean of means would be wrong for uneven batches.
+            self._metrics[mode][f"process_rewards/{name}"].append(self.accelerator.gather(value).mean().item())
+
+    def _log_step_logratios(self, chosen: Side, rejected: Side, rows: Tensor) -> None:
+        """Log the mean log-ratio per step of each side, in nats, and keep every pair's."""
+        for name, side in zip(SIDES, (chosen, rejected), strict=True):
+            step_counts = side.step_ids.amax(dim=1) + 1  # (B,)
+            steps = int(self.accelerator.gather(step_counts).max())  # gathering needs one width on all ranks
+            ratios = sum_per_step(side.logps - side.ref_logps, side.step_ids, steps)  # (B, S)
+            ratios, step_counts, all_rows = self.accelerator.gather((ratios, step_counts, rows))
+            for row, count, values in zip(all_rows.tolist(), step_counts.tolist(), ratios.tolist(), strict=True):
+                self.eval_step_logratios.setdefault(row, {})[name] = values[:count]
+            every = [value for pair in self.eval_step_logratios.values() for value in pair[name]]
+            self._metrics["eval"][f"step_logratios/{name}"] = [fmean(every)]
+
+    def _with_reference(self, dataset: Dataset, loader: DataLoader[Any]) -> Dataset:
+        """Add the reference's log-probability of every completion token as columns.
+
+        The batches are those of the first epoch: matrix products round differently for other shapes, and at the first
+        step policy and reference shall agree to the last bit, so that the first DPO loss is ln 2.
+        """
+        model = self.ref_model or self.model
+        found: dict[int, list[list[float]]] = {}
+        self._collect_reference(model, loader, found)
+        # What the first epoch leaves out (drop_last).
+        missing = [row for row in range(len(dataset)) if row not in found]
+        if missing:
+            rest = DataLoader(
+                dataset.select(missing),
+                batch_size=self.args.per_device_eval_batch_size,
+                collate_fn=self.data_collator,
+            )
+            self._collect_reference(model, self.accelerator.prepare(rest), found)
+        for index, side in enumerate(SIDES):
+            values = [found[row][index] for row in range(len(dataset))]
+            dataset = dataset.add_column(f"{side}_ref_token_logps", values)
+        return dataset
+
+    def _collect_reference(
+        self, model: nn.Module, loader: DataLoader[Any], found: dict[int, list[list[float]]]
+    ) -> None:
+        """Put each row's log-probabilities into `found`: {row: [of chosen tokens, of rejected tokens]}."""
+        # None: shown on a terminal only.
+        hidden = None if self.accelerator.is_main_process else True
+        for batch in tqdm(loader, desc="Reference log-probabilities", leave=False, disable=hidden):
+            batch = self._prepare_inputs(batch)
+            forward = _RememberingForward(model, with_graph=True)
+            self.compute_ref_log_probs(
+                forward, {name: value for name, value in batch.items() if name not in StepCollator.STEP_KEYS}
+            )
+            gathered = [
+                self.accelerator.gather(self.accelerator.pad_across_processes(tensor, dim=1)).cpu()
+                for pair in zip(
+                    forward.output.log_probs.detach().float().chunk(2),
+                    batch["completion_mask"][:, 1:].chunk(2),
+                    strict=True,
+                )
+                for tensor in pair
+            ]  # chosen values and mask, rejected values and mask, each (B, T-1)
+            rows = self.accelerator.gather(batch["row"]).tolist()
+            for row, chosen, chosen_mask, rejected, rejected_mask in zip(rows, *gathered, strict=True):
+                found[row] = [chosen[chosen_mask.bool()].tolist(), rejected[rejected_mask.bool()].tolist()]
+
+
+def build_dataset(
+    pairs: Sequence[PreferencePair],
+    steps: StepTokenizer,
+    max_length: int | None = None,
+    rewards: Sequence[PairRewards] | None = None,
+) -> Dataset:
+    """Tokenise pairs into the columns that the trainer reads.
+
+    Columns: `row` (index into `pairs`), `prompt_ids`, and for each side `*_ids`, `*_step_ids` and, given rewards,
+    `*_process_rewards`.
+
+    Args:
+        pairs: the examples.
+        steps: how to tokenise.
+        max_length: the most tokens of prompt and answer.
+        rewards: process rewards in the order of `pairs`, one value per step.
+
+    Raises:
+        DataError: a pair is too long.
+    """
+    examples: list[dict[str, Any]] = []
+    for row, pair in enumerate(pairs):
+        encoded = steps.encode_pair(pair, max_length)
+        example: dict[str, Any] = {"row": row, **vars(encoded)}
+        if rewards is not None:
+            example["chosen_process_rewards"], example["rejected_process_rewards"] = rewards[row]
+        examples.append(example)
+    return Dataset.from_list(examples)
+
+
+@dataclass
+class StepCollator(DataCollatorForPreference):
+    """TRL's collator, plus what belongs to steps.
+
+    Added to the batch: `row` (B,), `step_ids` (N, T) with -1 for prompt and padding, and where the examples have them
+    `ref_token_logps` (N, T), 0 at prompt and padding, `process_rewards` (N, S) and `step_mask` (N, S).
+    """
+
+    STEP_KEYS = ("row", "step_ids", "ref_token_logps", "process_rewards", "step_mask")
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Pad a list of examples to one batch."""
+        batch: dict[str, Any] = super().torch_call(examples)
+        is_completion = batch["completion_mask"].bool()  # (N, T)
+        batch["row"] = torch.tensor([example["row"] for example in examples])
+
+        def column(name: str) -> list[Any]:
+            return [example[f"{side}_{name}"] for side in SIDES for example in examples]
+
+        def at_completion(name: str, fill: float, dtype: torch.dtype) -> Tensor:
+            flat = torch.tensor([value for row in column(name) for value in row], dtype=dtype)
+            return torch.full(is_completion.shape, fill, dtype=dtype).masked_scatter(is_completion, flat)
+
+        batch["step_ids"] = at_completion("step_ids", NO_STEP, torch.long)
+        if "chosen_ref_token_logps" in examples[0]:
+            batch["ref_token_logps"] = at_completion("ref_token_logps", 0, torch.float32)
+        if "chosen_process_rewards" in examples[0]:
+            rewards = [torch.tensor(values, dtype=torch.float32) for values in column("process_rewards")]
+            batch["process_rewards"] = nn.utils.rnn.pad_sequence(rewards, batch_first=True)
+            counts = torch.tensor([len(values) for values in rewards])
+            batch["step_mask"] = torch.arange(int(counts.max())) < counts[:, None]
+        return batch
+
+
+class _JudgeGradients(TrainerCallback):
+    """Does for the reward model's gradients what the Trainer does only for its model's: clips and clears them."""
+
+    def __init__(self, reward_model: LLMRewardModel, max_norm: float) -> None:
+        self.reward_model = reward_model
+        self.max_norm = max_norm
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Clip before the optimiser step."""
+        if self.max_norm > 0:
+            nn.utils.clip_grad_norm_(self.reward_model.parameters(), self.max_norm)
+
+    def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Clear after the optimiser step."""
+        self.reward_model.zero_grad()
+
+
+class _RememberingForward:
+    """Calls a model and keeps the output, so that one forward serves TRL's metrics and our loss.
+
+    Args:
+        model: what to call.
+        with_graph: build the graph even where the caller forbids it. Attention on T5 takes other kernels without
+            gradients, which round differently.
+    """
+
+    def __init__(self, model: nn.Module, with_graph: bool = False) -> None:
+        self.model = model
+        self.with_graph = with_graph
+        self.output: ModelOutput
+
+    def __call__(self, **kwargs: Any) -> ModelOutput:
+        with torch.set_grad_enabled(self.with_graph or torch.is_grad_enabled()):
+            self.output = self.model(**kwargs)
+        return self.output
+
+
+@contextmanager
+def _causal_layout_in_trl() -> Iterator[None]:
+    """While TRL builds its trainer, let its fused head for encoder-decoder models be ours.
+
+    TRL patches policy and reference at the only right moment, before either is wrapped for a device, and has no hook
+    for another head: on T5 its own calls the wrong backbone.
+    """
+    add_fused_lm_head: Callable[..., None] = dpo_trainer.add_fused_lm_head
+
+    def add(model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+        if model.config.is_encoder_decoder:
+            enable_causal_layout(model)
+        else:
+            add_fused_lm_head(model, *args, **kwargs)
+
+    with mock.patch.object(dpo_trainer, "add_fused_lm_head", add):
+        yield

@@ -1,0 +1,126 @@
+"""Judge the steps of a solution to a generated problem from the prompt's text alone.
+
+Nothing here knows how a solution was made. The demanded operations are read from the prompt; a step counts if it states
+one of them, with the right numbers and the right result, at a time when all numbers it needs are known from the prompt
+or from earlier right steps. So any workable order is accepted, + and * may have their operands exchanged, and a step
+that carries on a wrong value, uses one that isn't there yet, or repeats a step already made is wrong.
+
+A step is "a + b = c" (or - * /), the last one "Answer: c". Spacing, capitals and a full stop don't matter.
+"""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from stepwise_dpo.errors import DataError
+from stepwise_dpo.preferences.families import recover
+from stepwise_dpo.preferences.programs import Extreme, Op, Operand, refs
+
+_NUMBER = r"(-?[0-9]{1,15})"
+_STEP = re.compile(rf"\s*{_NUMBER}\s*([+\-*/])\s*{_NUMBER}\s*=\s*{_NUMBER}\s*\.?\s*")
+_ANSWER = re.compile(rf"\s*answer\s*:\s*{_NUMBER}\s*\.?\s*", re.IGNORECASE)
+
+
+def is_known(prompt: str) -> bool:
+    """Whether a prompt is of a known family and has a whole-number solution."""
+    ops = recover(prompt)
+    return ops is not None and _solution(ops) is not None
+
+
+def check_solution(prompt: str, steps: Sequence[str]) -> list[bool]:
+    """Judge each step of a solution, which may be any text.
+
+    Args:
+        prompt: a problem of one of the families.
+        steps: the solution's steps.
+
+    Returns:
+        For each step whether it is right for this problem. The answer's step is right only after all demanded
+        operations; whatever follows the answer is wrong.
+
+    Raises:
+        DataError: the prompt is of no known family, or has no whole-number solution.
+    """
+    ops, answer = _problem(prompt)
+    known: dict[int, int] = {}
+    verdicts = []
+    answered = False
+    for step in steps:
+        if _ANSWER.fullmatch(step):
+            verdicts.append(not answered and len(known) == len(ops) and _stated(step) == answer)
+            answered = True
+            continue
+        made = None if answered else _made(step, ops, known)
+        if made is not None:
+            known[made[0]] = made[1]
+        verdicts.append(made is not None)
+    return verdicts
+
+
+def solves(prompt: str, steps: Sequence[str]) -> bool:
+    """Whether the last answer that a solution states is the right one, however it was found.
+
+    Raises:
+        DataError: the prompt is of no known family, or has no whole-number solution.
+    """
+    _, answer = _problem(prompt)
+    stated = [step for step in steps if _ANSWER.fullmatch(step)]
+    return bool(stated) and _stated(stated[-1]) == answer
+
+
+def _problem(prompt: str) -> tuple[Sequence[Op], int]:
+    ops = recover(prompt)
+    shown = prompt if len(prompt) <= 60 else prompt[:60] + "..."
+    if ops is None:
+        raise DataError(f"prompt {shown!r} is of no known problem family, so its steps can't be checked")
+    answer = _solution(ops)
+    if answer is None:
+        raise DataError(f"prompt {shown!r} has no solution in whole numbers, so its steps can't be checked")
+    return ops, answer
+
+
+def _made(step: str, ops: Sequence[Op], known: dict[int, int]) -> tuple[int, int] | None:
+    """Return which open operation a step carries out rightly, with its result."""
+    match = _STEP.fullmatch(step)
+    if match is None:
+        return None
+    a, symbol, b, result = int(match[1]), match[2], int(match[3]), int(match[4])
+    if _calculated(a, symbol, b) != result:
+        return None
+    for i, op in enumerate(ops):
+        ready = i not in known and known.keys() >= {*refs(op.left), *refs(op.right)}
+        if ready and op.symbol == symbol:
+            wanted = (_resolved(op.left, known), _resolved(op.right, known))
+            if (a, b) == wanted or (symbol in "+*" and (b, a) == wanted):
+                return i, result
+    return None
+
+
+def _solution(ops: Sequence[Op]) -> int | None:
+    known: dict[int, int] = {}
+    for i, op in enumerate(ops):
+        result = _calculated(_resolved(op.left, known), op.symbol, _resolved(op.right, known))
+        if result is None or result.denominator != 1:
+            return None
+        known[i] = int(result)
+    return known[len(ops) - 1]
+
+
+def _calculated(a: int, symbol: str, b: int) -> Fraction | None:
+    if symbol == "/":
+        return Fraction(a, b) if b else None
+    return Fraction({"+": a + b, "-": a - b, "*": a * b}[symbol])
+
+
+def _resolved(operand: Operand, known: dict[int, int]) -> int:
+    if isinstance(operand, int):
+        return operand
+    if isinstance(operand, Extreme):
+        values = [_resolved(part, known) for part in operand.of]
+        return max(values) if operand.largest else min(values)
+    return known[operand.index]
+
+
+def _stated(step: str) -> int | None:
+    match = _ANSWER.fullmatch(step)
+    return int(match[1]) if match else None

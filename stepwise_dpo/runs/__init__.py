@@ -1,0 +1,1 @@
+"""What happened, kept on disk: configuration, run directory, training, worker, supervisor."""

@@ -1,0 +1,186 @@
+"""One validated, immutable description of a run; saved verbatim with the run."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.learning.names import HUB_DEFAULT, LOSS_TYPES
+
+LossType = Literal[LOSS_TYPES]  # type: ignore[valid-type]  # one list serves the command line and this
+
+_PHASE = {
+    "model": HUB_DEFAULT,
+    "data": "data/synthetic_prm.json",
+    "epochs": 3.0,
+    "learning_rate": 5e-5,
+    "batch_size": 2,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "phase1": {"loss": "dpo", **_PHASE},
+    "phase2": {"loss": "stepwise", "reward_model": HUB_DEFAULT, **_PHASE},
+}
+"""The two phases of the training log that this project grew from."""
+
+
+class RunConfig(BaseModel):
+    """Everything that decides how a run goes.
+
+    Fields that only the step-wise loss reads are marked so. Units: lengths in tokens, learning rates per optimiser
+    step, epochs in passes over the data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+    loss: Literal["dpo", "stepwise"] = Field("dpo", description="dpo, or the step-wise loss that process rewards weigh")
+    model: str = Field(
+        HUB_DEFAULT, min_length=1, max_length=500, description="policy: 'tiny', a local folder or a Hub id"
+    )
+    reward_model: str | None = Field(
+        None, min_length=1, max_length=500, description="process reward model, as model; loss dpo only logs its scores"
+    )
+    data: str = Field(..., min_length=1, description="preference pairs to train on, JSON or JSONL")
+    eval_data: str | None = Field(None, min_length=1, description="held-out pairs; the training pairs if not given")
+
+    epochs: float = Field(3.0, gt=0, le=10_000, description="passes over the data")
+    max_steps: int | None = Field(None, ge=1, le=10_000_000, description="stop after this many optimiser steps")
+    batch_size: int = Field(2, ge=1, le=4096, description="pairs per forward and device")
+    gradient_accumulation: int = Field(1, ge=1, le=4096, description="batches per optimiser step")
+    learning_rate: float = Field(5e-5, ge=0, description="peak learning rate of AdamW")
+    lr_schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate decays")
+    warmup_steps: int = Field(0, ge=0, description="optimiser steps until the peak learning rate")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="clip the gradient's norm here")
+    seed: int = Field(42, ge=0, lt=2**32, description="of shuffling and everything else that is random")
+    max_length: int = Field(1024, ge=2, description="the most tokens of prompt and answer; longer examples are refused")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast on a GPU that has it, float32 elsewhere"
+    )
+
+    beta: float = Field(0.1, gt=0, description="DPO's beta; also scales the logged rewards/*")
+    loss_type: list[LossType] = Field(["sigmoid"], min_length=1, description="TRL's loss types for loss dpo")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="for the loss types that use it; exo_pair needs it")
+
+    likelihood: Literal["mean", "sum"] = Field("mean", description="stepwise: log-likelihood per token, or summed")
+    aggregation: Literal["sum", "mean", "min", "last", "product"] = Field(
+        "sum", description="stepwise: how the rewards of a solution's steps become one number"
+    )
+    nonpositive: Literal["train", "skip", "clamp"] = Field(
+        "train", description="stepwise: what a preference <= 0 does (train: towards the rejected answer)"
+    )
+    anchor_to_reference: bool = Field(False, description="stepwise: log-ratios to the reference in the margin")
+    train_reward_model: bool = Field(False, description="stepwise: update the reward model as well")
+
+    reward_value: Literal["probability", "centered", "log_odds"] = Field(
+        "centered", description="scale of step rewards"
+    )
+    reward_right_word: str = Field("yes", min_length=1, description="what the reward model says of a right step")
+    reward_wrong_word: str = Field("no", min_length=1, description="what it says of a wrong step")
+    reward_template: str | None = Field(
+        None, description="its question, with {prompt} {previous} {step} {right} {wrong}"
+    )
+
+    eval_steps: int | None = Field(
+        None, ge=1, description="evaluate every so many optimiser steps; each epoch if not given"
+    )
+    generate: int = Field(8, ge=0, le=10_000, description="held-out prompts to answer before and after training")
+    max_new_tokens: int = Field(128, ge=1, le=4096, description="the most tokens of a generated answer")
+
+    @model_validator(mode="after")
+    def _go_together(self) -> "RunConfig":
+        if self.loss == "stepwise" and self.reward_model is None:
+            raise ValueError("loss 'stepwise' needs a reward_model")
+        if self.train_reward_model and self.loss != "stepwise":
+            raise ValueError("train_reward_model needs loss 'stepwise': no other loss depends on the reward model")
+        if "exo_pair" in self.loss_type and self.label_smoothing == 0:
+            raise ValueError("loss_type 'exo_pair' needs a label_smoothing above 0; its paper recommends 0.001")
+        check_aggregation(self.aggregation, self.reward_value)
+        return self
+
+
+def check_aggregation(aggregation: str, reward_value: str) -> None:
+    """Refuse a product of rewards that can be negative.
+
+    Raises:
+        ConfigError: aggregation "product" with another scale than "probability".
+    """
+    if aggregation == "product" and reward_value != "probability":
+        raise ConfigError(
+            "aggregation 'product' needs reward value 'probability': a product of values that can be negative is "
+            "positive for two wrong steps"
+        )
+
+
+def make_config(*layers: dict[str, Any]) -> RunConfig:
+    """Build a configuration from dictionaries; later ones override earlier ones.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is suggested), a missing one, or a value out of range.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(layer)
+    # YAML and command lines write 3 for 3.0; strict mode would refuse it.
+    for name, value in merged.items():
+        field = RunConfig.model_fields.get(name)
+        if field is not None and field.annotation is float and type(value) is int:
+            merged[name] = float(value)
+    try:
+        return RunConfig(**merged)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_problem(problem) for problem in error.errors())) from error
+
+
+def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the settings of a YAML (or JSON) file, unchecked but for its shape.
+
+    Raises:
+        ConfigError: not readable, not YAML, or not a mapping.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {os.fspath(path)!r} can't be read: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"configuration {os.fspath(path)!r} is nested too deeply") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"configuration {os.fspath(path)!r} isn't valid YAML: {' '.join(str(error).split())}"
+        ) from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+        raise ConfigError(f"configuration {os.fspath(path)!r} must be a list of 'name: value' lines")
+    for name, value in settings.items():
+        # YAML 1.1 reads 5e-5 as text, since it lacks a dot; everyone writes learning rates like this.
+        if (
+            isinstance(value, str)
+            and name in RunConfig.model_fields
+            and RunConfig.model_fields[name].annotation is float
+        ):
+            try:
+                settings[name] = float(value)
+            except ValueError as error:
+                raise ConfigError(
+                    f"configuration {os.fspath(path)!r}: {name} must be a number, not {value!r}"
+                ) from error
+    return settings
+
+
+def _problem(problem: Any) -> str:
+    """One readable sentence for one of pydantic's errors."""
+    name = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, RunConfig.model_fields, n=1)
+        return f"unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if problem["type"] == "missing":
+        return f"{name!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not name:
+        return str(message)
+    return f"{name}: {message[0].lower()}{message[1:]}, not {problem['input']!r}"

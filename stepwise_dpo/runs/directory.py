@@ -1,0 +1,254 @@
+"""The run directory: the only thing that the training process and everyone else share.
+
+    config.json      RunConfig as submitted, written before the process starts
+    status.json      replaced atomically; see `RunStatus`
+    metrics.jsonl    append-only, one complete line per write; readers ignore an unfinished last line
+    events.log       the worker's output
+    stop             exists once somebody asked the run to stop
+    rewards.json     process rewards of every example
+    report.json      {"before": {…}, "after": {…}}
+    examples.jsonl   held-out examples before and after, one line each; see `learning.evaluation`
+    final/           a normal Transformers checkpoint with its tokenizer
+
+Nothing here imports torch.
+"""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import orjson
+
+from stepwise_dpo.errors import ConfigError, RunError
+from stepwise_dpo.runs.config import RunConfig, make_config
+
+State = Literal["queued", "starting", "running", "stopping", "finished", "stopped", "interrupted", "failed"]
+
+ACTIVE: tuple[State, ...] = ("queued", "starting", "running", "stopping")
+"""States in which a process is, or will be, at work."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands.
+
+    Attributes:
+        state: one of `State`.
+        pid: the process that trains, None before it exists.
+        create_time: when that process was created, in seconds since 1970; a pid alone may have been given anew.
+        global_step: optimiser steps done.
+        max_steps: optimiser steps to do; 0 while unknown.
+        phase: what it does now, in words for a person.
+        started: seconds since 1970.
+        updated: seconds since 1970, of this status.
+        error: why it failed, one line; None otherwise.
+    """
+
+    state: State
+    pid: int | None = None
+    create_time: float | None = None
+    global_step: int = 0
+    max_steps: int = 0
+    phase: str = ""
+    started: float = 0.0
+    updated: float = 0.0
+    error: str | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether a process is, or will be, at work."""
+        return self.state in ACTIVE
+
+
+def new_run_id(loss: str) -> str:
+    """Make an id that sorts by time and is unique: "20261122-153000-dpo-1a2b"."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{loss}-{secrets.token_hex(2)}"
+
+
+class RunDirectory:
+    """Reads and writes one run's files.
+
+    Args:
+        path: the directory; created by `create`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @property
+    def id(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def final(self) -> Path:
+        """Where the trained model is, once there is one."""
+        return self.path / "final"
+
+    @property
+    def events(self) -> Path:
+        """The worker's output."""
+        return self.path / "events.log"
+
+    def exists(self) -> bool:
+        """Whether there is a run here."""
+        return (self.path / "config.json").is_file()
+
+    def create(self, config: RunConfig) -> None:
+        """Make the directory and save the configuration verbatim.
+
+        A run that failed before its first optimiser step (a wrong model name, say) may be started over in its place.
+
+        Raises:
+            RunError: it holds a run already, or it can't be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self.exists() and (self.status().state != "failed" or (self.path / "metrics.jsonl").exists()):
+                raise RunError(f"{str(self.path)!r} already holds a run; choose another output directory")
+            for leftover in ("stop", "events.log", "rewards.json", "report.json", "examples.jsonl"):
+                (self.path / leftover).unlink(missing_ok=True)
+            write_atomically(self.path / "config.json", config.model_dump_json(indent=1) + "\n")
+        except OSError as error:
+            raise RunError(f"run directory {str(self.path)!r} can't be written: {error}") from error
+        self.write_status(RunStatus("queued", started=time.time()))
+
+    def config(self) -> RunConfig:
+        """The configuration as it was submitted.
+
+        Raises:
+            RunError: there is none, or it isn't readable by this version.
+        """
+        try:
+            return make_config(self._read_json("config.json"))
+        except ConfigError as error:
+            raise RunError(f"run {self.id!r}: config.json: {error}") from error
+
+    def write_status(self, status: RunStatus) -> None:
+        """Replace the status atomically; `updated` becomes now."""
+        content = json.dumps(asdict(replace(status, updated=time.time())))
+        write_atomically(self.path / "status.json", content + "\n")
+
+    def status(self) -> RunStatus:
+        """Read the status as last written; whether its process still lives is the supervisor's question.
+
+        Raises:
+            RunError: there is none, or it is damaged.
+        """
+        content = self._read_json("status.json")
+        try:
+            status = RunStatus(**content)
+        except TypeError as error:
+            raise RunError(f"run {self.id!r}: status.json has unexpected fields: {sorted(content)}") from error
+        if status.state not in get_args(State):
+            raise RunError(f"run {self.id!r}: status.json names an unknown state {status.state!r}")
+        return status
+
+    def append_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Append one line of metrics in a single write, so that a reader never sees half of it without noticing."""
+        line = orjson.dumps(dict(metrics)) + b"\n"
+        descriptor = os.open(self.path / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            written = os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+        if written != len(line):
+            raise RunError(f"run {self.id!r}: metrics.jsonl can't be written, is the disk full?")
+
+    def metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """Read the complete lines after a byte offset: (records, the offset to go on from).
+
+        A line that a full disk tore stays torn when the next one follows; it is passed over.
+        """
+        try:
+            with open(self.path / "metrics.jsonl", "rb") as file:
+                file.seek(offset)
+                content = file.read()
+        except FileNotFoundError:
+            return [], offset
+        complete = content[: content.rfind(b"\n") + 1]
+        return _json_lines(complete), offset + len(complete)
+
+    def request_stop(self) -> None:
+        """Ask the run to stop after its current optimiser step and keep what is there."""
+        (self.path / "stop").touch()
+
+    def stop_requested(self) -> bool:
+        """Whether somebody asked the run to stop."""
+        return (self.path / "stop").exists()
+
+    def write_report(self, report: Mapping[str, Any]) -> None:
+        """Replace report.json."""
+        write_atomically(self.path / "report.json", json.dumps(report, indent=1) + "\n")
+
+    def report(self) -> dict[str, Any] | None:
+        """Evaluation before and after, as far as there is one yet; None before."""
+        return self._read_json("report.json") if (self.path / "report.json").exists() else None
+
+    def write_rewards(self, rewards: Mapping[str, Any]) -> None:
+        """Replace rewards.json."""
+        write_atomically(self.path / "rewards.json", json.dumps(rewards) + "\n")
+
+    def rewards(self) -> dict[str, Any] | None:
+        """Process rewards of the training examples; None when no reward model took part, or not yet."""
+        return self._read_json("rewards.json") if (self.path / "rewards.json").exists() else None
+
+    def write_examples(self, examples: Iterable[Mapping[str, Any]]) -> None:
+        """Replace examples.jsonl."""
+        write_atomically(self.path / "examples.jsonl", "".join(json.dumps(example) + "\n" for example in examples))
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Held-out examples before and after training; [] before the end."""
+        try:
+            return _json_lines((self.path / "examples.jsonl").read_bytes())
+        except FileNotFoundError:
+            return []
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            content = orjson.loads((self.path / name).read_bytes())
+        except FileNotFoundError as error:
+            raise RunError(f"{str(self.path)!r} is not a run directory: it has no {name}") from error
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise RunError(f"run {self.id!r}: {name} can't be read: {error}") from error
+        if not isinstance(content, dict):
+            raise RunError(f"run {self.id!r}: {name} must hold an object")
+        return content
+
+
+def _json_lines(content: bytes) -> list[dict[str, Any]]:
+    records = []
+    for line in content.splitlines():
+        try:
+            records.append(orjson.loads(line))
+        except orjson.JSONDecodeError:
+            continue  # see `RunDirectory.metrics`
+    return records
+
+
+def list_runs(runs_dir: str | os.PathLike[str]) -> list[RunDirectory]:
+    """All runs below a folder, the newest first; [] when the folder doesn't exist."""
+    root = Path(runs_dir)
+    if not root.is_dir():
+        return []
+    found = [RunDirectory(path) for path in root.iterdir() if RunDirectory(path).exists()]
+    # Written once, when the run was made; ids sort by time only where nobody chose them.
+    return sorted(found, key=lambda run: ((run.path / "config.json").stat().st_mtime_ns, run.id), reverse=True)
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Write a file so that a reader, or a crash, sees either the old content or the new."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,323 @@
+"""run(config, run_dir): load, score, train, evaluate, save. The command line, the worker and the tests all call it."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from accelerate.utils import broadcast_object_list
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from stepwise_dpo.errors import StepwiseDPOError
+from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy
+from stepwise_dpo.learning.loading import Policy, load_policy
+from stepwise_dpo.learning.rewards import DEFAULT_TEMPLATE, LLMRewardModel, PairRewards
+from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
+from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
+from stepwise_dpo.runs.config import RunConfig
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
+from stepwise_dpo.runs.progress import ProgressBar
+
+_STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a tiny model's step
+
+
+def run(config: RunConfig, run_dir: str | os.PathLike[str]) -> RunDirectory:
+    """Do one run from start to end and leave its directory, see `runs.directory`.
+
+    Args:
+        config: what to do.
+        run_dir: a new directory, or one that `RunDirectory.create` prepared for this configuration.
+
+    Returns:
+        the directory; its state is "finished", or "stopped" when somebody asked for that.
+
+    Raises:
+        StepwiseDPOError: bad data, model or configuration; the run's status says "failed" and why.
+    """
+    directory = RunDirectory(run_dir)
+    prepared = directory.exists() and directory.status().state in ("queued", "starting")
+    if not prepared and _is_first_process():
+        directory.create(config)
+    journal = _Journal(directory)
+    try:
+        _run(config, directory, journal)
+    except _StoppedBeforeTraining:
+        journal.end("stopped", "stopped before the first optimiser step; there is nothing to keep")
+        return directory
+    except KeyboardInterrupt:
+        journal.end("interrupted", "interrupted by Ctrl-C or SIGTERM")
+        raise
+    except BaseException as error:
+        # Whatever it was, the directory must not claim forever that the run goes on.
+        text = str(error) if isinstance(error, StepwiseDPOError) else f"{type(error).__name__}: {error}"
+        journal.end("failed", text)
+        raise
+    journal.end("stopped" if journal.stopped_early else "finished")
+    return directory
+
+
+def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal") -> None:
+    journal.phase("reading data")
+    train_pairs = load_pairs(config.data)
+    eval_pairs = load_pairs(config.eval_data) if config.eval_data else None
+    measured_pairs = eval_pairs or train_pairs
+
+    journal.phase("loading models")
+    policy = load_policy(config.model)
+    reward_model = _load_reward_model(config) if config.reward_model else None
+    everything = [*train_pairs, *(eval_pairs or [])]
+    policy.step_tokenizer().check_lengths(everything, config.max_length)
+    if journal.writes:
+        _warn_of_unknown_characters(policy, everything)
+
+    if reward_model is not None:
+        journal.phase("scoring steps")
+        rewards = reward_model.score_pairs(everything, progress=journal.bar("Process rewards", "step"))
+        if journal.writes:
+            directory.write_rewards(_rewards_record(config, train_pairs, rewards))
+
+    journal.phase("preparing")
+    trainer = StepwiseDPOTrainer(
+        policy.model,
+        training_arguments(config, directory.path),
+        train_pairs,
+        policy.tokenizer,
+        eval_pairs=eval_pairs,
+        reward_model=reward_model,
+        callbacks=[journal],
+    )
+    # Their place is taken by our journal: the one prints a dictionary per step, the other a second progress bar.
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+
+    def measure(when: str) -> Evaluation:
+        journal.phase(f"evaluating {when} training")
+        return evaluate_policy(
+            policy,
+            measured_pairs,
+            reward_model=reward_model,
+            answers=config.generate,
+            max_new_tokens=config.max_new_tokens,
+            max_length=config.max_length,
+            batch_size=config.batch_size,
+            progress=journal.bar("Evaluation", "example"),
+        )
+
+    before = measure("before")
+    if journal.writes:
+        directory.write_report({"before": before.summary()})
+
+    journal.phase("training")
+    trainer.train()
+    # The first measurement was made without the autocast that Accelerate has wrapped around this object's forward; the
+    # second one shall differ from it by the training only.
+    vars(policy.model).pop("forward", None)
+
+    journal.phase("saving")
+    trainer.save_model(str(directory.final))
+    if journal.writes:
+        # A pickle of the arguments; config.json says the same and is safe to share.
+        (directory.final / "training_args.bin").unlink(missing_ok=True)
+        if reward_model is not None and config.train_reward_model:
+            reward_model.save_pretrained(directory.path / "reward_model")
+
+    after = measure("after")
+    if journal.writes:
+        trained_on = {pair.prompt for pair in train_pairs}
+        directory.write_examples(
+            {**record, "in_training": record["prompt"] in trained_on}
+            for record in compare_evaluations(measured_pairs, before, after)
+        )
+        directory.write_report({"before": before.summary(), "after": after.summary()})
+
+
+def training_arguments(config: RunConfig, run_dir: Path) -> StepwiseDPOConfig:
+    """Say a run's configuration in the Trainer's words."""
+    has_gpu = torch.cuda.is_available()
+    bfloat16 = config.precision == "bfloat16" or (
+        config.precision == "auto" and has_gpu and torch.cuda.is_bf16_supported()
+    )
+    evaluation = "no" if config.eval_data is None else "epoch" if config.eval_steps is None else "steps"
+    return StepwiseDPOConfig(
+        output_dir=str(run_dir),
+        loss=config.loss,
+        loss_type=list(config.loss_type),
+        beta=config.beta,
+        label_smoothing=config.label_smoothing,
+        likelihood=config.likelihood,
+        aggregation=config.aggregation,
+        nonpositive=config.nonpositive,
+        anchor_to_reference=config.anchor_to_reference,
+        train_reward_model=config.train_reward_model,
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_schedule,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
+        data_seed=config.seed,
+        max_length=config.max_length,
+        bf16=bfloat16,
+        use_cpu=not has_gpu,
+        eval_strategy=evaluation,
+        eval_steps=config.eval_steps,
+        save_strategy="no",
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        ddp_find_unused_parameters=False,
+    )
+
+
+def _load_reward_model(config: RunConfig) -> LLMRewardModel:
+    assert config.reward_model is not None
+    reward_model = LLMRewardModel.from_pretrained(
+        config.reward_model,
+        right_word=config.reward_right_word,
+        wrong_word=config.reward_wrong_word,
+        template=config.reward_template or DEFAULT_TEMPLATE,
+        value=config.reward_value,
+    )
+    # Each of several processes has its own GPU.
+    return reward_model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
+
+
+def _rewards_record(
+    config: RunConfig, pairs: Sequence[PreferencePair], rewards: Sequence[PairRewards]
+) -> dict[str, Any]:
+    """What rewards.json holds: the training pairs' process rewards and preferences."""
+    rows = [
+        {
+            "id": pair.id,
+            "chosen": values.chosen,
+            "rejected": values.rejected,
+            "preference": values.preference(config.aggregation),
+        }
+        for pair, values in zip(pairs, rewards, strict=False)  # the held-out pairs' rewards follow
+    ]
+    return {
+        "reward_model": config.reward_model,
+        "scoring": "verbalizer",
+        "value": config.reward_value,
+        "aggregation": config.aggregation,
+        "pairs": rows,
+    }
+
+
+def _warn_of_unknown_characters(policy: Policy, pairs: Sequence[PreferencePair]) -> None:
+    steps = policy.step_tokenizer()
+    unknown = [characters for pair in pairs if (characters := steps.unknown_characters(pair))]
+    if unknown:
+        tqdm.write(
+            f"warning: {len(unknown)} of {len(pairs)} examples have characters that {policy.name} can't read and sees "
+            f"as one unknown token: {' '.join(sorted(set(''.join(unknown))))}",
+            file=sys.stderr,
+        )
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process, or the one of several that writes (`accelerate launch` sets RANK)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class _StoppedBeforeTraining(Exception):
+    """Somebody asked to stop while the run was still loading."""
+
+
+class _Journal(TrainerCallback):
+    """Writes a run's status and metrics, shows progress, and looks whether somebody asked to stop.
+
+    Only the first of several processes writes and shows.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+        self.writes = _is_first_process()
+        self._status = RunStatus(
+            "running", pid=os.getpid(), create_time=psutil.Process().create_time(), started=time.time()
+        )
+        self.stopped_early = False
+        self._written = 0.0
+        self._bar: tqdm[Any] | None = None
+
+    def phase(self, words: str) -> None:
+        """Say what the run does now; before training, also the moment to heed a request to stop."""
+        self._update(phase=words)
+        alone = os.environ.get("WORLD_SIZE", "1") == "1"  # several processes stop together, in the training loop
+        if alone and self._status.global_step == 0 and self.directory.stop_requested():
+            raise _StoppedBeforeTraining
+        if self.writes:
+            tqdm.write(f"[{time.strftime('%H:%M:%S')}] {words}", file=sys.stderr)
+
+    def bar(self, description: str, unit: str) -> ProgressBar | None:
+        """A progress bar for work outside the training loop, in the process that shows one."""
+        return ProgressBar(description, unit, leave=False) if self.writes else None
+
+    def end(self, state: State, error: str | None = None) -> None:
+        """Write the last status."""
+        self._update(state=state, phase=state, error=error)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Learn how long it will take."""
+        self._update(max_steps=state.max_steps)
+        if self.writes:
+            self._bar = tqdm(total=state.max_steps, desc="Training", unit="step", dynamic_ncols=True)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count an optimiser step; stop after it if asked to."""
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+        if time.monotonic() - self._written >= _STATUS_SECONDS:
+            self._update(global_step=state.global_step)
+        # One process looks and tells the others: if one left the loop before them, they would wait for it forever.
+        requested = broadcast_object_list([self.writes and self.directory.stop_requested()])[0]
+        if requested and state.global_step < state.max_steps:
+            self.stopped_early = True
+            self._update(state="stopping", global_step=state.global_step)
+            control.should_training_stop = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append a line of metrics."""
+        if not self.writes or logs is None or "train_runtime" in logs:
+            return  # the last one is a summary of the whole training
+        values = {name: float(value) for name, value in logs.items()}
+        epoch = values.pop("epoch", float(state.epoch or 0))
+        self.directory.append_metrics({"global_step": state.global_step, "epoch": epoch, "time": time.time(), **values})
+        if self._bar is not None and "loss" in values:
+            self._bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the progress bar."""
+        self._update(global_step=state.global_step)
+        if self._bar is not None:
+            self._bar.close()
+
+    def _update(self, **changes: Any) -> None:
+        self._status = replace(self._status, **changes)
+        self._written = time.monotonic()
+        if self.writes:
+            self.directory.write_status(self._status)

@@ -1,0 +1,32 @@
+// A list whose items are chosen by a click or the keyboard; the items are buttons with data-key, made in Python.
+// Gradio gives: element, props, trigger, watch.
+const box = element;
+
+function keepInView() {
+  const current = box.querySelector('[aria-current="true"]');
+  const pane = box.querySelector('.list-pane');
+  if (!current || !pane) return;
+  // Not scrollIntoView: that would also scroll the page.
+  const top = current.offsetTop - pane.offsetTop;
+  if (top < pane.scrollTop) pane.scrollTop = top;
+  else if (top + current.offsetHeight > pane.scrollTop + pane.clientHeight) pane.scrollTop = top + current.offsetHeight - pane.clientHeight;
+}
+
+box.addEventListener('click', (event) => {
+  const item = event.target.closest('[data-key]');
+  if (!item) return;
+  // At once, not after the server's answer.
+  for (const other of box.querySelectorAll('[aria-current="true"]')) other.setAttribute('aria-current', 'false');
+  item.setAttribute('aria-current', 'true');
+  trigger('choose', { key: item.dataset.key });
+});
+
+// The pane is replaced with every new value; its scroll position is carried over.
+let scrolled = 0;
+box.addEventListener('scroll', (event) => { if (event.target.classList?.contains('list-pane')) scrolled = event.target.scrollTop; }, true);
+watch('value', () => {
+  const pane = box.querySelector('.list-pane');
+  if (pane) pane.scrollTop = scrolled;
+  keepInView();
+});
+keepInView();

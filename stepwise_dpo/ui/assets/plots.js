@@ -1,0 +1,115 @@
+// Figures that are drawn once and then updated in place, so that a zoom and the legend's choices survive.
+// value: {"charts": [{"id", "title", "unit", "figure": {"data", "layout", "dark"?}}]}; "dark" holds what differs there: colorscale, colours, inks. All text arrives escaped for
+// plotly or is set as textContent. Gradio gives: element, props, watch.
+const root = element.querySelector('.plots');
+const config = {
+  displaylogo: false,
+  responsive: false,
+  modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'zoomIn2d', 'zoomOut2d'],
+};
+let hovering = false;
+
+const isDark = () => document.body.classList.contains('dark') || document.documentElement.classList.contains('dark');
+
+function themed(figure) {
+  const style = getComputedStyle(root);
+  const read = (name) => style.getPropertyValue(name).trim();
+  const axis = { gridcolor: read('--sd-line'), linecolor: read('--sd-line'), zerolinecolor: read('--sd-zero'), tickcolor: read('--sd-line'), automargin: true };
+  const layout = structuredClone(figure.layout);
+  Object.assign(layout, {
+    paper_bgcolor: 'rgba(0,0,0,0)',
+    plot_bgcolor: 'rgba(0,0,0,0)',
+    font: { family: style.fontFamily, size: 12, color: read('--sd-muted') },
+    hoverlabel: { bgcolor: read('--sd-surface'), bordercolor: read('--sd-line'), font: { color: read('--sd-ink'), family: style.fontFamily } },
+    margin: layout.margin ?? { l: 8, r: 12, t: 8, b: 8 },
+    legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom', font: { size: 12 } },
+  });
+  // A finger that scrolls the page must not zoom.
+  if (matchMedia('(pointer: coarse)').matches) layout.dragmode = false;
+  for (const name of Object.keys(layout)) if (/^[xy]axis/.test(name)) layout[name] = { ...axis, ...layout[name] };
+  if (layout.coloraxis && isDark() && figure.dark) layout.coloraxis.colorscale = figure.dark.colorscale;
+  return layout;
+}
+
+function darken(data, { colours = {}, inks = [] }) {
+  data.forEach((trace, i) => {
+    for (const part of [trace.line, trace.marker]) if (part?.color in colours) part.color = colours[part.color];
+    if (inks[i]) trace.textfont.color = inks[i];
+  });
+}
+
+function boxFor(chart, position) {
+  let box = [...root.children].find((child) => child.dataset.id === chart.id);
+  if (!box) {
+    box = document.createElement('section');
+    box.className = 'plot';
+    box.dataset.id = chart.id;
+    const heading = document.createElement('h4');
+    const unit = document.createElement('span');
+    const figure = document.createElement('div');
+    figure.className = 'figure';
+    heading.append(document.createElement('b'), unit);
+    box.append(heading, figure);
+    new ResizeObserver(() => {
+      if (!figure.clientWidth || !figure.data) return;
+      Plotly.Plots.resize(figure);
+      if (figure.data.some((trace) => trace.mode === 'text')) draw();
+    }).observe(figure);
+  }
+  if (root.children[position] !== box) root.insertBefore(box, root.children[position] ?? null);
+  box.querySelector('b').textContent = chart.title;
+  box.querySelector('h4 span').textContent = chart.unit;
+  return box;
+}
+
+function shareCursor(figure) {
+  figure.on('plotly_hover', (event) => {
+    if (hovering || !figure.layout.hovermode?.startsWith('x')) return;
+    hovering = true;
+    for (const other of root.querySelectorAll('.figure')) {
+      if (other !== figure && other.data?.some((trace) => trace.x?.length)) Plotly.Fx.hover(other, { xval: event.xvals[0] }, 'xy');
+    }
+    hovering = false;
+  });
+  figure.on('plotly_unhover', () => {
+    if (hovering) return;
+    hovering = true;
+    for (const other of root.querySelectorAll('.figure')) if (other !== figure && other.data) Plotly.Fx.unhover(other);
+    hovering = false;
+  });
+}
+
+function draw() {
+  const charts = props.value?.charts ?? [];
+  if (!window.Plotly) return;
+  const known = new Set(charts.map((chart) => chart.id));
+  for (const box of [...root.children]) {
+    if (!known.has(box.dataset.id)) { Plotly.purge(box.querySelector('.figure')); box.remove(); }
+  }
+  charts.forEach((chart, position) => {
+    const box = boxFor(chart, position);
+    const figure = box.querySelector('.figure');
+    // Drawing in the middle of a drag would take the zoom away; the end of the drag makes up for it.
+    if (figure._dragging) {
+      window.addEventListener('mouseup', () => setTimeout(draw, 50), { once: true, capture: true });
+      return;
+    }
+    const data = structuredClone(chart.figure.data);
+    // Numbers that would overlap say nothing; a finger or the pointer still gets them.
+    for (const trace of data) if (trace.mode === 'text') trace.visible = figure.clientWidth >= 640;
+    if (isDark()) darken(data, chart.figure.dark ?? {});
+    const layout = themed(chart.figure);
+    figure.style.height = layout.height ? `${layout.height}px` : '';
+    delete layout.height;
+    box.classList.toggle('empty', !data.some((trace) => trace.x?.length));
+    const first = !figure.data;
+    Plotly.react(figure, data, layout, config).then(() => {
+      if (first) shareCursor(figure);
+      figure.dataset.updates = String(Number(figure.dataset.updates ?? 0) + 1);
+    });
+  });
+}
+
+watch('value', draw);
+new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ['class'] });
+draw();

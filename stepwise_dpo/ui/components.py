@@ -1,0 +1,252 @@
+"""What two tabs share: pieces of HTML made of escaped text, and the three interactive components.
+
+Every function here that takes other people's text escapes it. HTML goes to the page as a component's value, never as
+its template: Gradio compiles templates as JavaScript, so that `${...}` in a step would run.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+import plotly
+
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, divergence, first_error
+from stepwise_dpo.ui import colours
+from stepwise_dpo.ui.figures import Chart, Figure
+from stepwise_dpo.ui.text import counted, plain, shown, signed
+
+ASSETS = Path(__file__).parent / "assets"
+PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+
+_LATER = '<span class="tag later">wrong (label)</span>'
+
+LISTED = 300
+"""The most items of a list that are sent to the browser; a search narrows it down."""
+
+
+class Item(NamedTuple):
+    """One entry of a list; `title` is escaped here, `sub_html` is HTML already."""
+
+    key: str
+    title: str
+    sub_html: str
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The states of a session that several tabs read.
+
+    Attributes:
+        library: the visitor's example sets.
+        selected: index of the chosen example in the open set.
+        run_id: the chosen run; "" for none.
+    """
+
+    library: gr.State
+    selected: gr.State
+    run_id: gr.State
+
+
+@cache
+def asset(name: str) -> str:
+    """Read a file of the assets folder."""
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------------- components
+
+
+def html(value: str = "", **options: Any) -> gr.HTML:
+    """Make a component for HTML that Python wrote."""
+    return gr.HTML(value, apply_default_css=False, js_on_load=None, **options)
+
+
+def choice_list(value: str = "", **options: Any) -> gr.HTML:
+    """Make a list whose `choose` event brings {"key": ...}; its value comes from `list_html`."""
+    return gr.HTML(value, apply_default_css=False, js_on_load=asset("list.js"), **options)
+
+
+def plots(**options: Any) -> gr.HTML:
+    """Make a group of figures that keep zoom and legend when they are updated; its value comes from `plots_value`.
+
+    Not `gr.Plot`, which builds the figure anew at every change and brings another version of plotly.js.
+    """
+    single = " single" if options.pop("single", False) else ""
+    return gr.HTML(
+        {"charts": []},
+        html_template=f'<div class="plots{single}"></div>',
+        apply_default_css=False,
+        head=f'<script src="/gradio_api/file={PLOTLY_JS.as_posix()}"></script>',
+        js_on_load=asset("plots.js"),
+        **options,
+    )
+
+
+def editor(value: dict[str, Any] | None = None, **options: Any) -> gr.HTML:
+    """Make an editor of one example; its `save` event brings {"key", "index", "draft"}."""
+    return gr.HTML(
+        value or {},
+        html_template='<div class="editor"></div>',
+        apply_default_css=False,
+        js_on_load=asset("editor.js"),
+        **options,
+    )
+
+
+def plots_value(charts: Iterable[Chart]) -> dict[str, Any]:
+    """Write charts as the value of `plots`."""
+    return {"charts": [chart._asdict() for chart in charts]}
+
+
+def single_plot(title: str, unit: str, figure: Figure) -> dict[str, Any]:
+    """Write one figure as the value of `plots`."""
+    return plots_value([Chart("only", title, unit, figure)])
+
+
+# ------------------------------------------------------------------------------------------------------------ words
+
+
+def error(message: str) -> str:
+    """Say what is wrong and what to change; "" for an empty message, which clears an earlier one."""
+    return f'<div class="message error" role="alert">{shown(message)}</div>' if message else ""
+
+
+def note(message: str) -> str:
+    """Say something worth knowing; "" for an empty message."""
+    return f'<div class="message note" role="status">{shown(message)}</div>' if message else ""
+
+
+def notes(messages: Sequence[str], heading: str) -> str:
+    """List what is odd about something; "" if nothing is."""
+    if not messages:
+        return ""
+    points = "".join(f"<li>{shown(message)}</li>" for message in messages)
+    return f'<div class="message note"><b>{shown(heading)}</b><ul>{points}</ul></div>'
+
+
+def empty_state(what: str, do: str) -> str:
+    """Say that there is nothing yet, and what to do."""
+    return f'<div class="empty-state"><b>{shown(what)}</b>{shown(do)}</div>'
+
+
+def list_html(head: str, items: Sequence[Item], current: str, label: str) -> str:
+    """Write the value of a `choice_list`."""
+    rows = "".join(
+        f'<button type="button" class="list-item" data-key="{plain(item.key)}" '
+        f'aria-current="{"true" if item.key == current else "false"}">'
+        f'<span class="title">{plain(item.title, 160)}</span><span class="sub">{item.sub_html}</span></button>'
+        for item in items[:LISTED]
+    )
+    more = f" · the first {LISTED} are listed" if len(items) > LISTED else ""
+    return (
+        f'<p class="list-head">{shown(head)}{more}</p>'
+        f'<div class="list-pane" role="group" aria-label="{plain(label)}">{rows}</div>'
+    )
+
+
+def example_items(pairs: Sequence[PreferencePair], indices: Sequence[int]) -> list[Item]:
+    """List examples: the prompt, how many steps, where the first error is."""
+    items: list[Item] = []
+    for index in indices:
+        pair = pairs[index]
+        facts = [f"{len(pair.chosen)} | {counted(max(1, len(pair.rejected)), 'step')}"]
+        wrong = first_error(pair.rejected)
+        if wrong is not None:
+            facts.append(f"error at {wrong + 1}")
+        sub = " · ".join(facts)
+        # problems() compares texts; only the few listed ones are asked.
+        if len(items) < LISTED and (found := pair.problems()):
+            sub += f' · <span class="warn">{counted(len(found), "note")}</span>'
+        items.append(Item(str(index), f"{index + 1}. {pair.prompt}", sub))
+    return items
+
+
+def examples_html(pairs: Sequence[PreferencePair], indices: Sequence[int], current: int) -> str:
+    """Write the list of examples that both Data and Rewards show."""
+    found = (
+        f"{len(indices):,} of {counted(len(pairs), 'example')}"
+        if len(indices) < len(pairs)
+        else counted(len(pairs), "example")
+    )
+    return list_html(found, example_items(pairs, indices), str(current), "Examples")
+
+
+# ------------------------------------------------------------------------------------------------------- step rows
+
+
+def solution(
+    title: str,
+    steps: Sequence[Step],
+    values: Sequence[float] | None,
+    *,
+    sum_html: str = "",
+    diverges_at: int | None = None,
+    position: float = 1.0,
+    centre: float = 0.0,
+    with_sign: bool = True,
+) -> str:
+    """Write a solution as a column of step rows: number, text, value.
+
+    Args:
+        title: of the column.
+        steps: texts with labels.
+        values: one per step; None shows the steps alone.
+        sum_html: what stands at the right of the title.
+        diverges_at: index of the step before which the dashed line stands; None for no line.
+        position: the distance from `centre` that has the full colour.
+        centre: the value without colour.
+        with_sign: whether values have a sign, as all but probabilities do.
+    """
+    rows = []
+    first_wrong = first_error(steps)
+    for index, step in enumerate(steps):
+        if index == diverges_at:
+            rows.append('<li class="diverges">diverges here</li>')
+        tag = ""
+        if step.label is False:
+            first = index == first_wrong
+            tag = '<span class="tag">first error (label)</span>' if first else _LATER
+        text = f'<span class="number">{index + 1}</span><span class="text"><bdi>{shown(step.text)}</bdi>{tag}</span>'
+        if values is None:
+            rows.append(f'<li class="step plain">{text}</li>')
+        else:
+            value = values[index]
+            number = signed(value) if with_sign else f"{value:.2f}"
+            style = colours.style((value - centre) / position if position else 0.0)
+            rows.append(f'<li class="step" style="{style}">{text}<span class="value">{number}</span></li>')
+    return (
+        f'<section class="solution"><header><h3>{shown(title)}</h3><span class="sum">{sum_html}</span></header>'
+        f'<ol class="steps">{"".join(rows)}</ol></section>'
+    )
+
+
+def coloured(value: float, digits: int = 2) -> str:
+    """Write a number whose colour repeats its sign."""
+    sign = "positive" if value > 0 else "negative" if value < 0 else ""
+    return f'<b class="{sign}">{signed(value, digits)}</b>'
+
+
+def divergence_line(pair: PreferencePair) -> int | None:
+    """Find where the dashed line of a pair stands; None if one side only repeats the other's steps to the end."""
+    index = divergence(pair)
+    return index if index < min(len(pair.chosen), len(pair.rejected)) else None
+
+
+def stats(figures: Sequence[tuple[str, str]], scale: tuple[str, str] | None = None) -> str:
+    """Write large numbers with small explanations (HTML), and the ends of the colour scale."""
+    cells = "".join(f'<div class="stat"><b>{number}</b><span>{words}</span></div>' for number, words in figures)
+    ends = f'<div class="scale"><span>{scale[0]}</span><i></i><span>{scale[1]}</span></div>' if scale else ""
+    return f'<div class="stats">{cells}{ends}</div>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], wide: bool = False) -> str:
+    """Write a table of cells that are HTML already; a wide one scrolls in its own box on a narrow page."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join(
+        f"<tr><th>{cells[0]}</th>" + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>" for cells in rows
+    )
+    box = "table-box wide" if wide else "table-box"
+    return f'<div class="{box}"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

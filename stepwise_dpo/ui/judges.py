@@ -1,0 +1,99 @@
+"""Reward models that the page has loaded, kept for the next request. torch is imported by the first one."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.learning.names import TINY
+from stepwise_dpo.preferences.pairs import PreferencePair
+
+if TYPE_CHECKING:
+    from stepwise_dpo.learning.rewards import LLMRewardModel, RewardValue
+
+KEPT = 2
+
+TINY_POLICY_NOTE = (
+    "“tiny” is built in: about 0.2 million random weights, one token per byte, trained by nobody yet. It shows how "
+    "training works; what it prefers afterwards says nothing about real models."
+)
+
+
+class Scale(NamedTuple):
+    """How a reward value is read.
+
+    Attributes:
+        centre: the neutral value, which has no colour.
+        reach: distance from there to the full colour; None where values have no bounds.
+        signed: whether a value has a sign.
+        words: what the number is.
+    """
+
+    centre: float
+    reach: float | None
+    signed: bool
+    words: str
+
+
+SCALES = {
+    "centered": Scale(0.0, 1.0, True, "2p − 1, from −1 to 1"),
+    "probability": Scale(0.5, 0.5, False, "p, the judge's probability of “right”"),
+    "log_odds": Scale(0.0, None, True, "ln p − ln (1 − p), in nats"),
+}
+
+
+class Judges:
+    """Loads reward models once and scores with one at a time, since a model's cache is not made for two threads."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, LLMRewardModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def ready(self, name: str) -> bool:
+        """Whether scoring with this model needs no loading worth a button; the tiny one never does."""
+        return name == TINY or name in self._models
+
+    def score(
+        self, name: str, pairs: Sequence[PreferencePair], value: str, progress: Any = None
+    ) -> list[tuple[list[float], list[float]]]:
+        """Score every step of pairs.
+
+        Returns:
+            (chosen, rejected) of each pair.
+
+        Raises:
+            StepwiseDPOError: the model can't be loaded or a step can't be read by it.
+        """
+        if value not in SCALES:
+            raise ConfigError(f"a reward's scale must be one of {', '.join(SCALES)}, not {value!r}")
+        scale: RewardValue = value  # type: ignore[assignment]  # checked above
+        with self._lock:
+            model = self._model(name)
+            return [(r.chosen, r.rejected) for r in model.score_pairs(pairs, scale, progress)]
+
+    def _model(self, name: str) -> "LLMRewardModel":
+        from stepwise_dpo.learning.rewards import LLMRewardModel
+
+        if name not in self._models:
+            self._models[name] = LLMRewardModel.from_pretrained(name)
+        self._models.move_to_end(name)
+        while len(self._models) > KEPT:
+            self._models.popitem(last=False)
+        return self._models[name]
+
+
+def check_model_name(name: object, allowed: Sequence[str], public: bool) -> str:
+    """Check the name of a model that came from a browser.
+
+    Raises:
+        ConfigError: it is empty or far too long, or, on a public page, not one of those on offer: nobody from outside
+            chooses what this machine downloads or which of its folders it reads.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > 300:
+        raise ConfigError("name a model: tiny, a local folder, or a Hub id such as google/flan-t5-small")
+    if public and name.strip() not in allowed:
+        raise ConfigError(
+            f"on this public page the model must be one of {', '.join(allowed)}; run the app yourself for others"
+        )
+    return name.strip()

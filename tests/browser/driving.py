@@ -1,0 +1,131 @@
+"""What drives the real app in a real browser: finds or installs Chromium, starts app.py, watches a page."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Dialog, Page, Playwright
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 90
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+)
+
+
+def find_chromium() -> str | None:
+    """An installed browser's path; CHROME_PATH comes first."""
+    if path := os.environ.get("CHROME_PATH"):
+        return path
+    found = (shutil.which(name) for name in NAMES)
+    return next((path for path in (*found, *PLACES) if path and Path(path).exists()), None)
+
+
+def install_chromium(playwright: Playwright) -> str | None:
+    """Install Chromium from Debian's or Ubuntu's packages, else as Playwright downloads it; None if neither works."""
+    if shutil.which("apt-get"):
+        is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+        prefix = [] if is_root else ["sudo", "-n"]
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
+            _attempt([*prefix, "apt-get", *arguments], 300, environment)
+        if path := find_chromium():
+            return path
+    _attempt([sys.executable, "-m", "playwright", "install", "chromium"], 180)
+    own = playwright.chromium.executable_path
+    return own if Path(own).exists() else None
+
+
+def _attempt(command: list[str], seconds: float, environment: dict[str, str] | None = None) -> None:
+    try:
+        subprocess.run(command, timeout=seconds, env=environment, capture_output=True, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return  # whether it helped shows in whether there is a browser now
+
+
+class App:
+    """app.py in its own process."""
+
+    def __init__(self, runs_dir: Path, log: Path) -> None:
+        self.runs_dir = runs_dir
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        command = [sys.executable, str(ROOT / "app.py"), "--port", str(self.port), "--runs-dir", str(runs_dir)]
+        environment = {name: value for name, value in os.environ.items() if name != "SPACE_ID"}
+        with log.open("wb") as output:
+            # From another folder: nothing may depend on where it was started.
+            self.process = subprocess.Popen(
+                command, cwd=runs_dir.parent, stdout=output, stderr=subprocess.STDOUT, env=environment
+            )
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                # The port answers before the page does; this is the page's own description.
+                with urllib.request.urlopen(f"{self.url}/gradio_api/info", timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.2)
+        self.stop()
+        text = self.log.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"app.py did not start within {START_SECONDS} s:\n{text}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Watch:
+    """What a page must not do: log errors, raise, or ask another host for anything."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.problems: list[str] = []
+        page.on("console", lambda m: self.problems.append(f"console: {m.text}") if m.type == "error" else None)
+        page.on("pageerror", lambda error: self.problems.append(f"exception: {error}"))
+        page.on("request", lambda r: None if r.url.startswith((url, "data:", "blob:")) else self.problems.append(r.url))
+        page.on("dialog", self._dialog)
+
+    def refresh(self) -> None:
+        """Load the page again. Gradio logs the requests that this cuts off, which is no problem of ours."""
+        known = list(self.problems)
+        open_page(self.page, self.url)
+        cut_off = ("console: AbortError: signal is aborted", "console: Unexpected error Connection errored out")
+        self.problems = known + [text for text in self.problems[len(known) :] if not text.startswith(cut_off)]
+
+    def _dialog(self, dialog: Dialog) -> None:
+        # Unsaved text asks before the page is left; any other dialog is a script that should not have run.
+        if dialog.type != "beforeunload":
+            self.problems.append(f"dialog: {dialog.message}")
+        dialog.accept()
+
+
+def open_page(page: Page, url: str) -> None:
+    page.goto(url)
+    page.locator("#data-editor textarea").first.wait_for(timeout=60_000)
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Open one of the page's tabs."""
+    page.get_by_role("tab", name=name).click()

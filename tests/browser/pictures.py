@@ -1,0 +1,63 @@
+"""Draw the README's pictures from the real app: `python tests/browser/pictures.py` writes data/pictures/*.png."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from driving import ROOT, App, find_chromium, open_page, open_tab
+from playwright.sync_api import Page, sync_playwright
+
+PICTURES = ROOT / "data" / "pictures"
+WIDTH = 1440
+MAX_BYTES = 300_000
+
+
+def main() -> int:
+    """Start the app, score an example, train a run, and take the pictures."""
+    path = find_chromium()
+    if path is None:
+        print("error: no browser found: install Chromium or set CHROME_PATH", file=sys.stderr)
+        return 1
+    os.environ["TZ"] = "UTC"
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        app = App(Path(folder) / "runs", Path(folder) / "app.log")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        try:
+            page = browser.new_page(viewport={"width": WIDTH, "height": 1000}, color_scheme="light")
+            open_page(page, app.url)
+            draw_train(page)
+            draw_rewards(page)
+        finally:
+            browser.close()
+            app.stop()
+    too_large = [file.name for file in PICTURES.glob("*.png") if file.stat().st_size > MAX_BYTES]
+    if too_large:
+        print(f"error: larger than {MAX_BYTES} bytes: {', '.join(too_large)}", file=sys.stderr)
+    return int(bool(too_large))
+
+
+def draw_rewards(page: Page) -> None:
+    """One example's step rewards, as somebody sees them first."""
+    open_tab(page, "Rewards")
+    page.locator("#rewards-example .value").first.wait_for(timeout=60_000)
+    page.get_by_role("button", name="Draw heatmap").click()
+    page.locator("#rewards-heatmap .textpoint").first.wait_for()
+    page.mouse.move(0, 0)
+    page.screenshot(path=PICTURES / "rewards.png")
+
+
+def draw_train(page: Page) -> None:
+    """The curves of a finished step-wise run."""
+    open_tab(page, "Train")
+    page.get_by_label("Step-wise", exact=True).check()
+    page.locator("#train-start").click()
+    page.locator('#train-head [data-state="finished"]').wait_for(timeout=300_000)
+    page.mouse.move(0, 0)
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=PICTURES / "train.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

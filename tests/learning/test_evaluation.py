@@ -1,0 +1,120 @@
+import copy
+
+import pytest
+import torch
+
+from stepwise_dpo.errors import DataError
+from stepwise_dpo.learning.evaluation import (
+    Answer,
+    Evaluation,
+    PairLogps,
+    SolutionLogps,
+    answer_prompts,
+    compare_evaluations,
+    evaluate_policy,
+    pair_logps,
+)
+from stepwise_dpo.learning.loading import load_policy
+from stepwise_dpo.learning.rewards import LLMRewardModel
+from stepwise_dpo.learning.tokenization import StepTokenizer
+
+
+@pytest.fixture(params=["tiny", "causal"])
+def policy(request, causal_folder):
+    return load_policy("tiny" if request.param == "tiny" else str(causal_folder))
+
+
+def test_logps_dont_depend_on_the_batch(policy, pairs):
+    together = pair_logps(policy, pairs, batch_size=5)
+    for pair, logps in zip(pairs, together, strict=True):
+        (alone,) = pair_logps(policy, [pair])
+        assert logps.chosen.steps == pytest.approx(alone.chosen.steps, abs=1e-3)
+        assert logps.rejected.steps == pytest.approx(alone.rejected.steps, abs=1e-3)
+        assert len(logps.chosen.steps) == len(pair.chosen)
+
+
+def test_logps_equal_a_plain_forward(policy, pairs):
+    pair = pairs[0]
+    steps = StepTokenizer(policy.tokenizer, policy.is_encoder_decoder)
+    prompt, (ids, step_ids) = steps.encode_prompt(pair.prompt), steps.encode_steps(pair.chosen)
+    with torch.no_grad():
+        if policy.is_encoder_decoder:
+            logits = policy.model(input_ids=torch.tensor([prompt]), labels=torch.tensor([ids])).logits[0]
+        else:
+            logits = policy.model(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+    values = logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)]
+    expected = [values[torch.tensor(step_ids) == step].sum().item() for step in range(len(pair.chosen))]
+    (logps,) = pair_logps(policy, [pair])
+    assert logps.chosen.steps == pytest.approx(expected, rel=1e-5)
+    assert logps.chosen.mean == pytest.approx(values.mean().item(), rel=1e-5)
+
+
+def test_answers_dont_depend_on_padding(policy, pairs):
+    prompts = [pair.prompt for pair in pairs[:3]]
+    assert answer_prompts(policy, prompts, max_new_tokens=12) == [
+        answer_prompts(policy, [prompt], max_new_tokens=12)[0] for prompt in prompts
+    ]
+
+
+def test_an_answer_is_split_into_steps(policy, pairs):
+    """A policy that has learnt one solution by heart gives it back, step by step."""
+    prompt = pairs[0].prompt
+    steps = StepTokenizer(policy.tokenizer, policy.is_encoder_decoder)
+    ids, _ = steps.encode_steps(pairs[0].chosen)
+
+    def say_by_heart(input_ids, **options):
+        start = [[0]] if policy.is_encoder_decoder else input_ids.tolist()
+        return torch.tensor([start[0] + ids])
+
+    policy.model.generate = say_by_heart
+    (answer,) = answer_prompts(policy, [prompt])
+    assert answer == Answer([step.text for step in pairs[0].chosen], complete=True)
+
+
+def evaluation(*gaps):
+    """Pairs of one-step, two-token solutions with the given chosen minus rejected log-likelihood per token."""
+    return Evaluation([PairLogps(SolutionLogps([-4 + 2 * gap], 2), SolutionLogps([-4.0], 2)) for gap in gaps], [])
+
+
+def test_summary():
+    figures = evaluation(0.5, -0.25, 0.0, 1.0).summary()
+    assert figures["preference_accuracy"] == 0.5  # a tie is no preference
+    assert figures["mean_margin"] == pytest.approx((0.5 - 0.25 + 1.0) / 4)
+    assert figures["logps/rejected"] == -4
+    assert "solve_rate" not in figures
+    solved = Evaluation(evaluation(1.0).logps, [Answer([], True, None, True), Answer([], True, None, False)])
+    assert solved.summary()["solve_rate"] == 0.5
+    unknown = Evaluation(evaluation(1.0).logps, [Answer([], True, None, True), Answer([], True, None, None)])
+    assert "solve_rate" not in unknown.summary()
+
+
+def test_compare_gives_log_ratios_of_steps(pairs):
+    before, after = evaluation(0.5), evaluation(-0.5)
+    pair = copy.deepcopy(pairs[0])
+    (record,) = compare_evaluations([pair], before, after)
+    assert (record["before_preferred"], record["preferred"]) == ("chosen", "rejected")
+    assert record["chosen_step_logratios"] == [-2.0]
+    assert record["rejected_step_logratios"] == [0.0]
+    assert record["chosen_score"] == -2.5
+
+
+def test_evaluate_policy(policy, pairs):
+    judge = LLMRewardModel.from_pretrained("tiny")
+    told = []
+    policy.model.train()
+    result = evaluate_policy(
+        policy, pairs[:5], reward_model=judge, answers=3, max_new_tokens=6, batch_size=2,
+        progress=lambda *words: told.append(words),
+    )  # fmt: skip
+    assert policy.model.training
+    assert len(result.logps) == 5
+    assert len(result.answers) == 3
+    assert all(answer.solved is False for answer in result.answers)  # the problems are known, the weights random
+    assert all(len(answer.process_rewards) == len(answer.steps) for answer in result.answers)
+    assert told == [(2, 5), (4, 5), (5, 5), (2, 3), (3, 3)]
+    assert result.summary()["solve_rate"] == 0
+
+
+def test_nothing_to_evaluate_on(policy):
+    with pytest.raises(DataError, match="no examples"):
+        evaluate_policy(policy, [])

@@ -1,0 +1,370 @@
+import copy
+import math
+import re
+from itertools import chain
+
+import pytest
+import torch
+from transformers import TrainerCallback
+from trl import DPOTrainer
+from trl.trainer import dpo_trainer
+
+from stepwise_dpo.errors import ConfigError, DataError, RunError
+from stepwise_dpo.learning.loading import load_policy
+from stepwise_dpo.learning.names import LOSS_TYPES
+from stepwise_dpo.learning.rewards import LLMRewardModel
+from stepwise_dpo.learning.tokenization import StepTokenizer
+from stepwise_dpo.learning.trainer import StepCollator, StepwiseDPOConfig, StepwiseDPOTrainer, build_dataset
+from stepwise_dpo.preferences.pairs import PreferencePair, Step
+
+LN_2 = math.log(2)
+
+
+@pytest.fixture(params=["tiny", "causal"])
+def policy(request, causal_folder):
+    return load_policy("tiny" if request.param == "tiny" else str(causal_folder))
+
+
+def make_trainer(policy, pairs, tmp_path, *, eval_pairs=None, reward_model=None, **options):
+    settings = {
+        "output_dir": str(tmp_path),
+        "per_device_train_batch_size": 2,
+        "per_device_eval_batch_size": 2,
+        "learning_rate": 1e-3,
+        "max_steps": 3,
+        "max_length": None,
+        "save_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        **options,
+    }
+    return StepwiseDPOTrainer(
+        policy.model,
+        StepwiseDPOConfig(**settings),
+        pairs,
+        policy.tokenizer,
+        eval_pairs=eval_pairs,
+        reward_model=reward_model,
+    )
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def plain_step_logps(policy, pair, side):
+    """Log-probability of every token of a solution, one row, one forward of the class itself."""
+    steps = StepTokenizer(policy.tokenizer, policy.is_encoder_decoder)
+    prompt = torch.tensor([steps.encode_prompt(pair.prompt)])
+    ids, step_ids = steps.encode_steps(getattr(pair, side))
+    completion = torch.tensor([ids])
+    with torch.no_grad():
+        if policy.is_encoder_decoder:
+            logits = type(policy.model).forward(policy.model, input_ids=prompt, labels=completion).logits[0]
+        else:
+            row = torch.cat([prompt, completion], 1)
+            logits = type(policy.model).forward(policy.model, input_ids=row).logits[0, prompt.size(1) - 1 : -1]
+    return logits.log_softmax(-1)[torch.arange(len(ids)), completion[0]], torch.tensor(step_ids)
+
+
+def formula(policy, judge, pairs, *, likelihood="mean"):
+    """The step-wise loss as written in the training log, one pair at a time."""
+    total = 0.0
+    for pair in pairs:
+        rewards, likelihoods = {}, {}
+        for side in ("chosen", "rejected"):
+            rewards[side] = judge.score(pair.prompt, [step.text for step in getattr(pair, side)]).sum().item()
+            logps, _ = plain_step_logps(policy, pair, side)
+            likelihoods[side] = (logps.mean() if likelihood == "mean" else logps.sum()).item()
+        x = (rewards["chosen"] - rewards["rejected"]) * (likelihoods["chosen"] - likelihoods["rejected"])
+        total += math.log1p(math.exp(-x))
+    return total / len(pairs)
+
+
+def test_every_overridden_name_exists_upstream():
+    for name in (
+        "_prepare_dataset",
+        "_set_signature_columns_if_needed",
+        "create_optimizer",
+        "compute_loss",
+        "evaluate",
+    ):
+        assert callable(getattr(DPOTrainer, name)), name
+    assert callable(DPOTrainer.compute_ref_log_probs)
+    assert callable(dpo_trainer.add_fused_lm_head)
+    assert callable(dpo_trainer.DataCollatorForPreference.torch_call)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_first_dpo_loss_is_ln_2(policy, pairs, tmp_path, seed):
+    # In train mode, with shuffling, uneven lengths and dropout in the configuration of the causal model.
+    trainer = make_trainer(policy, pairs, tmp_path, seed=seed, max_steps=1)
+    trainer.train()
+    assert losses(trainer)[0] == pytest.approx(LN_2, abs=1e-6)
+    assert trainer.state.log_history[0]["rewards/margins"] == 0
+
+
+def test_dpo_learns(policy, pairs, tmp_path):
+    trainer = make_trainer(policy, pairs[:2], tmp_path, max_steps=8)
+    trainer.train()
+    assert losses(trainer)[-1] < 0.5 * LN_2
+    assert trainer.state.log_history[-2]["rewards/accuracies"] == 1
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_every_loss_type_of_trl_trains_an_encoder_decoder(pairs, tmp_path, loss_type):
+    trainer = make_trainer(
+        load_policy("tiny"), pairs[:4], tmp_path, loss_type=[loss_type], label_smoothing=0.1, max_steps=2
+    )
+    trainer.train()
+    assert all(math.isfinite(loss) for loss in losses(trainer))
+    assert losses(trainer)[0] != losses(trainer)[1]
+
+
+def test_the_known_loss_types_are_those_of_trl(pairs, tmp_path):
+    trainer = make_trainer(load_policy("tiny"), pairs[:2], tmp_path, loss_type=["nonsense"])
+    with pytest.raises(ValueError, match="Unknown loss type") as error:
+        trainer.train()
+    listed = str(error.value).split("[")[1]
+    assert sorted(re.findall(r"'(\w+)'", listed)) == sorted(LOSS_TYPES)
+
+
+@pytest.mark.parametrize("loss_type", [["hinge"], ["ipo"], ["sigmoid", "sft"], ["sigmoid_norm"]])
+def test_other_loss_types_of_trl_are_handed_over(pairs, tmp_path, loss_type):
+    trainer = make_trainer(load_policy("tiny"), pairs[:4], tmp_path, loss_type=loss_type, max_steps=1)
+    trainer.train()
+    # With policy == reference: hinge 1, ipo (0 - 1 / (2 * 0.1))**2, sigmoid_norm ln 2; sft adds the chosen side's NLL.
+    expected = {"hinge": 1.0, "ipo": 25.0, "sigmoid_norm": LN_2}.get(loss_type[0])
+    if expected is not None:
+        assert losses(trainer)[0] == pytest.approx(expected, abs=1e-5)
+    else:
+        assert losses(trainer)[0] > LN_2 + 1
+
+
+def test_encoder_decoder_metrics_are_those_of_trl(pairs, tmp_path):
+    trainer = make_trainer(load_policy("tiny"), pairs, tmp_path, max_steps=1)
+    trainer.train()
+    keys = {
+        "loss", "grad_norm", "learning_rate", "entropy", "num_tokens", "mean_token_accuracy", "logits/chosen",
+        "logits/rejected", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected",
+        "rewards/accuracies", "rewards/margins",
+    }  # fmt: skip
+    assert keys <= trainer.state.log_history[0].keys()
+
+
+def test_ld_alpha_of_trl_applies_to_policy_and_cached_reference_alike(pairs, tmp_path):
+    trainer = make_trainer(load_policy("tiny"), pairs, tmp_path, ld_alpha=0.5, max_steps=1)
+    trainer.train()
+    assert losses(trainer)[0] == pytest.approx(LN_2, abs=1e-6)
+
+
+@pytest.mark.parametrize("likelihood", ["mean", "sum"])
+def test_the_first_stepwise_loss_equals_the_formula(policy, pairs, tmp_path, likelihood):
+    judge = LLMRewardModel.from_pretrained("tiny")
+    expected = formula(copy.deepcopy(policy), judge, pairs[:2], likelihood=likelihood)
+    trainer = make_trainer(
+        policy, pairs[:2], tmp_path, loss="stepwise", reward_model=judge, likelihood=likelihood, max_steps=1
+    )
+    trainer.train()
+    assert losses(trainer)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_stepwise_training_lowers_its_loss(policy, pairs, tmp_path):
+    judge = LLMRewardModel.from_pretrained("tiny")
+    trainer = make_trainer(policy, pairs[:2], tmp_path, loss="stepwise", reward_model=judge, max_steps=20)
+    trainer.train()
+    assert losses(trainer)[-1] < losses(trainer)[0] - 0.01
+
+
+def test_process_rewards_are_logged_per_pair(pairs, tmp_path):
+    judge = LLMRewardModel.from_pretrained("tiny")
+    rewards = judge.score_pairs(pairs[:2])
+    preferences = [sum(pair.chosen) - sum(pair.rejected) for pair in rewards]
+    trainer = make_trainer(load_policy("tiny"), pairs[:2], tmp_path, reward_model=judge, max_steps=1)
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    assert logged["process_rewards/preference"] == pytest.approx(sum(preferences) / 2, abs=1e-5)
+    assert logged["process_rewards/chosen"] == pytest.approx(sum(sum(pair.chosen) for pair in rewards) / 2, abs=1e-5)
+    assert logged["process_rewards/negative_fraction"] == sum(p < 0 for p in preferences) / 2
+
+
+def test_step_logratios_at_evaluation(policy, pairs, tmp_path):
+    reference = copy.deepcopy(policy)
+    trainer = make_trainer(
+        policy, pairs[:4], tmp_path, eval_pairs=pairs[4:9], eval_strategy="steps", eval_steps=3, max_steps=3
+    )
+    trainer.train()
+    assert sorted(trainer.eval_step_logratios) == [0, 1, 2, 3, 4]
+    every = {"chosen": [], "rejected": []}
+    for row, pair in enumerate(pairs[4:9]):
+        for side, values in trainer.eval_step_logratios[row].items():
+            now, step_ids = plain_step_logps(policy, pair, side)
+            before, _ = plain_step_logps(reference, pair, side)
+            expected = [(now - before)[step_ids == step].sum().item() for step in range(len(getattr(pair, side)))]
+            assert values == pytest.approx(expected, abs=2e-3)
+            every[side].append(values)
+    logged = next(entry for entry in trainer.state.log_history if "eval_loss" in entry)
+    # Batches of 2, 2 and 1 pairs; every figure is a mean over steps or pairs, not over batches.
+    for side, values in every.items():
+        steps = list(chain.from_iterable(values))
+        assert logged[f"eval_step_logratios/{side}"] == pytest.approx(sum(steps) / len(steps), abs=1e-3)
+        rewards = [0.1 * sum(ratios) for ratios in values]
+        assert logged[f"eval_rewards/{side}"] == pytest.approx(sum(rewards) / 5, abs=1e-3)
+        logps = [plain_step_logps(policy, pair, side)[0].sum().item() for pair in pairs[4:9]]
+        assert logged[f"eval_logps/{side}"] == pytest.approx(sum(logps) / 5, rel=1e-4)
+
+
+def test_the_reference_is_the_model_as_it_was_and_computed_once(policy, pairs, tmp_path):
+    calls = []
+    policy.model.register_forward_hook(lambda *_: calls.append(1))  # deep copies keep their hooks
+    trainer = make_trainer(policy, pairs[:4], tmp_path, num_train_epochs=3, max_steps=-1)
+    assert len(calls) == 2  # two batches, before training
+    assert trainer.ref_model is None
+    row = trainer.train_dataset[1]
+    for side in ("chosen", "rejected"):
+        expected, _ = plain_step_logps(policy, pairs[1], side)
+        assert row[f"{side}_ref_token_logps"] == pytest.approx(expected.tolist(), abs=1e-4)
+    calls.clear()
+    trainer.train()
+    assert len(calls) == 6  # two batches in three epochs: nothing but the policy
+
+
+def test_a_given_reference_is_used(pairs, tmp_path, causal_folder):
+    policy, reference = load_policy(str(causal_folder)), load_policy(str(causal_folder))
+    with torch.no_grad():
+        for parameter in reference.model.parameters():
+            parameter.mul_(1.5)
+    trainer = StepwiseDPOTrainer(
+        policy.model,
+        StepwiseDPOConfig(output_dir=str(tmp_path), max_length=None, use_cpu=True, report_to=[], disable_tqdm=True),
+        pairs[:2],
+        policy.tokenizer,
+        ref_model=reference.model,
+    )
+    expected, _ = plain_step_logps(reference, pairs[0], "chosen")
+    assert trainer.train_dataset[0]["chosen_ref_token_logps"] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_training_the_reward_model(pairs, tmp_path):
+    judge = LLMRewardModel.from_pretrained("tiny")
+    before = copy.deepcopy(judge.state_dict())
+    policy = load_policy("tiny")
+    expected = formula(copy.deepcopy(policy), judge, pairs[:2])
+    trainer = make_trainer(
+        policy, pairs[:2], tmp_path, loss="stepwise", reward_model=judge, train_reward_model=True, max_steps=2
+    )
+    batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(2)]))
+    trainer.model.train()
+    trainer.compute_loss(trainer.model, batch).backward()
+    gradients = [p.grad for p in judge.parameters() if p.grad is not None]
+    assert sum(gradient.abs().sum().item() for gradient in gradients) > 0
+    trainer.model.zero_grad()
+    judge.zero_grad()
+
+    trainer.train()
+    assert losses(trainer)[0] == pytest.approx(expected, rel=1e-5)
+    changed = [name for name, value in judge.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed
+
+
+def test_the_reward_models_gradient_is_that_of_one_optimiser_step(pairs, tmp_path):
+    """With a learning rate of 0 and one batch, each optimiser step sees the same gradient, unless it piles up."""
+    judge = LLMRewardModel.from_pretrained("tiny")
+    norms = []
+
+    class Watch(TrainerCallback):
+        def on_pre_optimizer_step(self, *args, **kwargs):
+            norms.append(torch.stack([p.grad.norm() for p in judge.parameters() if p.grad is not None]).norm().item())
+
+    trainer = make_trainer(
+        load_policy("tiny"), pairs[:2], tmp_path, loss="stepwise", reward_model=judge, train_reward_model=True,
+        learning_rate=0.0, max_grad_norm=1e-3,
+    )  # fmt: skip
+    trainer.add_callback(Watch())  # after the callback that clips
+    trainer.train()
+    assert norms == pytest.approx([1e-3] * 3, rel=1e-2)
+    assert all(p.grad is None or not p.grad.any() for p in judge.parameters())
+
+
+def test_a_frozen_reward_model_stays_as_it_is(pairs, tmp_path):
+    judge = LLMRewardModel.from_pretrained("tiny")
+    before = copy.deepcopy(judge.state_dict())
+    make_trainer(load_policy("tiny"), pairs[:2], tmp_path, loss="stepwise", reward_model=judge).train()
+    assert all(torch.equal(value, before[name]) for name, value in judge.state_dict().items())
+
+
+def test_collator_layout():
+    """Rows: chosen of both pairs, then rejected; a prompt, b/c chosen, d/e rejected, 0 padding."""
+    examples = [
+        {
+            "row": 5, "prompt_ids": [1, 2], "chosen_ids": [3, 4, 5], "chosen_step_ids": [0, 0, 1], "rejected_ids": [6],
+            "rejected_step_ids": [0], "chosen_process_rewards": [0.1, 0.2], "rejected_process_rewards": [0.3],
+            "chosen_ref_token_logps": [-1.0, -2.0, -3.0], "rejected_ref_token_logps": [-4.0],
+        },
+        {
+            "row": 2, "prompt_ids": [7], "chosen_ids": [8], "chosen_step_ids": [0], "rejected_ids": [9, 9],
+            "rejected_step_ids": [0, 1], "chosen_process_rewards": [0.4], "rejected_process_rewards": [0.5, 0.6],
+            "chosen_ref_token_logps": [-5.0], "rejected_ref_token_logps": [-6.0, -7.0],
+        },
+    ]  # fmt: skip
+    batch = StepCollator(pad_token_id=0)(examples)
+    assert batch["row"].tolist() == [5, 2]
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5], [7, 8, 0, 0, 0], [1, 2, 6, 0, 0], [7, 9, 9, 0, 0]]
+    assert batch["step_ids"].tolist() == [
+        [-1, -1, 0, 0, 1],
+        [-1, 0, -1, -1, -1],
+        [-1, -1, 0, -1, -1],
+        [-1, 0, 1, -1, -1],
+    ]
+    assert batch["ref_token_logps"].tolist() == [
+        [0, 0, -1, -2, -3],
+        [0, -5, 0, 0, 0],
+        [0, 0, -4, 0, 0],
+        [0, -6, -7, 0, 0],
+    ]
+    torch.testing.assert_close(batch["process_rewards"], torch.tensor([[0.1, 0.2], [0.4, 0.0], [0.3, 0.0], [0.5, 0.6]]))
+    assert batch["step_mask"].tolist() == [[True, True], [True, False], [True, False], [True, True]]
+
+
+def test_dataset_columns(pairs):
+    policy = load_policy("tiny")
+    steps = StepTokenizer(policy.tokenizer, is_encoder_decoder=True)
+    row = build_dataset(pairs[:1], steps)[0]
+    assert row["row"] == 0
+    assert len(row["chosen_ids"]) == len(row["chosen_step_ids"])
+    assert max(row["rejected_step_ids"]) == len(pairs[0].rejected) - 1
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_examples(pairs, tmp_path):
+    policy = load_policy("tiny")
+    trainer = make_trainer(policy, pairs[:2], tmp_path)
+    with torch.no_grad():
+        policy.model.shared.weight.fill_(float("nan"))
+    with pytest.raises(RunError, match=f"the loss became nan at global_step 0 on examples .*'{pairs[0].id}'"):
+        trainer.train()
+
+
+def test_bad_requests(pairs, tmp_path):
+    policy = load_policy("tiny")
+    with pytest.raises(ConfigError, match="needs a reward model"):
+        make_trainer(policy, pairs, tmp_path, loss="stepwise")
+    with pytest.raises(ConfigError, match="loss must be one of dpo, stepwise, not 'both'"):
+        make_trainer(policy, pairs, tmp_path, loss="both")
+    with pytest.raises(ConfigError, match="train_reward_model needs loss 'stepwise'"):
+        make_trainer(policy, pairs, tmp_path, train_reward_model=True)
+    with pytest.raises(DataError, match="no training examples"):
+        make_trainer(policy, [], tmp_path)
+    with pytest.raises(DataError, match="more than the maximum length of 20"):
+        make_trainer(policy, pairs, tmp_path, max_length=20)
+
+
+def test_hostile_and_odd_texts_train(tmp_path):
+    texts = ["<img src=x onerror=alert(1)>", "${alert(1)} {{x}} `", "emoji 🙂 and עברית", "a\nb\u2028c", "\x01"]
+    pairs = [
+        PreferencePair(prompt=text, chosen=(Step(text),), rejected=(Step(text), Step("more")), id=str(i))
+        for i, text in enumerate(texts)
+    ]
+    trainer = make_trainer(load_policy("tiny"), pairs, tmp_path, max_steps=3)
+    trainer.train()
+    assert all(math.isfinite(loss) for loss in losses(trainer))

@@ -1,0 +1,93 @@
+import pytest
+from pydantic import ValidationError
+
+from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, read_config_file
+
+DATA = {"data": "pairs.json"}
+
+
+def test_later_layers_win():
+    config = make_config(PRESETS["phase2"], {"epochs": 1, "reward_model": "tiny"}, {**DATA, "seed": 7})
+    assert (config.loss, config.epochs, config.batch_size, config.seed) == ("stepwise", 1.0, 2, 7)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_the_phases_of_the_training_log(name):
+    config = make_config(PRESETS[name], DATA)
+    assert (config.epochs, config.learning_rate, config.batch_size) == (3, 5e-5, 2)
+    assert config.loss == {"phase1": "dpo", "phase2": "stepwise"}[name]
+    assert config.model == "google/flan-t5-small"
+    assert config.reward_model == {"phase1": None, "phase2": "google/flan-t5-small"}[name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lerning_rate": 1.0}, "unknown setting 'lerning_rate'; did you mean 'learning_rate'?"),
+        ({"zzz": 1}, "unknown setting 'zzz'"),
+        ({"learning_rate": float("nan")}, "learning_rate: .*not nan"),
+        ({"learning_rate": float("inf")}, "learning_rate: .*not inf"),
+        ({"epochs": -1}, "epochs: .*greater than 0, not -1"),
+        ({"batch_size": 0}, "batch_size: .*not 0"),
+        ({"batch_size": True}, "batch_size: .*not True"),
+        ({"batch_size": "2"}, "batch_size: .*not '2'"),
+        ({"loss": "both"}, "loss: .*'dpo' or 'stepwise', not 'both'"),
+        ({"loss": "stepwise"}, "needs a reward_model"),
+        ({"loss_type": []}, "loss_type"),
+        ({"train_reward_model": True}, "train_reward_model needs loss 'stepwise'"),
+        ({"aggregation": "product"}, "'product' needs reward value 'probability'"),
+        ({"max_new_tokens": 10**9}, "max_new_tokens: .*less than or equal to 4096"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        make_config(DATA, settings)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_data():
+    with pytest.raises(ConfigError, match="'data' is missing"):
+        make_config({})
+
+
+def test_a_config_never_changes():
+    with pytest.raises(ValidationError):
+        make_config(DATA).seed = 1
+
+
+def test_what_is_saved_reads_back_equal():
+    config = make_config(DATA, {"loss_type": ["hinge", "sft"], "learning_rate": 1e-7})
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_yaml(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("data: pairs.json\nlearning_rate: 5e-5\nepochs: 2\nloss_type: [hinge]\n")
+    config = make_config(read_config_file(file))
+    assert (config.learning_rate, config.epochs, config.loss_type) == (5e-5, 2.0, ["hinge"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "must be a list of 'name: value' lines"),
+        ("a: [", "isn't valid YAML"),
+        ("learning_rate: fast\n", "learning_rate must be a number, not 'fast'"),
+        ("!!python/object/apply:os.system ['true']", "isn't valid YAML"),
+    ],
+)
+def test_bad_yaml(tmp_path, text, message):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config_file(tmp_path / "run.yaml")
+
+
+def test_an_empty_file_says_nothing(tmp_path):
+    (tmp_path / "run.yaml").write_text("")
+    assert read_config_file(tmp_path / "run.yaml") == {}
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_config_file(tmp_path / "nowhere.yaml")

@@ -1,0 +1,343 @@
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from stepwise_dpo.errors import ConfigError, DataError
+from stepwise_dpo.learning.names import TINY
+from stepwise_dpo.preferences.pairs import PreferencePair, Step
+from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, runs_view, train_tab
+from stepwise_dpo.ui.components import divergence_line, error, list_html, notes
+from stepwise_dpo.ui.judges import Judges, check_model_name
+from stepwise_dpo.ui.library import ExampleSet, Library, draft_of
+from stepwise_dpo.ui.page import bundled_library
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} `x` \u202eabc"
+PAIR = PreferencePair(
+    HOSTILE,
+    [Step("same", True), Step(HOSTILE, True)],
+    [Step("same", True), Step("wrong", False), Step("later", False)],
+    "1",
+)
+LIBRARY = Library((ExampleSet("set", (PAIR,)),), "set")
+
+
+def harmless(html):
+    return "<img" not in html and "\u202e" not in html
+
+
+def event(**data):
+    return SimpleNamespace(_data=data)
+
+
+# ------------------------------------------------------------------------------------------------------------ rewards
+
+
+def test_rewards_of_an_example():
+    html = rewards_tab.example_html(PAIR, ([0.98, 0.5], [0.98, -0.99, -0.31]), "centered")
+    assert harmless(html)
+    assert [re.sub("<.*?>", "", v) for v in re.findall(r'class="value">(.*?)<', html)] == [
+        "+0.98",
+        "+0.50",
+        "+0.98",
+        "−0.99",
+        "−0.31",
+    ]
+    assert html.count("diverges here") == 2
+    assert html.count("first error (label)") == 1
+    assert "+1.80" in html  # 1.48 - (-0.32)
+    assert "1.48 − (−0.32)" in html
+    assert "agrees" in html
+
+
+def test_without_rewards_the_steps_stand_alone():
+    html = rewards_tab.example_html(PAIR, None, "centered")
+    assert "value" not in html
+    assert harmless(html)
+
+
+def test_one_scale_for_all_that_is_compared():
+    assert rewards_tab.reach([([0.1], [0.2])], "centered") == 1
+    assert rewards_tab.reach([([0.1], [-7.0]), ([3.0], [2.0])], "log_odds") == 7
+    assert rewards_tab.reach([([0.0], [0.0])], "log_odds") == 1
+    html = rewards_tab.example_html(PAIR, ([0.5, 1.0], [0.0, 0.5, 0.5]), "probability")
+    assert ">0.50<" in html  # a probability has no sign
+
+
+def test_a_late_answer_does_not_cover_a_newer_one():
+    newest = rewards_tab.Newest(sessions=2)
+    slow, other, quick = newest.begin("a"), newest.begin("b"), newest.begin("a")
+    assert not newest.is_last("a", slow)
+    assert newest.is_last("a", quick)
+    assert newest.is_last("b", other)
+    newest.begin("c")  # "b" is forgotten
+    assert newest.is_last("b", other)
+    assert newest.begin("b") == 1
+
+
+def test_identical_sides_have_no_dashed_line():
+    same = PreferencePair("p", [Step("a")], [Step("a")])
+    assert divergence_line(same) is None
+    assert divergence_line(PAIR) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(24, 24), (0, 1), (10**12, 200), (float("nan"), 1), ("7", 1), (None, 1), (True, 1)]
+)
+def test_numbers_from_the_browser_are_brought_into_range(value, expected):
+    assert rewards_tab.bounded(value, 1, 200) == expected
+
+
+def test_the_tiny_judge_scores_every_step():
+    (chosen, rejected) = Judges().score(TINY, [PAIR], "centered")[0]
+    assert (len(chosen), len(rejected)) == (2, 3)
+    assert all(-1 <= value <= 1 for value in chosen + rejected)
+    with pytest.raises(ConfigError, match="scale"):
+        Judges().score(TINY, [PAIR], "percent")
+
+
+def test_strangers_choose_only_offered_models():
+    assert check_model_name("some/model", ["tiny"], public=False) == "some/model"
+    for name in ("some/model", "/etc", "", None, "x" * 1000):
+        with pytest.raises(ConfigError):
+            check_model_name(name, ["tiny"], public=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- data
+
+
+def test_lists_and_messages_escape():
+    listing = data_tab.list_view(LIBRARY, 0, "")
+    assert harmless(listing)
+    assert 'aria-current="true"' in listing
+    assert harmless(list_html(HOSTILE, [], "", HOSTILE))
+    assert harmless(error(HOSTILE) + notes([HOSTILE], HOSTILE))
+    assert error("") == ""
+
+
+@pytest.mark.parametrize("key", ["-1", "1", "x", "", "9" * 5000, "\u0661", None, 0, {"a": 1}])
+def test_a_wrong_index_from_the_browser_is_the_first_example(key):
+    assert data_tab.chosen_index(LIBRARY, event(key=key)) == 0
+    assert data_tab.chosen_index(LIBRARY, SimpleNamespace(_data=None)) == 0
+
+
+def test_saving_a_draft():
+    draft = draft_of(PAIR) | {"prompt": "changed"}
+    key = data_tab.example_key(LIBRARY, 0)
+    library, index = data_tab.save_draft(LIBRARY, {"key": key, "index": 0, "draft": draft})
+    assert (index, library.current.pairs[0].prompt) == (0, "changed")
+    for sent in (None, {}, {"index": True}, {"index": 5, "key": key}, {"index": 0, "key": "other", "draft": draft}):
+        with pytest.raises(DataError):
+            data_tab.save_draft(LIBRARY, sent)
+
+
+def test_a_bad_upload_leaves_everything(tmp_path):
+    for name, content in (("a.json", "{"), ("b.json", "[]"), ("c.json", '[{"prompt": "p"}]')):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=name):
+            data_tab.read_upload(LIBRARY, tmp_path / name)
+    (tmp_path / "good.jsonl").write_text(json.dumps({"prompt": "p", "chosen": ["a"], "rejected": ["b"]}) + "\n")
+    assert data_tab.read_upload(LIBRARY, tmp_path / "good.jsonl").open_name == "good.jsonl"
+
+
+def test_an_empty_set_says_what_to_do():
+    empty = Library((ExampleSet("new", ()),), "new")
+    assert "Add example" in data_tab.remarks_view(empty, 0)
+    assert "draft" not in data_tab.editor_value(empty, 0)
+
+
+def test_missing_bundled_data_is_no_obstacle(tmp_path):
+    assert bundled_library(tmp_path).current.pairs == ()
+
+
+# -------------------------------------------------------------------------------------------------------------- train
+
+FORM = train_tab.Form(
+    *("dpo", "tiny", "tiny", 2, 1, 3, 0, 2, 0.001, 0.1, 42, 1024),
+    *("mean", "sum", "train", "centered"),
+)
+
+
+def test_settings_of_the_form():
+    config = make_config(train_tab.settings_of(FORM, ["tiny"], False), {"data": "x.json"})
+    assert (config.loss, config.max_steps, config.reward_model) == ("dpo", None, None)
+    stepwise = make_config(train_tab.settings_of(FORM._replace(loss="stepwise"), ["tiny"], False), {"data": "x.json"})
+    assert (stepwise.reward_model, stepwise.likelihood) == ("tiny", "mean")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": "sft"},
+        {"epochs": float("nan")},
+        {"epochs": -1},
+        {"batch_size": 0},
+        {"batch_size": 10**9},
+        {"learning_rate": "much"},
+        {"learning_rate": -1},
+        {"beta": 0},
+        {"seed": 1.5},
+        {"examples": 0},
+        {"held_out": -1},
+        {"model": ""},
+        {"loss": "stepwise", "aggregation": "median"},
+        {"loss": "stepwise", "aggregation": "product"},
+        {"loss": "stepwise", "nonpositive": None},
+    ],
+)
+def test_what_is_out_of_range_is_refused_before_anything_is_written(tmp_path, change):
+    with pytest.raises(ConfigError):
+        train_tab.start_run(
+            Supervisor(tmp_path / "runs"), ExampleSet("s", (PAIR,)), FORM._replace(**change), ["tiny"], False
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_same_examples_are_written_once(tmp_path):
+    first = train_tab.write_examples(tmp_path, "../my set.json", [PAIR])
+    assert first == train_tab.write_examples(tmp_path, "../my set.json", [PAIR])
+    assert first.parent == tmp_path
+    assert first.name.startswith("my-set-1-")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "steps"), [((40, 3, None, 4), 30), ((41, 1, 0, 4), 11), ((5, 0.5, None, 2), 2), ((40, 3, 7, 4), 7)]
+)
+def test_planned_steps(numbers, steps):
+    assert train_tab.planned_steps(*numbers) == steps
+
+
+def test_the_button_says_what_it_does():
+    pairs = ExampleSet("s", (PAIR,) * 40)
+    assert train_tab.button_words(pairs, FORM._replace(examples=40, batch_size=4)) == "Train 30 steps"
+    assert train_tab.button_words(pairs, FORM._replace(max_steps=1)) == "Train 1 step"
+    assert train_tab.button_words(pairs, FORM._replace(epochs=None)) == "Train"
+    assert train_tab.button_words(ExampleSet("s", ()), FORM) == "Train"
+
+
+@pytest.fixture
+def run(tmp_path):
+    directory = RunDirectory(tmp_path / "20261122-153000-stepwise-1a2b")
+    directory.create(
+        make_config(
+            {"data": "/secret/place/pairs.json", "model": "<img src=x>", "loss": "stepwise", "reward_model": "tiny"}
+        )
+    )
+    return directory
+
+
+def test_a_failed_run_says_why(run, tmp_path):
+    run.write_status(RunStatus("failed", started=time.time(), error="<img src=x> broke"))
+    run.events.write_text("0%|\r50%|\r100%|\nTraceback <b>\n")
+    view = runs_view.find(runs_view.look(Supervisor(tmp_path)), "")
+    html = runs_view.head_html(view, [])
+    assert "The run failed" in html
+    assert "&lt;img src=x&gt; broke" in html
+    assert "100%|\nTraceback &lt;b&gt;" in html
+    assert "50%" not in html
+    assert "/secret" not in html
+    assert "<img" not in html + runs_view.runs_html([view], view) + runs_view.chip_html([view], [])
+
+
+def test_progress_and_time_left(run, tmp_path):
+    view = runs_view.RunView(run, RunStatus("running", global_step=20, max_steps=50, phase="training"), False)
+    records = [{"global_step": n, "time": 100 + 2 * n, "loss": 0.1} for n in range(1, 21)]
+    assert runs_view.progress_words(view, records) == "20 / 50 · 1 min 0 s left"
+    assert runs_view.progress_words(view, records[:1]) == "20 / 50"
+    assert view._replace(stop_requested=True).state == "stopping"
+    assert runs_view.seconds_left([], 5) is None
+
+
+def test_nothing_is_sent_when_nothing_changed(run, tmp_path):
+    supervisor = Supervisor(tmp_path)
+    run.write_status(RunStatus("finished", started=time.time()))
+    first = train_tab.updates(supervisor, "")
+    assert first[0] != train_tab.updates(Supervisor(tmp_path / "none"), "")[0]
+    again = train_tab.updates(supervisor, "", first[0])
+    assert all(isinstance(value, dict) and value["__type__"] == "update" and len(value) == 1 for value in again)
+    run.append_metrics({"global_step": 1, "loss": 0.5})
+    assert train_tab.updates(supervisor, "", first[0])[0] != first[0]
+
+
+# ------------------------------------------------------------------------------------------------------------ compare
+
+RECORD = {
+    "id": "1",
+    "prompt": HOSTILE,
+    "model_output": HOSTILE,
+    "before_model_output": "",
+    "chosen_score": -1.0,
+    "rejected_score": -1.5,
+    "before_chosen_score": -2.0,
+    "before_rejected_score": -1.0,
+    "preferred": "chosen",
+    "before_preferred": "rejected",
+    "answer": {"steps": [HOSTILE], "complete": True, "process_rewards": None, "solved": True},
+    "before_answer": {"steps": [], "complete": False, "process_rewards": None, "solved": None},
+    "chosen_steps": ["same", HOSTILE],
+    "chosen_labels": [True, None],
+    "rejected_steps": ["same", "wrong"],
+    "rejected_labels": [True, False],
+    "chosen_step_logratios": [0.5, 2.0],
+    "rejected_step_logratios": [0.5, -1.0],
+}
+
+
+def test_comparison_of_an_example():
+    html = compare_tab.example_html(RECORD)
+    assert harmless(html)
+    assert "+2.00" in html
+    assert "+3.00" in html  # 2.5 - (-0.5)
+    assert "−1.000 → +0.500" in html
+    assert "cut off at the token limit" in html
+    assert harmless(compare_tab.flipped_html([RECORD]) + compare_tab.examples_html([RECORD], 0))
+
+
+def test_nothing_flipped():
+    assert "Nothing flipped" in compare_tab.flipped_html([RECORD | {"before_preferred": "chosen"}])
+
+
+def test_numbers_before_and_after():
+    before = {"preference_accuracy": 0.5, "mean_margin": -0.1, "logps/chosen": -300.0, "logps/rejected": -310.0}
+    after = {"preference_accuracy": 0.75, "mean_margin": 0.2, "logps/chosen": -280.0, "logps/rejected": -330.0}
+    html = compare_tab.numbers_table(before, after)
+    assert "50%" in html
+    assert "+25</b> points" in html
+    assert "+0.300" in html
+    assert "Solve rate" not in html
+
+
+# ---------------------------------------------------------------------------------------------------------------- app
+
+
+def test_building_the_page_imports_no_torch():
+    code = (
+        "import sys, app; print(sorted({'torch', 'transformers', 'trl'} & set(sys.modules)), type(app.demo).__name__)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--not-our-option"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert result.stdout.strip() == "[] Blocks"
+
+
+def test_an_unknown_option_is_an_error():
+    result = subprocess.run(
+        [sys.executable, "app.py", "--prot", "1"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 2
+    assert "--prot" in result.stderr
