@@ -48,7 +48,8 @@ def build_app(
             html(f"<h1>{TITLE}</h1>", elem_id="brand")
             chip = choice_list(elem_id="chip")
             shared = Shared(gr.State(bundled_library(Path(data_dir))), gr.State(0), gr.State(""))
-            with gr.Tabs(elem_id="tabs") as tabs:
+            # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
+            with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                 with gr.Tab("Data", id="data") as tab:
                     data_tab.build(shared, tab, demo)
                 with gr.Tab("Train", id="train") as tab:

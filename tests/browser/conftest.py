@@ -55,4 +55,5 @@ def watch(app: App, browser: Browser) -> Iterator[Watch]:
     open_page(opened, app.url)
     yield watch
     context.close()
+    app.end_runs()
     assert watch.problems == []

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from playwright.sync_api import Dialog, Page, Playwright
 
+from stepwise_dpo.runs.supervisor import Supervisor
+
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 90
+END_SECONDS = 60
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PLACES = (
@@ -85,6 +88,17 @@ class App:
         self.stop()
         text = self.log.read_text(errors="replace")[-2000:]
         raise RuntimeError(f"app.py did not start within {START_SECONDS} s:\n{text}")
+
+    def end_runs(self) -> None:
+        """End what a failed test left running, so that the next one is judged by itself."""
+        supervisor = Supervisor(self.runs_dir)
+        for run in supervisor.runs():
+            supervisor.stop(run)
+        deadline = time.monotonic() + END_SECONDS
+        while any(supervisor.status(run).active for run in supervisor.runs()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"a run of the test before is still active after {END_SECONDS} s")
+            time.sleep(0.2)
 
     def stop(self) -> None:
         self.process.terminate()

@@ -83,9 +83,14 @@ def test_edit_save_and_download(page):
 
     page.get_by_role("button", name="Delete example").click()
     expect(page.locator("#data-list .list-head")).to_have_text("240 examples")
-    for _ in range(3):
-        page.get_by_role("button", name="Undo").click()
+    undo = page.get_by_role("button", name="Undo")
+    undo.click()
+    expect(page.locator("#data-list .list-head")).to_have_text("241 examples")
+    undo.click()
+    expect(page.locator("#data-list .list-head")).to_have_text("240 examples")
     page.locator("#data-list .list-item").first.click()
+    expect(field(page, "Chosen step 1")).to_have_value("a step between")
+    undo.click()
     expect(field(page, "Chosen step 1")).to_have_value(before[0].chosen[0].text)
 
 
