@@ -16,6 +16,7 @@ data/README.md names the commands that made the bundled files.
 import difflib
 import random
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences import corruptions as mistakes
@@ -24,7 +25,16 @@ from stepwise_dpo.preferences.checker import check_solution, is_known, solves
 from stepwise_dpo.preferences.pairs import JSON, PreferencePair, Step
 from stepwise_dpo.preferences.programs import Computation, run
 
-__all__ = ["CORRUPTIONS", "FAMILIES", "check_solution", "generate_pairs", "is_known", "solves"]
+__all__ = [
+    "CORRUPTIONS",
+    "FAMILIES",
+    "Solution",
+    "check_solution",
+    "draw_solution",
+    "generate_pairs",
+    "is_known",
+    "solves",
+]
 
 FAMILIES = tuple(problems.FAMILIES)
 CORRUPTIONS = mistakes.CORRUPTIONS
@@ -34,6 +44,46 @@ STEPS_LIMITS = (2, 12)
 MAX_NUMBER = 100
 MAX_NUMBER_LIMITS = (20, 1_000_000)
 ATTEMPTS = 3_000  # draws for one pair and number of computations; one in a hundred serves in the hardest case
+
+
+class Solution(NamedTuple):
+    """A problem with its right solution."""
+
+    prompt: str
+    steps: tuple[str, ...]
+    family: str
+
+
+def draw_solution(
+    seed: int,
+    index: int,
+    *,
+    families: Sequence[str] = FAMILIES,
+    steps: tuple[int, int] = STEPS,
+    max_number: int = MAX_NUMBER,
+    avoid: Collection[str] = (),
+) -> Solution:
+    """Draw the problem of an index and solve it; arguments as in `generate_pairs`.
+
+    The same for the same arguments, whatever was drawn before. Problems of different indices may be equal.
+
+    Raises:
+        DataError: an argument is out of range, or nearly all problems of this kind are to be avoided.
+    """
+    _check_names("families", families, FAMILIES)
+    _check_kind(steps, max_number)
+    family = families[index % len(families)]
+    rng = random.Random(f"{seed}:{index}:{family}")
+    count = rng.randint(*steps)
+    for _ in range(ATTEMPTS):
+        problem = problems.FAMILIES[family].draw(rng, count, max_number)
+        correct = run(problem.ops, max_number) if problem and problem.prompt not in avoid else None
+        if problem is not None and correct is not None:
+            return Solution(problem.prompt, (*map(str, correct), f"Answer: {correct[-1].result}"), family)
+    raise DataError(
+        f"found no further {family} problem with {count} computations and numbers up to {max_number}; "
+        "ask for larger numbers or other steps"
+    )
 
 
 def generate_pairs(
@@ -71,11 +121,7 @@ def generate_pairs(
         raise DataError(f"seed must be an integer within 64 bits, not {seed!r}")
     _check_names("families", families, FAMILIES)
     _check_names("corruptions", corruptions, CORRUPTIONS)
-    if len(steps) != 2 or steps[0] > steps[1]:
-        raise DataError(f"steps must be the fewest and the most computations, such as (2, 6), not {steps!r}")
-    for bound in steps:
-        _check_range("steps", bound, *STEPS_LIMITS)
-    _check_range("max_number", max_number, *MAX_NUMBER_LIMITS)
+    _check_kind(steps, max_number)
     used = set(avoid)
     pairs = []
     for i in range(n):
@@ -133,6 +179,14 @@ def _draw(
 def _steps(computations: Sequence[Computation], answer: int, labels: Sequence[bool]) -> list[Step]:
     texts = [*map(str, computations), f"Answer: {answer}"]
     return [Step(text, label) for text, label in zip(texts, labels, strict=True)]
+
+
+def _check_kind(steps: tuple[int, int], max_number: int) -> None:
+    if len(steps) != 2 or steps[0] > steps[1]:
+        raise DataError(f"steps must be the fewest and the most computations, such as (2, 6), not {steps!r}")
+    for bound in steps:
+        _check_range("steps", bound, *STEPS_LIMITS)
+    _check_range("max_number", max_number, *MAX_NUMBER_LIMITS)
 
 
 def _check_range(name: str, number: int, lowest: int, highest: int) -> None:

@@ -133,7 +133,10 @@ def build(shared: Shared, tab: gr.Tab, demo: gr.Blocks) -> None:
     states = [shared.library, shared.selected]
     everything = [*states, *view, message]
     for event in (demo.load, tab.select):
-        event(on_show, [*states, search], view, show_progress="hidden")
+        # Whoever types a search before the first answer is there shall not see it overwritten by that.
+        event(on_show, [*states, search], view, show_progress="hidden").then(
+            on_search, [*states, search], listing, show_progress="hidden"
+        )
     chosen_set.input(
         on_set, [shared.library, chosen_set], [*states, *view, upload_message, search], show_progress="hidden"
     )

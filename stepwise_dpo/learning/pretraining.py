@@ -1,0 +1,283 @@
+"""Where the bundled models come from: a small T5 that learns to solve generated problems, from nothing.
+
+One line of training gives both: an early point of it solves some problems and fails others, which is what preference
+training needs of a policy; its end solves nearly all, which makes it a judge of steps without a single label (see the
+likelihood head in `rewards`). Every problem is drawn when it is asked for and seen once.
+"""
+
+import os
+import random
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.utils.data import Dataset
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.evaluation import answer_prompts
+from stepwise_dpo.learning.loading import Policy
+from stepwise_dpo.preferences.pairs import Step
+from stepwise_dpo.preferences.synthetic import Solution, draw_solution, solves
+
+SORTED_BATCHES = 4
+"""So many batches are sorted by length together; see `SolvedProblems`."""
+
+HELD_OUT_SEED = -1
+"""Of the problems on which the line measures itself; training leaves them out."""
+
+
+@dataclass(frozen=True)
+class PretrainingPlan:
+    """One line of training; the defaults are those of the bundled models.
+
+    Attributes:
+        steps: optimiser steps of the whole line; the learning rate's schedule spans them.
+        batch_size: problems per optimiser step.
+        learning_rate: its peak.
+        seed: of weights, problems and order.
+        d_model, d_ff, layers, decoder_layers, heads: the T5's shape; `generate` needs decoder_layers <= layers.
+        vocabulary: pieces of the tokenizer.
+        measure_every: optimiser steps between two checkpoints, each with its solve rate on held-out problems.
+        held_out: how many of those there are.
+        families: which problems; all by default.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 48
+    learning_rate: float = 1e-3
+    seed: int = 11
+    d_model: int = 256
+    d_ff: int = 512
+    layers: int = 3
+    decoder_layers: int = 2
+    heads: int = 4
+    vocabulary: int = 640
+    measure_every: int = 500
+    held_out: int = 240
+    families: tuple[str, ...] | None = None
+
+
+class SolvedProblems(Dataset[dict[str, list[int]]]):
+    """Problems with their right solutions as token ids, the same at an index whatever was read before.
+
+    Read in order, they come in batches of similar lengths: half of each batch would be padding otherwise. A few batches
+    are drawn together, sorted by length, cut, and put into any order.
+
+    Args:
+        policy: whose tokenizer and layout to use.
+        plan: seed, families, and the size of a batch.
+        avoid: prompts that must not occur; another problem takes such a one's place.
+    """
+
+    def __init__(self, policy: Policy, plan: PretrainingPlan, avoid: Collection[str] = ()) -> None:
+        self.step_tokenizer = policy.step_tokenizer()
+        self.plan, self.avoid = plan, avoid
+        self._group, self._drawn = -1, list[dict[str, list[int]]]()
+
+    def __len__(self) -> int:
+        return self.plan.steps * self.plan.batch_size
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        group, place = divmod(index, self.plan.batch_size * SORTED_BATCHES)
+        if group != self._group:
+            self._group, self._drawn = group, self._draw_group(group)
+        return self._drawn[place]
+
+    def _draw_group(self, group: int) -> list[dict[str, list[int]]]:
+        size = self.plan.batch_size
+        indices = range(group * size * SORTED_BATCHES, (group + 1) * size * SORTED_BATCHES)
+        rows = [self._encode(_draw(self.plan, self.plan.seed, index, self.avoid)) for index in indices]
+        rows.sort(key=lambda row: len(row["input_ids"]) + len(row["labels"]))
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        random.Random(f"{self.plan.seed}:{group}").shuffle(batches)
+        return [row for batch in batches for row in batch]
+
+    def _encode(self, solution: Solution) -> dict[str, list[int]]:
+        labels, _ = self.step_tokenizer.encode_steps([Step(text) for text in solution.steps])
+        return {"input_ids": self.step_tokenizer.encode_prompt(solution.prompt), "labels": labels}
+
+
+def pretrain(
+    plan: PretrainingPlan,
+    folder: str | os.PathLike[str],
+    *,
+    avoid: Iterable[str] = (),
+    stop_at_solve_rate: float | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> list[dict[str, float]]:
+    """Train the line, or go on with it from the folder's last checkpoint.
+
+    Args:
+        plan: what to train; must be the one the folder was begun with.
+        folder: keeps a checkpoint for each measurement.
+        avoid: prompts that must not be trained on.
+        stop_at_solve_rate: end at the first measurement that reaches this, instead of after all steps.
+        callbacks: the Trainer's, for progress.
+
+    Returns:
+        the measurements so far: `global_step`, `solve_rate`, and `solve_rate/FAMILY` each.
+
+    Raises:
+        RunError: the folder holds another plan's line.
+    """
+    folder = Path(folder)
+    _check_same_plan(plan, folder)
+    torch.manual_seed(plan.seed)
+    tokenizer = build_tokenizer(plan)
+    policy = Policy("the model in training", build_model(plan, tokenizer), tokenizer)
+    held_out = [_draw(plan, HELD_OUT_SEED, index, ()) for index in range(plan.held_out)]
+    measuring = _SolveRate(policy, held_out, plan.measure_every, stop_at_solve_rate)
+    trainer = Trainer(
+        policy.model,
+        TrainingArguments(
+            output_dir=str(folder),
+            max_steps=plan.steps,
+            per_device_train_batch_size=plan.batch_size,
+            learning_rate=plan.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=min(500, plan.steps // 10),
+            adam_beta2=0.98,
+            weight_decay=0.01,
+            optim="adamw_torch_fused",
+            bf16=torch.ops.mkldnn._is_mkldnn_bf16_supported() or torch.cuda.is_available(),
+            use_cpu=not torch.cuda.is_available(),
+            seed=plan.seed,
+            data_seed=plan.seed,
+            logging_steps=50,
+            save_steps=plan.measure_every,
+            report_to=[],
+            remove_unused_columns=False,
+            train_sampling_strategy="sequential",
+        ),
+        train_dataset=SolvedProblems(policy, plan, {*avoid, *(solution.prompt for solution in held_out)}),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, policy.model),
+        processing_class=tokenizer,
+        callbacks=[measuring, *callbacks],
+    )
+    trainer.remove_callback(PrinterCallback)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last is not None:
+        done = measurements(Path(last))
+        reached = stop_at_solve_rate is not None and any(m["solve_rate"] >= stop_at_solve_rate for m in done)
+        if reached or done[-1]["global_step"] >= plan.steps:
+            return done
+    trainer.train(resume_from_checkpoint=last)
+    return _measurements(trainer.state)
+
+
+def build_tokenizer(plan: PretrainingPlan) -> PreTrainedTokenizerFast:
+    """Build the line's tokenizer: digits one by one, words and signs as pieces, and a byte for everything else.
+
+    No text is unknown to it, and a line break comes back as one, so that it can stand between steps.
+    """
+    texts = []
+    for index in range(4_000):
+        solution = _draw(plan, plan.seed, index, ())
+        texts.append("\n".join((solution.prompt, *solution.steps)))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            # A digit, a line break, a word with the space before it, signs with the spaces around them, spaces.
+            pre_tokenizers.Split(Regex(r"\p{N}|\n| ?\p{L}+| ?[^\s\p{L}\p{N}]+ ?|\s"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=plan.vocabulary,
+        special_tokens=["<pad>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", clean_up_tokenization_spaces=False
+    )
+
+
+def build_model(plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
+    """Build the untrained T5; its weights are drawn from torch's generator."""
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=plan.d_model,
+        d_kv=plan.d_model // plan.heads,
+        d_ff=plan.d_ff,
+        num_heads=plan.heads,
+        num_layers=plan.layers,
+        num_decoder_layers=plan.decoder_layers,
+        feed_forward_proj="relu",
+        tie_word_embeddings=True,
+        dropout_rate=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    return T5ForConditionalGeneration(config)
+
+
+def measurements(checkpoint: Path) -> list[dict[str, float]]:
+    """What a line had measured when it saved this checkpoint; see `pretrain`."""
+    return _measurements(TrainerState.load_from_json(str(checkpoint / "trainer_state.json")))
+
+
+def _measurements(state: TrainerState) -> list[dict[str, float]]:
+    return [
+        {"global_step": float(entry["step"]), **{k: v for k, v in entry.items() if k.startswith("solve_rate")}}
+        for entry in state.log_history
+        if "solve_rate" in entry
+    ]
+
+
+def _draw(plan: PretrainingPlan, seed: int, index: int, avoid: Collection[str]) -> Solution:
+    return draw_solution(seed, index, avoid=avoid, **({} if plan.families is None else {"families": plan.families}))
+
+
+def _check_same_plan(plan: PretrainingPlan, folder: Path) -> None:
+    file = folder / "plan.txt"
+    if file.exists() and file.read_text(encoding="utf-8") != repr(plan):
+        raise RunError(f"{str(folder)!r} holds the line of another plan; choose another folder, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(repr(plan), encoding="utf-8")
+
+
+class _SolveRate(TrainerCallback):
+    """Measures the solve rate on held-out problems before each checkpoint is written, so that it is saved with it."""
+
+    def __init__(
+        self, policy: Policy, held_out: Sequence[Solution], every: int, stop_at_solve_rate: float | None
+    ) -> None:
+        self.policy, self.held_out, self.every, self.stop_at = policy, held_out, every, stop_at_solve_rate
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step % self.every and state.global_step != state.max_steps:
+            return
+        self.policy.model.eval()
+        solved: dict[str, list[bool]] = {}
+        for start in range(0, len(self.held_out), 120):
+            batch = self.held_out[start : start + 120]
+            answers = answer_prompts(self.policy, [solution.prompt for solution in batch])
+            for solution, answer in zip(batch, answers, strict=True):
+                solved.setdefault(solution.family, []).append(solves(solution.prompt, answer.steps))
+        self.policy.model.train()
+        rates = {f"solve_rate/{family}": sum(right) / len(right) for family, right in sorted(solved.items())}
+        rate = sum(map(sum, solved.values())) / len(self.held_out)
+        state.log_history.append({"step": state.global_step, "solve_rate": rate, **rates})
+        control.should_save = True
+        control.should_training_stop = self.stop_at is not None and rate >= self.stop_at
