@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import stepwise_dpo
-from stepwise_dpo.cli import _build_parser
+from stepwise_dpo.cli import build_parser
 from stepwise_dpo.preferences.pairs import parse_pairs
 
 ROOT = Path(__file__).parents[1]
@@ -42,11 +42,11 @@ def test_ci_runs_exactly_the_readmes_test_command():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_accepted(command):
     words = shlex.split(command)
-    _build_parser().parse_args(words[words.index("stepwise_dpo") + 1 :])
+    build_parser().parse_args(words[words.index("stepwise_dpo") + 1 :])
 
 
 def test_mentioned_options_exist():
-    help_texts = "\n".join(_help_texts(_build_parser()))
+    help_texts = "\n".join(_help_texts(build_parser()))
     app = (ROOT / "app.py").read_text(encoding="utf-8")
     for option in set(re.findall(r"`(--[a-z][a-z-]+)", README)):
         assert option in help_texts + app, option

@@ -53,7 +53,7 @@ def test_import_directions(path):
         ("gradio", ["ui/"]),
         ("trl", ["learning/trainer.py"]),
         ("subprocess", ["runs/supervisor.py"]),
-        ("torch", ["learning/", "runs/training.py", "cli.py", "bench/"]),
+        ("torch", ["learning/", "runs/training.py", "cli/", "bench/"]),
     ],
 )
 def test_who_may_import_what(library, allowed):

@@ -33,7 +33,7 @@ from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.evaluation import answer_prompts
 from stepwise_dpo.learning.loading import Policy
 from stepwise_dpo.preferences.pairs import Step
-from stepwise_dpo.preferences.synthetic import Solution, draw_solution, solves
+from stepwise_dpo.preferences.synthetic import FAMILIES, MAX_NUMBER, STEPS, Solution, draw_solution, solves
 
 SORTED_BATCHES = 4
 """So many batches are sorted by length together; see `SolvedProblems`."""
@@ -55,7 +55,7 @@ class PretrainingPlan:
         vocabulary: pieces of the tokenizer.
         measure_every: optimiser steps between two checkpoints, each with its solve rate on held-out problems.
         held_out: how many of those there are.
-        families: which problems; all by default.
+        families, problem_steps, max_number: which problems, see `draw_solution`.
     """
 
     steps: int = 10_000
@@ -70,7 +70,9 @@ class PretrainingPlan:
     vocabulary: int = 640
     measure_every: int = 500
     held_out: int = 240
-    families: tuple[str, ...] | None = None
+    families: tuple[str, ...] = FAMILIES
+    problem_steps: tuple[int, int] = STEPS
+    max_number: int = MAX_NUMBER
 
 
 class SolvedProblems(Dataset[dict[str, list[int]]]):
@@ -246,7 +248,9 @@ def _measurements(state: TrainerState) -> list[dict[str, float]]:
 
 
 def _draw(plan: PretrainingPlan, seed: int, index: int, avoid: Collection[str]) -> Solution:
-    return draw_solution(seed, index, avoid=avoid, **({} if plan.families is None else {"families": plan.families}))
+    return draw_solution(
+        seed, index, families=plan.families, steps=plan.problem_steps, max_number=plan.max_number, avoid=avoid
+    )
 
 
 def _check_same_plan(plan: PretrainingPlan, folder: Path) -> None:

@@ -1,0 +1,101 @@
+"""The commands that make, check and convert preference data."""
+
+import argparse
+from typing import Any
+
+from stepwise_dpo.cli.parsing import add_command, natural, positive
+from stepwise_dpo.errors import ConfigError, DataError
+
+GENERATE_EXAMPLES = """example:
+  python -m stepwise_dpo data generate --n 240 --seed 7 --output pairs.json"""
+
+CONVERT_EXAMPLES = """example:
+  python -m stepwise_dpo data convert data/synthetic_prm.json --eval-data data/heldout_prm.json --output dataset
+
+Afterwards: datasets.load_from_disk("dataset"), with splits train and, given --eval-data, test."""
+
+VALIDATE_EXAMPLES = """example:
+  python -m stepwise_dpo data validate data/synthetic_prm.json
+
+Exit code 0: every record can be used; warnings name examples worth a look. Exit code 1: some can't."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add `data` with its subcommands."""
+    data = commands.add_parser("data", help="make, check and convert preference data", description="Preference data.")
+    kinds = data.add_subparsers(metavar="COMMAND", required=True)
+    generate = add_command(
+        kinds, "generate", "make labelled multi-step problems with a wrong solution each", _generate, GENERATE_EXAMPLES
+    )
+    generate.add_argument("--n", type=positive, required=True, metavar="N", help="how many pairs")
+    generate.add_argument("--seed", type=natural, default=0, metavar="S", help="the same seed gives the same pairs")
+    generate.add_argument("--output", required=True, metavar="FILE", help="a JSON file in the native format")
+    generate.add_argument("--families", nargs="+", metavar="NAME", help="kinds of problems (default: all)")
+    generate.add_argument("--corruptions", nargs="+", metavar="NAME", help="kinds of mistakes (default: all)")
+    generate.add_argument("--steps", nargs=2, type=positive, metavar=("MIN", "MAX"), help="steps of a right solution")
+    generate.add_argument("--max-number", type=positive, metavar="N", help="the largest number in a problem")
+    generate.add_argument("--avoid", nargs="+", metavar="FILE", help="make no problem that is in these files")
+
+    convert = add_command(kinds, "convert", "write pairs as a Hugging Face DatasetDict", _convert, CONVERT_EXAMPLES)
+    check = add_command(kinds, "validate", "check that every record can be used", validate, VALIDATE_EXAMPLES)
+    for command in (convert, check):
+        command.add_argument("file", nargs="?", metavar="FILE", help="preference pairs, JSON or JSONL")
+        command.add_argument("--data", metavar="FILE", help="the same, as an option")
+    convert.add_argument("--eval-data", metavar="FILE", help="pairs for the test split")
+    convert.add_argument("--output", required=True, metavar="DIR", help="a folder for datasets.load_from_disk")
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from stepwise_dpo.preferences.pairs import load_pairs, save_pairs
+    from stepwise_dpo.preferences.synthetic import generate_pairs
+
+    knobs: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name in ("families", "corruptions", "steps", "max_number")
+        if (value := getattr(options, name)) is not None
+    }
+    avoid = {pair.prompt for path in options.avoid or [] for pair in load_pairs(path)}
+    pairs = generate_pairs(options.n, options.seed, avoid=avoid, **knobs)
+    save_pairs(pairs, options.output)
+    print(f"{len(pairs)} pairs written to {options.output}")
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from stepwise_dpo.preferences.formats import to_dataset_dict
+    from stepwise_dpo.preferences.pairs import load_pairs
+
+    train = load_pairs(_data_argument(options))
+    test = load_pairs(options.eval_data) if options.eval_data else None
+    dataset = to_dataset_dict(train, test)
+    try:
+        dataset.save_to_disk(options.output)
+    except OSError as error:
+        raise DataError(f"{options.output!r} can't be written: {error}") from error
+    print(f"{len(train)} training and {len(test or [])} test pairs written to {options.output}")
+    return 0
+
+
+def validate(options: argparse.Namespace) -> int:
+    """Check a data file; its error has a line for every record that can't be used."""
+    from stepwise_dpo.preferences.pairs import load_pairs
+
+    pairs = load_pairs(_data_argument(options))
+    counts = [len(side) for pair in pairs for side in (pair.chosen, pair.rejected)]
+    labels = [step.label for pair in pairs for side in (pair.chosen, pair.rejected) for step in side]
+    warned = [(pair.id, problem) for pair in pairs for problem in pair.problems()]
+    for pair_id, problem in warned[:20]:
+        print(f"warning: example {pair_id!r}: {problem}")
+    if len(warned) > 20:
+        print(f"… and {len(warned) - 20} more warnings")
+    print(
+        f"{len(pairs)} pairs are valid: {min(counts)} to {max(counts)} steps a side, "
+        f"{sum(label is not None for label in labels)} of {len(labels)} steps labelled, {len(warned)} warnings"
+    )
+    return 0
+
+
+def _data_argument(options: argparse.Namespace) -> str:
+    if bool(options.file) == bool(options.data):
+        raise ConfigError("name one data file, as an argument or with --data")
+    return str(options.file or options.data)

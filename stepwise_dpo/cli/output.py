@@ -1,0 +1,71 @@
+"""Where a command's results go: files, tables, a place checked before minutes of work."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.runs.directory import write_atomically
+
+
+def make_parent(path: str | os.PathLike[str]) -> None:
+    """Find out before minutes of work whether there is a place for their result."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(path)!r} can't be written: {error}") from error
+
+
+def write(path: str | os.PathLike[str], content: str) -> None:
+    """Write a result, all of it or nothing.
+
+    Raises:
+        ConfigError: it can't be written.
+    """
+    try:
+        write_atomically(Path(path), content)
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(path)!r} can't be written: {error}") from error
+
+
+def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """The plain columns of records; lists and objects are only in the JSON lines."""
+    columns = [name for name, value in records[0].items() if not isinstance(value, (list, dict))]
+    columns = [name for name in columns if name not in ("answer", "before_answer")]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({name: _csv_cell(record[name]) for name in columns})
+    return buffer.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return "'" + value
+    return value
+
+
+def report_table(report: Mapping[str, Mapping[str, float]]) -> str:
+    """Lay out the figures before and after as a table."""
+    before, after = report.get("before", {}), report.get("after", {})
+    lines = [f"{'':24}{'before':>12}{'after':>12}"]
+    for name in before:
+        lines.append(
+            f"{name:24}{before[name]:12.4g}{after[name]:12.4g}" if name in after else f"{name:24}{before[name]:12.4g}"
+        )
+    return "\n".join(lines)
+
+
+def quiet_libraries() -> None:
+    """Keep Transformers' own bars and notes away from ours."""
+    from datasets.utils.logging import disable_progress_bar
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    disable_progress_bar()

@@ -1,0 +1,102 @@
+"""What every command's options share: a parser that suggests, kinds of numbers, settings of a run."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+from pydantic_core import PydanticUndefined
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with a suggestion where it only says that something is unknown."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Suggest the nearest option for an unknown one."""
+        known, unknown = super().parse_known_args(args, namespace)
+        for word in unknown:
+            if word.startswith("-"):
+                option = word.split("=")[0]
+                near = difflib.get_close_matches(option, self._option_string_actions, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
+                self.error(f"unknown option {option}{hint}")
+        return known, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Suggest the nearest choice for an unknown one, and exit with 2."""
+        match = re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
+        if match:
+            near = difflib.get_close_matches(match[1], re.findall(r"[\w-]+", match[2]), n=1)
+            message += f"; did you mean {near[0]}?" if near else ""
+        self.exit(2, f"error: {message}\n")
+
+
+def add_command(
+    commands: Any, name: str, help_text: str, function: Callable[[argparse.Namespace], int], examples: str
+) -> argparse.ArgumentParser:
+    """Add a command to a parser's subcommands; `function` runs it and returns its exit code."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", epilog=examples
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def add_setting(parser: argparse.ArgumentParser, name: str, annotation: Any, help_text: str, default: Any) -> None:
+    """Make an option of a field of RunConfig; None stands for "not given", so that files and presets can speak."""
+    option = "--" + name.replace("_", "-")
+    if get_origin(annotation) in (UnionType,):
+        annotation = next(kind for kind in get_args(annotation) if kind is not NoneType)
+    if default is not None and default is not PydanticUndefined:
+        shown = " ".join(default) if isinstance(default, list) else default
+        help_text += f" (default: {shown})"
+    help_text = help_text.replace("%", "%%")
+    if annotation is bool:
+        parser.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=help_text)
+    elif get_origin(annotation) is Literal:
+        parser.add_argument(option, choices=get_args(annotation), help=help_text)
+    elif get_origin(annotation) is list:
+        (item,) = get_args(annotation)
+        parser.add_argument(option, nargs="+", choices=get_args(item), metavar="NAME", help=help_text)
+    else:
+        metavar = {int: "N", float: "X"}.get(annotation, "TEXT")
+        parser.add_argument(option, type=annotation, metavar=metavar, help=help_text)
+
+
+def add_reward_options(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Add the options that choose a reward model and how it is asked."""
+    parser.add_argument(
+        "--reward-model", required=required, metavar="MODEL", help="the judge: 'tiny', a local folder or a Hub id"
+    )
+    parser.add_argument("--right-word", metavar="WORD", help="what it says of a right step (default: yes)")
+    parser.add_argument("--wrong-word", metavar="WORD", help="what it says of a wrong step (default: no)")
+    parser.add_argument("--template", metavar="TEXT", help="its question: {prompt} {previous} {step} {right} {wrong}")
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="rows per forward (default: 8)")
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    number = _whole_number(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def natural(text: str) -> int:
+    """Read a whole number of at least 0."""
+    number = _whole_number(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, but is {number}")
+    return number
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from error

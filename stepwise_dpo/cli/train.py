@@ -1,0 +1,60 @@
+"""The command that trains."""
+
+import argparse
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from stepwise_dpo.cli.output import quiet_libraries, report_table
+from stepwise_dpo.cli.parsing import add_command, add_setting
+from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, read_config_file
+from stepwise_dpo.runs.directory import new_run_id
+
+TRAIN_EXAMPLES = """examples:
+  python -m stepwise_dpo train --preset phase1 --model tiny --output-dir runs/first
+  python -m stepwise_dpo train --loss stepwise --model tiny --reward-model tiny --data data/synthetic_prm.json
+  python -m stepwise_dpo train --config run.yaml --learning-rate 1e-5
+
+A preset is overridden by the file, and the file by options. The output directory then holds config.json, metrics.jsonl
+(one line per optimiser step), report.json (before and after) and final/, an ordinary Transformers checkpoint."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add `train`."""
+    train = add_command(commands, "train", "train a policy on preference pairs", _train, TRAIN_EXAMPLES)
+    train.add_argument("--preset", choices=[*PRESETS], help="settings of one of the training log's two phases")
+    train.add_argument("--config", metavar="FILE", help="settings in YAML, named as below with _ for -")
+    train.add_argument("--output-dir", metavar="DIR", help="a new directory for the run (default: runs/TIME-LOSS)")
+    for name, field in RunConfig.model_fields.items():
+        add_setting(train, name, field.annotation, field.description or "", field.get_default())
+
+
+def _train(options: argparse.Namespace) -> int:
+    settings = {name: value for name in RunConfig.model_fields if (value := getattr(options, name)) is not None}
+    file = read_config_file(options.config) if options.config else {}
+    # These two say how to run, not what the run is.
+    preset, output_dir = (file.pop(name, None) for name in ("preset", "output_dir"))
+    preset, output_dir = options.preset or preset, options.output_dir or output_dir
+    if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
+        raise ConfigError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
+    if output_dir is not None and not isinstance(output_dir, str):
+        raise ConfigError(f"output_dir must be the name of a directory, not {output_dir!r}")
+    if output_dir is None and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("several processes need the same place to write to: give --output-dir")
+    config = make_config(PRESETS[preset] if preset else {}, file, settings)
+    # A run is read from other folders as well.
+    places = {name: str(Path(value).absolute()) for name in ("data", "eval_data") if (value := getattr(config, name))}
+    config = config.model_copy(update=places)
+
+    quiet_libraries()
+    from stepwise_dpo.runs.training import run
+
+    # A cluster's scheduler ends a job like this: the run's status shall say so, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    directory = run(config, output_dir or Path("runs") / new_run_id(config.loss))
+    if os.environ.get("RANK", "0") == "0":
+        print(report_table(directory.report() or {}))
+        print(f"{directory.status().state}: {directory.final}")
+    return 0
