@@ -1,4 +1,4 @@
-"""The command line: `python -m stepwise_dpo train | score | compare | data …`.
+"""The command line: `python -m stepwise_dpo train | score | compare | evaluate … | data … | models …`.
 
 Exit codes: 0 done, 1 the data, a model or a run is at fault, 2 the command itself is, 130 interrupted.
 Everything heavy is imported by the command that needs it, so that `--help` answers at once.
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from stepwise_dpo import __version__
-from stepwise_dpo.cli import data, judge, train
+from stepwise_dpo.cli import data, evaluate, judge, models, train
 from stepwise_dpo.cli.parsing import Parser
 from stepwise_dpo.errors import ConfigError, StepwiseDPOError
 
@@ -48,7 +48,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (train, judge, data):
+    for module in (train, judge, evaluate, data, models):
         module.add_commands(commands)
     return parser
 

@@ -3,8 +3,11 @@
 import argparse
 from typing import Any
 
+from stepwise_dpo.cli.output import make_parent, quiet_libraries
 from stepwise_dpo.cli.parsing import add_command, natural, positive
 from stepwise_dpo.errors import ConfigError, DataError
+from stepwise_dpo.learning.names import POLICY
+from stepwise_dpo.runs.progress import ProgressBar
 
 GENERATE_EXAMPLES = """example:
   python -m stepwise_dpo data generate --n 240 --seed 7 --output pairs.json"""
@@ -18,6 +21,11 @@ VALIDATE_EXAMPLES = """example:
   python -m stepwise_dpo data validate data/synthetic_prm.json
 
 Exit code 0: every record can be used; warnings name examples worth a look. Exit code 1: some can't."""
+
+ON_POLICY_EXAMPLES = """example:
+  python -m stepwise_dpo data on-policy --model policy --n 450 --seed 21 --output onpolicy.json
+
+The chosen side of a pair is the right solution, the rejected side what the model wrote. A checker labels every step."""
 
 
 def add_commands(commands: Any) -> None:
@@ -35,6 +43,18 @@ def add_commands(commands: Any) -> None:
     generate.add_argument("--steps", nargs=2, type=positive, metavar=("MIN", "MAX"), help="steps of a right solution")
     generate.add_argument("--max-number", type=positive, metavar="N", help="the largest number in a problem")
     generate.add_argument("--avoid", nargs="+", metavar="FILE", help="make no problem that is in these files")
+
+    on_policy = add_command(
+        kinds, "on-policy", "make pairs of a model's own mistakes in generated problems", _on_policy, ON_POLICY_EXAMPLES
+    )
+    on_policy.add_argument("--model", default=POLICY, metavar="MODEL", help=f"whose mistakes (default: {POLICY})")
+    on_policy.add_argument("--n", type=positive, required=True, metavar="N", help="how many pairs")
+    on_policy.add_argument("--seed", type=natural, default=0, metavar="S", help="of problems and sampling (default: 0)")
+    on_policy.add_argument(
+        "--temperature", type=float, default=1.0, metavar="X", help="above 0; lower ones sample closer to greedy (1.0)"
+    )
+    on_policy.add_argument("--avoid", nargs="+", metavar="FILE", help="make no problem that is in these files")
+    on_policy.add_argument("--output", required=True, metavar="FILE", help="a JSON file in the native format")
 
     convert = add_command(kinds, "convert", "write pairs as a Hugging Face DatasetDict", _convert, CONVERT_EXAMPLES)
     check = add_command(kinds, "validate", "check that every record can be used", validate, VALIDATE_EXAMPLES)
@@ -56,6 +76,28 @@ def _generate(options: argparse.Namespace) -> int:
     }
     avoid = {pair.prompt for path in options.avoid or [] for pair in load_pairs(path)}
     pairs = generate_pairs(options.n, options.seed, avoid=avoid, **knobs)
+    save_pairs(pairs, options.output)
+    print(f"{len(pairs)} pairs written to {options.output}")
+    return 0
+
+
+def _on_policy(options: argparse.Namespace) -> int:
+    from stepwise_dpo.preferences.pairs import load_pairs, save_pairs
+
+    avoid = {pair.prompt for path in options.avoid or [] for pair in load_pairs(path)}
+    make_parent(options.output)
+    quiet_libraries()
+    from stepwise_dpo.learning.loading import load_policy
+    from stepwise_dpo.learning.onpolicy import sample_mistakes
+
+    pairs = sample_mistakes(
+        load_policy(options.model),
+        options.n,
+        options.seed,
+        temperature=options.temperature,
+        avoid=avoid,
+        progress=ProgressBar("Sampling", "pair"),
+    )
     save_pairs(pairs, options.output)
     print(f"{len(pairs)} pairs written to {options.output}")
     return 0

@@ -39,7 +39,7 @@ def add_commands(commands: Any) -> None:
     )
     score.add_argument(
         "--aggregation",
-        choices=["sum", "mean", "min", "last", "product"],
+        choices=["sum", "mean", "min", "last", "product", "until_error"],
         default="sum",
         help="how a solution's steps become the number that the preference compares (default: sum)",
     )
@@ -70,10 +70,15 @@ def _score(options: argparse.Namespace) -> int:
     pairs = load_pairs(options.data)[: options.limit]
     make_parent(options.output)
     quiet_libraries()
-    rewards = reward_model_of(options).score_pairs(pairs, value=options.value, progress=ProgressBar("Scoring", "step"))
+    from stepwise_dpo.learning.rewards import NEUTRAL
+
+    neutral = NEUTRAL[options.value]
+    rewards = reward_model_of(options).score_pairs(
+        pairs, value=options.value, progress=ProgressBar("Scoring", "sequence")
+    )
     lines, negative = [], 0
     for pair, values in zip(pairs, rewards, strict=True):
-        preference = values.preference(options.aggregation)
+        preference = values.preference(options.aggregation, neutral)
         negative += preference < 0
         record = {
             "id": pair.id,
@@ -104,9 +109,10 @@ def _compare(options: argparse.Namespace) -> int:
         trained_judge = run.path / "reward_model"  # exists where --train-reward-model made one
         reward = reward or (str(trained_judge) if trained_judge.is_dir() else config.reward_model)
         output = output or str(run.path)
-        options.right_word = options.right_word or config.reward_right_word
-        options.wrong_word = options.wrong_word or config.reward_wrong_word
-        options.template = options.template or config.reward_template
+        if not options.reward_model:
+            # How the run's judge is asked; another judge has its own way.
+            for name in ("head", "right_word", "wrong_word", "template", "tag", "token"):
+                setattr(options, name, getattr(options, name) or getattr(config, f"reward_{name}"))
         options.value = config.reward_value
         options.max_new_tokens = options.max_new_tokens or config.max_new_tokens
     for name, value in (("--before", before), ("--after", after), ("--data", data), ("--output-dir", output)):
@@ -154,13 +160,16 @@ def _compare(options: argparse.Namespace) -> int:
 
 def reward_model_of(options: argparse.Namespace) -> "LLMRewardModel":
     """Load the reward model that the options of `add_reward_options` name."""
-    from stepwise_dpo.learning.rewards import DEFAULT_TEMPLATE, LLMRewardModel
+    from stepwise_dpo.learning.rewards import LLMRewardModel
 
     return LLMRewardModel.from_pretrained(
         options.reward_model,
-        right_word=options.right_word or "yes",
-        wrong_word=options.wrong_word or "no",
-        template=options.template or DEFAULT_TEMPLATE,
+        head=options.head,
+        right_word=options.right_word,
+        wrong_word=options.wrong_word,
+        template=options.template,
+        tag=options.tag,
+        token=options.token,
         value=options.value,
         batch_size=options.batch_size,
     ).to(device())

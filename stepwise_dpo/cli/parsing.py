@@ -9,6 +9,8 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
+from stepwise_dpo.learning.head_settings import DEFAULTS, HEADS, TOKEN_RULES
+
 
 class Parser(argparse.ArgumentParser):
     """argparse, with a suggestion where it only says that something is unknown."""
@@ -73,9 +75,31 @@ def add_reward_options(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument(
         "--reward-model", required=required, metavar="MODEL", help="the judge: 'tiny', a local folder or a Hub id"
     )
-    parser.add_argument("--right-word", metavar="WORD", help="what it says of a right step (default: yes)")
-    parser.add_argument("--wrong-word", metavar="WORD", help="what it says of a wrong step (default: no)")
-    parser.add_argument("--template", metavar="TEXT", help="its question: {prompt} {previous} {step} {right} {wrong}")
+    folder = "default: what the model's folder says, else {}"
+    parser.add_argument(
+        "--head",
+        choices=HEADS,
+        help=f"how it scores ({folder.format('token_classification for such a model, verbalizer for others')})",
+    )
+    words, tag, token = DEFAULTS["verbalizer"], DEFAULTS["step_tag"], DEFAULTS["likelihood"]["token"]
+    for kind in ("right", "wrong"):
+        own = f"{words[f'{kind}_word']} for verbalizer, {tag[f'{kind}_word']} for step_tag"
+        parser.add_argument(
+            f"--{kind}-word",
+            metavar="WORD",
+            help=f"verbalizer, step_tag: what it says of a {kind} step ({folder.format(own)})",
+        )
+    parser.add_argument(
+        "--template", metavar="TEXT", help="verbalizer: its question, {prompt} {previous} {step} {right} {wrong}"
+    )
+    parser.add_argument(
+        "--tag", metavar="TEXT", help=f"step_tag: the text after each step ({folder.format(repr(tag['tag']))})"
+    )
+    parser.add_argument(
+        "--token",
+        choices=TOKEN_RULES,
+        help=f"likelihood: a step's lowest token probability, or their geometric mean ({folder.format(token)})",
+    )
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="rows per forward (default: 8)")
 
 

@@ -3,6 +3,7 @@
 B = pairs in a batch, N = 2B rows, T = tokens.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stepwise_dpo.errors import DataError
+from stepwise_dpo.errors import ConfigError, DataError
 from stepwise_dpo.learning.loading import Policy
 from stepwise_dpo.learning.losses import NO_STEP, sum_per_step
 from stepwise_dpo.learning.rewards import LLMRewardModel, Progress
@@ -178,35 +179,66 @@ def pair_logps(
     return results
 
 
-@torch.no_grad()
 def answer_prompts(policy: Policy, prompts: Sequence[str], *, max_new_tokens: int = 128) -> list[Answer]:
     """Answer prompts greedily, in one batch; rewards and correctness are left open."""
-    steps = policy.step_tokenizer()
-    model, pad = policy.model, policy.tokenizer.pad_token_id
-    encoded = [torch.tensor(steps.encode_prompt(prompt)) for prompt in prompts]
-    width = max(map(len, encoded))
-    if steps.position_limit is not None:
-        # An answer that runs into the end of the model's positions is marked incomplete, as any other that is cut off.
-        room = steps.position_limit - (0 if policy.is_encoder_decoder else width)
-        max_new_tokens = max(1, min(max_new_tokens, room))
-    # A causal model goes on at the right end of its input, so padding stands at the left.
-    input_ids = torch.stack([nn.functional.pad(ids, (width - len(ids), 0), value=pad) for ids in encoded])
-    attention_mask = torch.stack([torch.arange(width) >= width - len(ids) for ids in encoded]).long()
-    generated = model.generate(
-        input_ids=input_ids.to(model.device),
-        attention_mask=attention_mask.to(model.device),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=pad,
-        eos_token_id=policy.tokenizer.eos_token_id,
-    )
-    completions = generated[:, 1:] if policy.is_encoder_decoder else generated[:, width:]
-    answers = []
-    for row in completions.tolist():
-        complete = policy.tokenizer.eos_token_id in row
-        ids = row[: row.index(policy.tokenizer.eos_token_id)] if complete else row
-        answers.append(Answer(steps.decode_steps(ids), complete))
+    return _generate(policy, prompts, max_new_tokens, do_sample=False)
+
+
+def sample_answers(
+    policy: Policy,
+    prompts: Sequence[str],
+    *,
+    samples: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    max_new_tokens: int = 128,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> list[list[Answer]]:
+    """Answer prompts by drawing tokens from the model's whole distribution; rewards and correctness are left open.
+
+    Args:
+        policy: the model.
+        prompts: what to answer.
+        samples: answers for each prompt, at least 1.
+        temperature: above 0; what the logits are divided by.
+        seed: the same for the same answers, given equal prompts and batch size; the caller's random state stays as it
+            is.
+        max_new_tokens: the most tokens of an answer.
+        batch_size: answers written at the same time; all those to one prompt always are.
+        progress: told how many prompts are done.
+
+    Returns:
+        for each prompt its answers.
+
+    Raises:
+        ConfigError: samples or temperature is out of range.
+    """
+    if samples < 1:
+        raise ConfigError(f"samples must be at least 1, not {samples}")
+    if not 0 < temperature < math.inf:
+        raise ConfigError(f"temperature must be above 0, not {temperature}; greedy answers need no sampling")
+    together = max(1, batch_size // samples)
+    device = policy.model.device
+    answers: list[list[Answer]] = []
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for start in range(0, len(prompts), together):
+            batch = prompts[start : start + together]
+            rows = _generate(
+                policy,
+                batch,
+                max_new_tokens,
+                do_sample=True,
+                temperature=temperature,
+                num_return_sequences=samples,
+                # Transformers' own default is the best 50 tokens, which is another distribution.
+                top_k=0,
+                top_p=1.0,
+            )
+            answers += [rows[first : first + samples] for first in range(0, len(rows), samples)]
+            if progress is not None:
+                progress(len(answers), len(prompts))
     return answers
 
 
@@ -235,6 +267,38 @@ def compare_evaluations(pairs: Sequence[PreferencePair], before: Evaluation, aft
             record[f"{side}_step_logratios"] = [new - old for old, new in zip(first, second, strict=True)]
         records.append(record)
     return records
+
+
+@torch.no_grad()
+def _generate(policy: Policy, prompts: Sequence[str], max_new_tokens: int, **how: Any) -> list[Answer]:
+    """Let a policy write in one batch; `how` goes to Transformers' `generate`."""
+    steps = policy.step_tokenizer()
+    model, pad = policy.model, policy.tokenizer.pad_token_id
+    encoded = [torch.tensor(steps.encode_prompt(prompt)) for prompt in prompts]
+    width = max(map(len, encoded))
+    if steps.position_limit is not None:
+        # An answer that runs into the end of the model's positions is marked incomplete, as any other that is cut off.
+        room = steps.position_limit - (0 if policy.is_encoder_decoder else width)
+        max_new_tokens = max(1, min(max_new_tokens, room))
+    # A causal model goes on at the right end of its input, so padding stands at the left.
+    input_ids = torch.stack([nn.functional.pad(ids, (width - len(ids), 0), value=pad) for ids in encoded])
+    attention_mask = torch.stack([torch.arange(width) >= width - len(ids) for ids in encoded]).long()
+    generated = model.generate(
+        input_ids=input_ids.to(model.device),
+        attention_mask=attention_mask.to(model.device),
+        max_new_tokens=max_new_tokens,
+        num_beams=1,
+        pad_token_id=pad,
+        eos_token_id=policy.tokenizer.eos_token_id,
+        **how,
+    )
+    completions = generated[:, 1:] if policy.is_encoder_decoder else generated[:, width:]
+    answers = []
+    for row in completions.tolist():
+        complete = policy.tokenizer.eos_token_id in row
+        ids = row[: row.index(policy.tokenizer.eos_token_id)] if complete else row
+        answers.append(Answer(steps.decode_steps(ids), complete))
+    return answers
 
 
 def _solution_logps(policy: Policy, rows: Sequence[tuple[list[int], list[int], list[int]]]) -> list[SolutionLogps]:

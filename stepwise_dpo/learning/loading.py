@@ -5,6 +5,7 @@ Never runs code that comes with a model (`trust_remote_code=False`) and never re
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,13 +20,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from stepwise_dpo.errors import ModelError
-from stepwise_dpo.learning.names import HUB_DEFAULT, TINY
+from stepwise_dpo.learning.names import BUNDLED, MODELS_DIR, POLICY, TINY
 from stepwise_dpo.learning.tiny import build_tiny_model, build_tiny_tokenizer
 from stepwise_dpo.learning.tokenization import StepTokenizer
 
@@ -57,11 +59,12 @@ class Policy:
         return StepTokenizer(self.tokenizer, self.is_encoder_decoder, limit)
 
 
-def load_policy(name: str = HUB_DEFAULT) -> Policy:
+def load_policy(name: str = POLICY) -> Policy:
     """Load an encoder-decoder or causal language model.
 
     Args:
-        name: "tiny" (built in, untrained), a local folder, or a Hub id such as "google/flan-t5-small".
+        name: "policy" or "reward" (bundled), "tiny" (built in, untrained), a local folder, or a Hub id such as
+            "google/flan-t5-small".
 
     Raises:
         ModelError: not found, not reachable, needs remote code, has no safetensors, isn't a language model, or its
@@ -69,31 +72,64 @@ def load_policy(name: str = HUB_DEFAULT) -> Policy:
     """
     if name == TINY:
         return Policy(TINY, switch_off_dropout(build_tiny_model()), build_tiny_tokenizer())
-
-    if is_local(name):
-        name = os.path.expanduser(name)
-        _check_folder(name)
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": is_local(name) or not _hub_reachable()}
-    try:
-        config = AutoConfig.from_pretrained(name, **options)
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        # Training in half precision needs float32 master weights, and T5 overflows in float16.
-        model = auto_class.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(_explain(name, error)) from error
-
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise ModelError(
-            f"model {name!r}: the tokenizer knows {len(tokenizer)} tokens but the model embeds only "
-            f"{model.get_input_embeddings().num_embeddings}; use the tokenizer that the model was trained with"
-        )
+    model, tokenizer = _load(name, _language_model_class)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"model {name!r}: its tokenizer has no end-of-sequence token, so answers could never end")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.eval()
-    return Policy(name, switch_off_dropout(model), tokenizer)
+    return Policy(name, model, tokenizer)
+
+
+def load_token_classifier(name: str, new_head: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model that gives each token a label, such as a process reward model of TRL's PRMTrainer.
+
+    Args:
+        name: a bundled model, a local folder, or a Hub id.
+        new_head: accept a model without a classifier and give it one for two labels, of random weights, for training.
+
+    Returns:
+        model and tokenizer, in the state that `Policy` describes.
+
+    Raises:
+        ModelError: as `load_policy`; or it has no classifier, without `new_head`.
+    """
+    settings = {"num_labels": 2} if new_head else {}
+    model, tokenizer = _load(name, lambda config: AutoModelForTokenClassification, complete=not new_head, **settings)
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(f"model {name!r}: its tokenizer has neither a padding nor an end-of-sequence token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def load_config(name: str) -> Any:
+    """Load a model's PreTrainedConfig alone.
+
+    Raises:
+        ModelError: not found, not reachable, needs remote code, or isn't a configuration.
+    """
+    if name == TINY:
+        return build_tiny_model().config
+    source, options = _source(name)
+    try:
+        return AutoConfig.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(_explain(name, error)) from error
+
+
+def bundled_folder(name: str) -> str:
+    """Where a bundled model lies.
+
+    Raises:
+        ModelError: it isn't there, as when the package was installed without the rest of the project.
+    """
+    folder = MODELS_DIR / name
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"the bundled model {name!r} is not in {str(MODELS_DIR)!r}: only the whole project brings it, "
+            f"`pip install .` doesn't; run from the project's folder, name a folder of your own, or use {TINY!r}"
+        )
+    return str(folder)
 
 
 def is_local(name: str) -> bool:
@@ -114,6 +150,50 @@ def switch_off_dropout(model: Model) -> Model:
             if isinstance(value, float) and "drop" in attribute:
                 setattr(module, attribute, 0.0)
     return model
+
+
+def _language_model_class(config: Any) -> Any:
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def _source(name: str) -> tuple[str, dict[str, Any]]:
+    """Where a model's files are, and the options with which all of them are read."""
+    source = bundled_folder(name) if name in BUNDLED else name
+    if is_local(source):
+        source = os.path.expanduser(source)
+        _check_folder(source)
+    return source, {"trust_remote_code": False, "local_files_only": is_local(source) or not _hub_reachable()}
+
+
+def _load(
+    name: str, auto_class_of: Callable[[Any], Any], complete: bool = False, **settings: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model of some class and its tokenizer, in eval mode with dropout off.
+
+    Args:
+        name: as `load_policy`, but "tiny".
+        auto_class_of: chooses the class by the model's config.
+        complete: refuse a model whose files lack some of its weights.
+        settings: for the model's config.
+    """
+    source, options = _source(name)
+    try:
+        auto_class = auto_class_of(AutoConfig.from_pretrained(source, **options))
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        # Training in half precision needs float32 master weights, and T5 overflows in float16.
+        model, info = auto_class.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options, **settings
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelError(_explain(name, error)) from error
+    if complete and info["missing_keys"]:
+        raise ModelError(f"model {name!r}: its files lack weights, {', '.join(sorted(info['missing_keys'])[:3])} first")
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ModelError(
+            f"model {name!r}: the tokenizer knows {len(tokenizer)} tokens but the model embeds only "
+            f"{model.get_input_embeddings().num_embeddings}; use the tokenizer that the model was trained with"
+        )
+    return switch_off_dropout(model.eval()), tokenizer
 
 
 def _check_folder(name: str) -> None:
@@ -148,6 +228,6 @@ def _explain(name: str, error: Exception) -> str:
     if not is_local(name) and ("connect" in text.lower() or "offline" in text.lower() or "cached" in text.lower()):
         return (
             f"model {name!r} is not on this machine and the Hugging Face Hub can't be reached; "
-            f"give a local folder, connect and try again, or use the built-in model {TINY!r}"
+            f"give a local folder, connect and try again, or use the bundled model {POLICY!r}"
         )
     return f"model {name!r} can't be loaded: {text[:300]}"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Likelihood = Literal["mean", "sum"]
-Aggregation = Literal["sum", "mean", "min", "last", "product"]
+Aggregation = Literal["sum", "mean", "min", "last", "product", "until_error"]
 NonPositive = Literal["train", "skip", "clamp"]
 
 NO_STEP = -1
@@ -54,6 +54,7 @@ def stepwise_loss(
     aggregation: Aggregation = "sum",
     nonpositive: NonPositive = "train",
     anchor_to_reference: bool = False,
+    neutral: float = 0.0,
 ) -> StepwiseLoss:
     r"""The project's own loss: process rewards decide how strongly, and which way, a pair is trained.
 
@@ -80,6 +81,7 @@ def stepwise_loss(
             still counts in the mean over B, so that the weight of the others doesn't depend on it. "clamp": raise it
             to 0, that is loss ln 2 and no gradient to the policy.
         anchor_to_reference: use log-ratios to the reference in place of log-likelihoods.
+        neutral: see `aggregate_steps`.
 
     Returns:
         losses (>= 0), preference and margin of every pair.
@@ -90,8 +92,8 @@ def stepwise_loss(
     chosen_ll = log_likelihood(chosen, likelihood, anchor_to_reference)
     rejected_ll = log_likelihood(rejected, likelihood, anchor_to_reference)
     margin = chosen_ll - rejected_ll
-    preference = aggregate_steps(chosen.process_rewards, chosen.step_mask, aggregation) - aggregate_steps(
-        rejected.process_rewards, rejected.step_mask, aggregation
+    preference = aggregate_steps(chosen.process_rewards, chosen.step_mask, aggregation, neutral) - aggregate_steps(
+        rejected.process_rewards, rejected.step_mask, aggregation, neutral
     )
 
     if nonpositive == "clamp":
@@ -123,23 +125,28 @@ def log_likelihood(side: Side, likelihood: Likelihood, anchor_to_reference: bool
     raise ValueError(f"likelihood must be one of {get_args(Likelihood)}, not {likelihood!r}")
 
 
-def aggregate_steps(rewards: Tensor, step_mask: Tensor, aggregation: Aggregation) -> Tensor:
+def aggregate_steps(rewards: Tensor, step_mask: Tensor, aggregation: Aggregation, neutral: float = 0.0) -> Tensor:
     """Reduce the rewards of each solution's steps to one number.
 
     In the literature: product (Let's Verify, arXiv 2305.20050), min (Math-Shepherd, arXiv 2312.08935), mean
     (RLHFlow), last. PURE (arXiv 2504.15275) finds that credit by sum collapses in reinforcement learning while
     credit by min doesn't.
 
+    "until_error" sums up to and including the first step below the neutral value. A judge by likelihood gives full
+    marks to steps that carry an error on faithfully; here they don't count.
+
     Args:
         rewards: (B, S); a product only means something for probabilities, the other words for any scale.
         step_mask: which entries are steps, bool, (B, S); at least one per row.
-        aggregation: "sum", "mean", "min", "last" or "product".
+        aggregation: "sum", "mean", "min", "last", "product" or "until_error".
+        neutral: the reward of a step that is as likely right as wrong: 0.5 for probabilities, else 0; only
+            "until_error" reads it.
 
     Returns:
         (B,), in the unit of the rewards.
 
     Raises:
-        ValueError: `aggregation` is none of the five words.
+        ValueError: `aggregation` is none of the six words.
     """
     if aggregation == "sum":
         return rewards.masked_fill(~step_mask, 0).sum(dim=1)
@@ -152,6 +159,10 @@ def aggregate_steps(rewards: Tensor, step_mask: Tensor, aggregation: Aggregation
         return rewards.gather(1, last).squeeze(1)
     if aggregation == "product":
         return rewards.masked_fill(~step_mask, 1).prod(dim=1)
+    if aggregation == "until_error":
+        errors = ((rewards < neutral) & step_mask).int()
+        counts = step_mask & (errors.cumsum(dim=1) == errors)  # no error before this step
+        return rewards.masked_fill(~counts, 0).sum(dim=1)
     raise ValueError(f"aggregation must be one of {get_args(Aggregation)}, not {aggregation!r}")
 
 

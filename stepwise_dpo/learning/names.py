@@ -1,10 +1,24 @@
 """Words that users choose from. Nothing heavy is imported here, so that the page and `--help` may use them."""
 
+from pathlib import Path
+
 HUB_DEFAULT = "google/flan-t5-small"
 """The model of the training log, from the Hugging Face Hub."""
 
+POLICY = "policy"
+"""The bundled policy: a small T5 that solves some of the generated problems and fails others."""
+
+REWARD = "reward"
+"""The bundled process reward model."""
+
 TINY = "tiny"
-"""The built-in model, see `tiny`."""
+"""The built-in untrained model, see `tiny`."""
+
+BUNDLED = (POLICY, REWARD)
+"""Models that come with the project; a folder of the same name is asked for as "./policy"."""
+
+MODELS_DIR = Path(__file__).parents[2] / "data" / "models"
+"""Where the bundled models lie."""
 
 LOSS_TYPES = (
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",

@@ -7,7 +7,7 @@ likelihood head in `rewards`). Every problem is drawn when it is asked for and s
 
 import os
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.evaluation import answer_prompts
 from stepwise_dpo.learning.loading import Policy
+from stepwise_dpo.learning.rewards import Progress
 from stepwise_dpo.preferences.pairs import Step
 from stepwise_dpo.preferences.synthetic import FAMILIES, MAX_NUMBER, STEPS, Solution, draw_solution, solves
 
@@ -121,7 +122,8 @@ def pretrain(
     *,
     avoid: Iterable[str] = (),
     stop_at_solve_rate: float | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
+    on_measured: Callable[[dict[str, float]], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Train the line, or go on with it from the folder's last checkpoint.
 
@@ -130,7 +132,8 @@ def pretrain(
         folder: keeps a checkpoint for each measurement.
         avoid: prompts that must not be trained on.
         stop_at_solve_rate: end at the first measurement that reaches this, instead of after all steps.
-        callbacks: the Trainer's, for progress.
+        on_measured: told each new measurement.
+        progress: told the optimiser steps done and to do.
 
     Returns:
         the measurements so far: `global_step`, `solve_rate`, and `solve_rate/FAMILY` each.
@@ -144,7 +147,7 @@ def pretrain(
     tokenizer = build_tokenizer(plan)
     policy = Policy("the model in training", build_model(plan, tokenizer), tokenizer)
     held_out = [_draw(plan, HELD_OUT_SEED, index, ()) for index in range(plan.held_out)]
-    measuring = _SolveRate(policy, held_out, plan.measure_every, stop_at_solve_rate)
+    measuring = _SolveRate(policy, held_out, plan.measure_every, stop_at_solve_rate, on_measured, progress)
     trainer = Trainer(
         policy.model,
         TrainingArguments(
@@ -170,9 +173,10 @@ def pretrain(
         train_dataset=SolvedProblems(policy, plan, {*avoid, *(solution.prompt for solution in held_out)}),
         data_collator=DataCollatorForSeq2Seq(tokenizer, policy.model),
         processing_class=tokenizer,
-        callbacks=[measuring, *callbacks],
+        callbacks=[measuring],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     if last is not None:
         done = measurements(Path(last))
@@ -265,11 +269,21 @@ class _SolveRate(TrainerCallback):
     """Measures the solve rate on held-out problems before each checkpoint is written, so that it is saved with it."""
 
     def __init__(
-        self, policy: Policy, held_out: Sequence[Solution], every: int, stop_at_solve_rate: float | None
+        self,
+        policy: Policy,
+        held_out: Sequence[Solution],
+        every: int,
+        stop_at_solve_rate: float | None,
+        on_measured: Callable[[dict[str, float]], None] | None,
+        progress: Progress | None,
     ) -> None:
         self.policy, self.held_out, self.every, self.stop_at = policy, held_out, every, stop_at_solve_rate
+        self.on_measured, self.progress = on_measured, progress
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count the step; measure and save every so often and at the end."""
+        if self.progress is not None:
+            self.progress(state.global_step, state.max_steps)
         if state.global_step % self.every and state.global_step != state.max_steps:
             return
         self.policy.model.eval()
@@ -283,5 +297,7 @@ class _SolveRate(TrainerCallback):
         rates = {f"solve_rate/{family}": sum(right) / len(right) for family, right in sorted(solved.items())}
         rate = sum(map(sum, solved.values())) / len(self.held_out)
         state.log_history.append({"step": state.global_step, "solve_rate": rate, **rates})
+        if self.on_measured is not None:
+            self.on_measured(_measurements(state)[-1])
         control.should_save = True
         control.should_training_stop = self.stop_at is not None and rate >= self.stop_at

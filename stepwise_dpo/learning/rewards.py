@@ -1,36 +1,34 @@
-"""What each reasoning step is worth: a language model as judge.
+"""What each reasoning step is worth: a language model, or a token classifier, as judge.
 
-A step is judged in context, that is with the problem and all steps before it. The judge is asked whether the step is
-right, and its probability of the word for "right" against the word for "wrong" is the score (verbalizer scoring, as
-RLHFlow's process reward models and prompted judges do it).
+A step is judged in context, that is with the problem and all steps before it. How a model's output becomes a score is
+its head's business, see `heads`; which head a model has, its folder says, see `head_settings`.
 
-An untrained or small prompted judge is no judge: prompted 8B models reach 5 of 100 on ProcessBench (arXiv 2412.06559).
-
-S = steps of one solution, R = judgements in a batch, L = tokens of a judgement, V = vocabulary.
+S = steps of one solution.
 """
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from stepwise_dpo.errors import ConfigError, DataError, ModelError
-from stepwise_dpo.learning.loading import load_policy, switch_off_dropout
+from stepwise_dpo.errors import ConfigError, DataError
+from stepwise_dpo.learning.head_settings import CONFIG_KEY, Head, HeadSettings, check_fits, choose_settings
+from stepwise_dpo.learning.heads import Row, make_head
+from stepwise_dpo.learning.loading import load_config, load_policy, load_token_classifier, switch_off_dropout
 from stepwise_dpo.learning.losses import Aggregation, aggregate_steps
 from stepwise_dpo.preferences.pairs import PreferencePair
 
 RewardValue = Literal["probability", "centered", "log_odds"]
 
-DEFAULT_TEMPLATE = (
-    "Problem: {prompt}\nSteps so far: {previous}\nNext step: {step}\nIs the next step right? Answer {right} or {wrong}."
-)
-"""Fields: {prompt}, {previous} (earlier steps, or "none"), {step}, {right}, {wrong}. The judge's word follows."""
+NEUTRAL: dict[RewardValue, float] = {"probability": 0.5, "centered": 0.0, "log_odds": 0.0}
+"""On each scale, the value of a step that is as likely right as wrong."""
 
-MAX_QUESTION_TOKENS = 4096
-"""The longest question to a model without a limit of its own: attention takes memory with the square of the length."""
+Solution = tuple[str, Sequence[str]]
+"""A prompt, and the texts of the steps that answer it."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) during long work."""
@@ -42,42 +40,38 @@ class PairRewards(NamedTuple):
     chosen: list[float]
     rejected: list[float]
 
-    def preference(self, aggregation: Aggregation = "sum") -> float:
-        """Aggregated reward of chosen minus that of rejected, see `losses.aggregate_steps`."""
+    def preference(self, aggregation: Aggregation = "sum", neutral: float = 0.0) -> float:
+        """Aggregated reward of chosen minus that of rejected, see `losses.aggregate_steps`; `NEUTRAL` has neutral."""
         chosen, rejected = (
-            aggregate_steps(torch.tensor([side]), torch.ones(1, len(side), dtype=torch.bool), aggregation).item()
+            aggregate_steps(torch.tensor([side]), torch.ones(1, len(side), dtype=torch.bool), aggregation, neutral)
             for side in self
         )
-        return chosen - rejected
+        return (chosen - rejected).item()
 
 
 class LLMRewardModel(nn.Module):
-    """A process reward model made of any encoder-decoder or causal language model.
+    """A process reward model made of any encoder-decoder or causal language model, or of a token classifier.
 
     Args:
         model: the judge.
         tokenizer: its tokenizer.
-        right_word: what the judge would say of a right step.
-        wrong_word: what it would say of a wrong one.
-        template: the question, see `DEFAULT_TEMPLATE`.
-        value: the default scale of scores. With x = log p(right) - log p(wrong): "probability" is sigmoid(x), 0..1;
-            "centered" is 2 * probability - 1, -1..1; "log_odds" is x in nats, unbounded.
-        batch_size: judgements per forward.
+        settings: its scoring head; what the model's config says by default.
+        value: the default scale of scores. With x = the log-odds of right against wrong: "probability" is sigmoid(x),
+            0..1; "centered" is 2 * probability - 1, -1..1; "log_odds" is x in nats, unbounded.
+        batch_size: sequences per forward.
         name: how messages call this model.
 
     Raises:
-        ConfigError: the template lacks {step} or names an unknown field; `value` is none of the three.
-        ModelError: the tokenizer can't tell the two words apart by a token.
+        ConfigError: the model can't score by that head, the template is not usable, `value` is none of the three.
+        ModelError: the tokenizer can't tell the two words apart by a token, or can't write the tag or a separator.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
+        settings: HeadSettings | None = None,
         *,
-        right_word: str = "yes",
-        wrong_word: str = "no",
-        template: str = DEFAULT_TEMPLATE,
         value: RewardValue = "centered",
         batch_size: int = 16,
         name: str = "reward model",
@@ -86,47 +80,106 @@ class LLMRewardModel(nn.Module):
         # Its scores shall be the same in training and before: a judge that drops out is another judge each time.
         self.model = switch_off_dropout(model)
         self.tokenizer = tokenizer
-        self.right_word, self.wrong_word = right_word, wrong_word
-        self.template = template
+        kinds = [type(model).__name__]
+        self.settings = settings or choose_settings(model.config, kinds, name)
+        check_fits(self.settings.head, kinds, name)
         self.value: RewardValue = check_value(value)
         self.batch_size = batch_size
         self.name = name
-        self._cache: dict[str, float] = {}
-        self._bridge, self._right_id, self._wrong_id = self._find_words()
+        self._cache: dict[Row, list[float]] = {}
+        self._head = make_head(model, tokenizer, self.settings, name)
 
     @classmethod
     def from_pretrained(
         cls,
         name: str,
         *,
-        right_word: str = "yes",
-        wrong_word: str = "no",
-        template: str = DEFAULT_TEMPLATE,
+        head: str | None = None,
+        right_word: str | None = None,
+        wrong_word: str | None = None,
+        template: str | None = None,
+        tag: str | None = None,
+        token: str | None = None,
         value: RewardValue = "centered",
         batch_size: int = 16,
     ) -> "LLMRewardModel":
-        """Load a judge by name: "tiny", a local folder or a Hub id.
+        """Load a judge by name: a bundled one, "tiny", a local folder or a Hub id.
+
+        Args:
+            name: which.
+            head: how it scores; as all that follows, by default what the model's folder says, else the head's default.
+                Without a word in the folder it is "token_classification" for such a model, "verbalizer" for others.
+            right_word: see `HeadSettings`.
+            wrong_word: see there.
+            template: see there.
+            tag: see there.
+            token: see there.
+            value: as the constructor.
+            batch_size: as the constructor.
 
         Raises:
             ModelError: as `load_policy` and the constructor.
-            ConfigError: as the constructor.
+            ConfigError: as the constructor, or an option that the head doesn't read.
         """
-        policy = load_policy(name)
-        return cls(
-            policy.model,
-            policy.tokenizer,
+        config = load_config(name)
+        settings = choose_settings(
+            config,
+            getattr(config, "architectures", None) or [],
+            name,
+            head=head,
             right_word=right_word,
             wrong_word=wrong_word,
             template=template,
-            value=value,
-            batch_size=batch_size,
-            name=name,
+            tag=tag,
+            token=token,
         )
+        if settings.head == "token_classification":
+            model, tokenizer = load_token_classifier(name)
+        else:
+            policy = load_policy(name)
+            model, tokenizer = policy.model, policy.tokenizer
+        return cls(model, tokenizer, settings, value=value, batch_size=batch_size, name=name)
+
+    @property
+    def head(self) -> Head:
+        """Which scoring head this judge has."""
+        return self.settings.head
+
+    def calibrated(self, scale: float, bias: float) -> "LLMRewardModel":
+        """Set the calibration, see `HeadSettings`, in place of the one before; returns this model.
+
+        Raises:
+            ConfigError: scale isn't above 0, or one isn't finite.
+        """
+        self.settings = replace(self.settings, scale=scale, bias=bias)
+        self.clear_cache()
+        return self
+
+    def log_odds(self, solutions: Sequence[Solution]) -> list[Tensor]:
+        """Judge every step of solutions, differentiably.
+
+        With gradients enabled, the results' gradients reach this model's parameters. Nothing is cached, and what
+        solutions have in common is read once. A forward takes `batch_size` sequences: solutions, or steps where the
+        head needs a sequence for each.
+
+        Returns:
+            for each solution the log-odds of right against wrong, in nats, (S,), float32.
+
+        Raises:
+            DataError: a solution without steps, or one that the judge can't read.
+        """
+        rows = [self._rows(prompt, steps) for prompt, steps in solutions]
+        distinct = list(dict.fromkeys(row for solution in rows for row in solution))
+        scored: dict[Row, Tensor] = {}
+        for start in range(0, len(distinct), self.batch_size):
+            batch = distinct[start : start + self.batch_size]
+            scored.update(zip(batch, self._head.log_odds(batch), strict=True))
+        return [
+            self.settings.scale * torch.cat([scored[row] for row in solution]) + self.settings.bias for solution in rows
+        ]
 
     def score(self, prompt: str, steps: Sequence[str], value: RewardValue | None = None) -> Tensor:
-        """Score every step of one solution, differentiably.
-
-        With gradients enabled, the result's gradient reaches this model's parameters. Nothing is cached.
+        """Score every step of one solution, differentiably; see `log_odds`.
 
         Args:
             prompt: the problem.
@@ -137,160 +190,77 @@ class LLMRewardModel(nn.Module):
             (S,), float32.
 
         Raises:
-            DataError: no steps, or a judgement is longer than the judge can read.
+            DataError: no steps, or the judge can't read them.
         """
-        questions = self._questions(prompt, steps)
-        parts = [
-            self._log_odds(questions[start : start + self.batch_size])
-            for start in range(0, len(questions), self.batch_size)
-        ]
-        return _from_log_odds(torch.cat(parts), self.value if value is None else check_value(value))
+        scale = self.value if value is None else check_value(value)
+        return _from_log_odds(self.log_odds([(prompt, steps)])[0], scale)
 
     @torch.no_grad()
+    def score_solutions(
+        self, solutions: Iterable[Solution], value: RewardValue | None = None, progress: Progress | None = None
+    ) -> list[list[float]]:
+        """Score every step of every solution without gradients: each distinct sequence once, in batches, and cached.
+
+        Args:
+            solutions: prompts and steps.
+            value: the scale; the constructor's by default.
+            progress: called with the number of sequences done and to do; see `log_odds` for what a sequence is.
+
+        Returns:
+            the rewards of each solution's steps, in the order of `solutions`.
+
+        Raises:
+            DataError: a solution without steps, or one that the judge can't read.
+        """
+        scale = self.value if value is None else check_value(value)
+        rows = [self._rows(prompt, steps) for prompt, steps in solutions]
+        distinct = dict.fromkeys(row for solution in rows for row in solution if row not in self._cache)
+        # Similar lengths in one batch leave little padding; the longest first shows at once whether memory suffices.
+        todo = sorted(distinct, key=lambda row: len(row.prompt_ids) + len(row.ids), reverse=True)
+        for start in range(0, len(todo), self.batch_size):
+            batch = todo[start : start + self.batch_size]
+            self._cache.update((row, x.tolist()) for row, x in zip(batch, self._head.log_odds(batch), strict=True))
+            if progress is not None:
+                progress(start + len(batch), len(todo))
+
+        def rewards(solution: Sequence[Row]) -> list[float]:
+            raw = torch.tensor([x for row in solution for x in self._cache[row]])
+            values: list[float] = _from_log_odds(self.settings.scale * raw + self.settings.bias, scale).tolist()
+            return values
+
+        return [rewards(solution) for solution in rows]
+
     def score_pairs(
         self, pairs: Iterable[PreferencePair], value: RewardValue | None = None, progress: Progress | None = None
     ) -> list[PairRewards]:
-        """Score every step of every pair without gradients: each distinct judgement once, in batches, and cached.
-
-        Chosen and rejected share the steps before they diverge, and so their scores.
-
-        Args:
-            pairs: the examples.
-            value: the scale; the constructor's by default.
-            progress: called with the number of judgements done and to do.
+        """Score every step of every pair; see `score_solutions`.
 
         Returns:
             the rewards in the order of `pairs`.
 
         Raises:
-            DataError: a judgement is longer than the judge can read.
+            DataError: the judge can't read a pair.
         """
-        scale = self.value if value is None else check_value(value)
-        questions = [
-            tuple(self._questions(pair.prompt, [step.text for step in side]) for side in (pair.chosen, pair.rejected))
-            for pair in pairs
+        solutions = [
+            (pair.prompt, [step.text for step in side]) for pair in pairs for side in (pair.chosen, pair.rejected)
         ]
-        distinct = dict.fromkeys(question for pair in questions for side in pair for question in side)
-        # Similar lengths in one batch leave little padding; the longest first shows at once whether memory suffices.
-        todo = sorted((question for question in distinct if question not in self._cache), key=len, reverse=True)
-        for start in range(0, len(todo), self.batch_size):
-            batch = todo[start : start + self.batch_size]
-            self._cache.update(zip(batch, self._log_odds(batch).tolist(), strict=True))
-            if progress is not None:
-                progress(start + len(batch), len(todo))
-
-        def rewards(side: list[str]) -> list[float]:
-            log_odds = torch.tensor([self._cache[question] for question in side])
-            values: list[float] = _from_log_odds(log_odds, scale).tolist()
-            return values
-
-        return [PairRewards(rewards(chosen), rewards(rejected)) for chosen, rejected in questions]
+        values = self.score_solutions(solutions, value, progress)
+        return [PairRewards(*sides) for sides in zip(values[::2], values[1::2], strict=True)]
 
     def clear_cache(self) -> None:
         """Forget cached scores; needed after the judge's weights changed."""
         self._cache.clear()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Save the judge and its tokenizer as an ordinary Transformers folder."""
+        """Save the judge and its tokenizer as an ordinary Transformers folder whose config.json says how it scores."""
+        setattr(self.model.config, CONFIG_KEY, self.settings.to_config())
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def _questions(self, prompt: str, steps: Sequence[str]) -> list[str]:
-        """The judge's input for each step, S texts."""
+    def _rows(self, prompt: str, steps: Sequence[str]) -> list[Row]:
         if not steps:
             raise DataError("a solution without steps can't be scored; give at least one step")
-        return [
-            self.template.format(
-                prompt=prompt,
-                previous="\n".join(steps[:index]) or "none",
-                step=step,
-                right=self.right_word,
-                wrong=self.wrong_word,
-            )
-            for index, step in enumerate(steps)
-        ]
-
-    def _log_odds(self, questions: Sequence[str]) -> Tensor:
-        """Log-odds of right against wrong for each question, in nats, (R,)."""
-        device = self.model.device
-        rows = [self._encode_question(question) for question in questions]
-        width = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id
-        input_ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)  # (R, L)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        attention_mask = (torch.arange(width, device=device) < lengths[:, None]).long()
-        if self.model.config.is_encoder_decoder:
-            start = [self.model.config.decoder_start_token_id, *self._bridge]
-            decoder_input_ids = torch.tensor([start] * len(rows), device=device)
-            output = self.model(
-                input_ids=input_ids, attention_mask=attention_mask, decoder_input_ids=decoder_input_ids, use_cache=False
-            )
-            logits = output.logits[:, -1]  # (R, V)
-        else:
-            output = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-            logits = output.logits[torch.arange(len(rows), device=device), lengths - 1]  # (R, V)
-        log_odds: Tensor = logits[:, self._right_id] - logits[:, self._wrong_id]
-        return log_odds.float()
-
-    def _encode_question(self, question: str) -> list[int]:
-        ids = self._encode(question) + ([] if self.model.config.is_encoder_decoder else self._bridge)
-        # T5's positions are relative and its config has no such key: only memory limits it.
-        limit = getattr(self.model.config, "max_position_embeddings", MAX_QUESTION_TOKENS)
-        if len(ids) > limit:
-            raise DataError(
-                f"{self.name}: the question {question[:120]!r}… has {len(ids)} tokens, but the model reads only "
-                f"{limit}; shorten the example or choose a reward model with a longer context"
-            )
-        return ids
-
-    def _encode(self, question: str) -> list[int]:
-        """The question as the model expects it; for a causal model without an end, because the word follows."""
-        ids: list[int] = self.tokenizer(question, truncation=False, split_special_tokens=True)["input_ids"]
-        while not self.model.config.is_encoder_decoder and ids and ids[-1] == self.tokenizer.eos_token_id:
-            ids = ids[:-1]
-        return ids
-
-    def _find_words(self) -> tuple[list[int], int, int]:
-        """The token that tells the two words apart: (tokens before it, its id for right, its id for wrong).
-
-        A tokenizer may write both words with a common beginning (SentencePiece's lone space marker, for example); that
-        beginning is fed to the model and the next token decides.
-        """
-        for name, value in (("right word", self.right_word), ("wrong word", self.wrong_word)):
-            if not value.strip():
-                raise ConfigError(f"the {name} of a reward model can't be blank")
-        try:
-            sample, other = self._questions("p", ["s"])[0], self._questions("p", ["t"])[0]
-        except (KeyError, IndexError, ValueError) as error:
-            raise ConfigError(
-                f"the reward model's template is not usable ({error!r}): its fields are {{prompt}}, {{previous}}, "
-                "{step}, {right} and {wrong}, and a literal brace is written twice"
-            ) from error
-        if sample == other:
-            raise ConfigError("the reward model's template must contain {step}")
-
-        words = (self.right_word, self.wrong_word)
-        if self.model.config.is_encoder_decoder:
-            base: list[int] = []
-            right, wrong = (self.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words)
-        else:
-            base = self._encode(sample)
-            right, wrong = (self._encode(f"{sample} {word}") for word in words)
-        shared = 0
-        while shared < min(len(right), len(wrong)) and right[shared] == wrong[shared]:
-            shared += 1
-        differ = shared < min(len(right), len(wrong))
-        unknown = self.tokenizer.unk_token_id
-        if (
-            not differ
-            or right[: len(base)] != base
-            or (unknown is not None and unknown in (right[shared], wrong[shared]))
-        ):
-            raise ModelError(
-                f"{self.name}: its tokenizer can't tell {self.right_word!r} from {self.wrong_word!r} by one token; "
-                "choose other words for right and wrong"
-            )
-        return right[len(base) : shared], right[shared], wrong[shared]
+        return self._head.rows(prompt, steps)
 
 
 def check_value(value: str) -> RewardValue:

@@ -4,7 +4,7 @@ Steps are tokenised one by one; each token carries the index of its step. Nothin
 training text, because decoding is lossy: T5's SentencePiece turns a line break into a space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -55,6 +55,11 @@ class StepTokenizer:
         self.separator = self._find_separator()
         self._separator_ids = self._encode(self.separator)
 
+    @property
+    def separator_ids(self) -> list[int]:
+        """The separator's tokens."""
+        return self._separator_ids
+
     def encode_pair(self, pair: PreferencePair, max_length: int | None = None) -> EncodedPair:
         """Tokenise a pair.
 
@@ -69,15 +74,9 @@ class StepTokenizer:
         prompt_ids = self.encode_prompt(pair.prompt)
         chosen_ids, chosen_step_ids = self.encode_steps(pair.chosen)
         rejected_ids, rejected_step_ids = self.encode_steps(pair.rejected)
-        special = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         texts = {"prompt": self._encode(pair.prompt), "chosen": chosen_ids[:-1], "rejected": rejected_ids[:-1]}
         for side, ids in texts.items():
-            # A unigram vocabulary (T5's) has "</s>" as a piece, and splitting doesn't help there.
-            if found := special & set(ids):
-                raise DataError(
-                    f"example {pair.id!r}: its {side} contains {self.tokenizer.decode(sorted(found))!r}, which this "
-                    "tokenizer reads as the end of the text or as padding; write it otherwise"
-                )
+            check_no_special_token(self.tokenizer, ids, f"example {pair.id!r}: its {side}")
         for side, ids in (("chosen", chosen_ids), ("rejected", rejected_ids)):
             if max_length is not None and len(prompt_ids) + len(ids) > max_length:
                 raise DataError(
@@ -159,4 +158,24 @@ class StepTokenizer:
         raise ModelError(
             f"the tokenizer {type(self.tokenizer).__name__} loses every separator that could stand between two steps "
             f"({', '.join(map(repr, SEPARATORS))}); choose another model"
+        )
+
+
+def check_no_special_token(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int], what: str) -> None:
+    """Refuse a text that the tokenizer reads as more than text.
+
+    A unigram vocabulary (T5's) has "</s>" as a piece, and `split_special_tokens` doesn't help there.
+
+    Args:
+        tokenizer: which made the ids.
+        ids: of the text alone, without special tokens around it.
+        what: how the message calls the text.
+
+    Raises:
+        DataError: the end of the sequence or padding is among the ids.
+    """
+    if found := {tokenizer.eos_token_id, tokenizer.pad_token_id} & set(ids):
+        raise DataError(
+            f"{what} contains {tokenizer.decode(sorted(found))!r}, which this tokenizer reads as the end of the text "
+            "or as padding; write it otherwise"
         )

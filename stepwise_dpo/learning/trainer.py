@@ -44,7 +44,7 @@ from stepwise_dpo.learning.losses import (
     stepwise_loss,
     sum_per_step,
 )
-from stepwise_dpo.learning.rewards import LLMRewardModel, PairRewards
+from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.seq2seq import TokenScores, enable_causal_layout
 from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.preferences.pairs import PreferencePair
@@ -76,7 +76,7 @@ class StepwiseDPOConfig(DPOConfig):
     loss: str = field(default="dpo", metadata={"help": "dpo or stepwise"})
     likelihood: str = field(default="mean", metadata={"help": "mean or sum over a completion's tokens"})
     aggregation: str = field(
-        default="sum", metadata={"help": "sum, mean, min, last or product over a solution's steps"}
+        default="sum", metadata={"help": "sum, mean, min, last, product or until_error over a solution's steps"}
     )
     nonpositive: str = field(default="train", metadata={"help": "train, skip or clamp a preference <= 0"})
     anchor_to_reference: bool = field(default=False, metadata={"help": "use log-ratios in the step-wise margin"})
@@ -142,6 +142,7 @@ class StepwiseDPOTrainer(DPOTrainer):
         if reward_model is not None and args.aggregation == "product" and reward_model.value != "probability":
             raise ConfigError("aggregation 'product' needs a reward model whose value is 'probability'")
         self.reward_model = reward_model
+        self._neutral = NEUTRAL[reward_model.value] if reward_model is not None else 0.0
         self._pairs = {"train": list(train_pairs), "eval": list(eval_pairs or [])}
         self.eval_step_logratios: dict[int, dict[str, list[float]]] = {}
         """Of the latest evaluation, in nats per step: {index into eval_pairs: {"chosen": […], "rejected": […]}}."""
@@ -243,6 +244,7 @@ class StepwiseDPOTrainer(DPOTrainer):
                 aggregation=self.args.aggregation,
                 nonpositive=self.args.nonpositive,
                 anchor_to_reference=self.args.anchor_to_reference,
+                neutral=self._neutral,
             ).losses.mean()
         if "process_rewards" in steps or self.args.train_reward_model:
             self._log_process_rewards(chosen, rejected, mode)
@@ -300,7 +302,7 @@ class StepwiseDPOTrainer(DPOTrainer):
 
     def _log_process_rewards(self, chosen: Side, rejected: Side, mode: str) -> None:
         values = {
-            side: aggregate_steps(batch.process_rewards.detach(), batch.step_mask, self.args.aggregation)
+            side: aggregate_steps(batch.process_rewards.detach(), batch.step_mask, self.args.aggregation, self._neutral)
             for side, batch in zip(SIDES, (chosen, rejected), strict=True)
         }
         preference = values["chosen"] - values["rejected"]

@@ -1,19 +1,56 @@
-"""Preference pairs as Hugging Face `datasets`, and back. The only module that knows another format than ours.
+"""Foreign formats: pairs as Hugging Face `datasets` and back, labelled solutions from what others publish.
 
-Columns: id, prompt, chosen and rejected (lists of {"text", "label"}), meta (JSON text, because a column has one type).
+The only module that knows another format than ours.
+
+Data set columns     id, prompt, chosen and rejected (lists of {"text", "label"}), meta (JSON text, because a column has
+                     one type).
+Labelled solutions   native rows (each side of a pair is a solution), and TRL's stepwise supervision
+                     {"prompt": str, "completions": [str], "labels": [bool | null], "id"?: str, "meta"?: object}.
 """
 
+import io
 import json
+import os
+import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.errors import DataError
+from stepwise_dpo.preferences import pairs as native
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 COLUMNS = ("id", "prompt", "chosen", "rejected", "meta")
+
+_STEPWISE_KEYS = ("prompt", "completions", "labels", "id", "meta")
+_NO_LABEL_NUMBER = -100
+"""Stands for "no label" in tensors. Cast to bool it would say "right"."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSolution:
+    """One solution with what is known of its steps: what a process reward model learns from.
+
+    Attributes:
+        prompt: the problem.
+        steps: the texts of the solution's steps, 1 to MAX_STEPS.
+        labels: for each step, whether it is right; None where nobody said.
+
+    Raises:
+        DataError: a text is blank, too long or not valid Unicode; a label is neither bool nor None; there are not as
+            many labels as steps.
+    """
+
+    prompt: str
+    steps: tuple[str, ...]
+    labels: tuple[bool | None, ...]
+
+    def __post_init__(self) -> None:
+        """Check all fields."""
+        native._refuse(_solution_faults(self.prompt, list(self.steps), list(self.labels), "steps"))
 
 
 def to_dataset_dict(train: Sequence[PreferencePair], test: Sequence[PreferencePair] | None = None) -> "DatasetDict":
@@ -55,6 +92,46 @@ def from_dataset(dataset: "Dataset") -> list[PreferencePair]:
     return pairs
 
 
+def labelled_solutions(pairs: Sequence[PreferencePair]) -> list[LabelledSolution]:
+    """Take both sides of every pair as solutions of their own, in order."""
+    return [
+        LabelledSolution(pair.prompt, tuple(step.text for step in side), tuple(step.label for step in side))
+        for pair in pairs
+        for side in (pair.chosen, pair.rejected)
+    ]
+
+
+def load_labelled_solutions(path: str | os.PathLike[str]) -> tuple[list[LabelledSolution], int]:
+    """Read solutions with labelled steps from a JSON list, or from one row per line when the name ends in .jsonl.
+
+    Rows are native pairs or TRL's stepwise supervision, told apart by their keys. The limits are those of
+    `pairs.parse_pairs`.
+
+    Returns:
+        the distinct solutions in the file's order, and how many repetitions of the same prompt and steps were left out.
+        A label that only a repetition has is kept.
+
+    Raises:
+        DataError: the file can't be read, a row is not usable (file, row and field are named), or two rows contradict
+            each other about a step of the same solution.
+    """
+    source = os.fspath(path)
+    unit, rows = _read_rows(path)
+    found: list[tuple[int, LabelledSolution]] = []
+    faults: list[str] = []
+    for number, row in rows:
+        stepwise = isinstance(row, dict) and ("completions" in row or "labels" in row)
+        row_faults = _stepwise_faults(row) if stepwise else native._row_faults(row)
+        faults += [f"{unit} {number}: {fault}" for fault in row_faults]
+        if len(faults) >= native.MAX_REPORTED:
+            break
+        if not row_faults:
+            solutions = [_stepwise_solution(row)] if stepwise else labelled_solutions([native._pair(row, number)])
+            found += [(number, solution) for solution in solutions]
+    native._refuse(faults, source)
+    return _without_repetitions(found, source, unit)
+
+
 def _row(pair: PreferencePair) -> dict[str, Any]:
     chosen, rejected = (
         [{"text": step.text, "label": step.label} for step in side] for side in (pair.chosen, pair.rejected)
@@ -66,3 +143,81 @@ def _row(pair: PreferencePair) -> dict[str, Any]:
 def _pair(row: Mapping[str, Any]) -> PreferencePair:
     chosen, rejected = ([Step(step["text"], step["label"]) for step in row[side]] for side in ("chosen", "rejected"))
     return PreferencePair(row["prompt"], chosen, rejected, row["id"], json.loads(row["meta"]))
+
+
+def _read_rows(path: str | os.PathLike[str]) -> tuple[str, list[tuple[int, Any]]]:
+    """Read a file's rows without looking into them: what a row is called here, and the rows with their numbers."""
+    source = os.fspath(path)
+    native._refuse_null_byte(path)
+    try:
+        # Opening a pipe would wait for ever for someone to write to it.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{source}: is not a regular file; expected a .json or .jsonl file")
+        with open(path, "rb") as file:
+            data = file.read(native.MAX_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{source}: can't be read: {error.strerror}") from error
+    text = native._decoded(data, source)
+    if source.lower().endswith(".jsonl"):
+        lines = [(i, line.strip()) for i, line in enumerate(io.StringIO(text, newline="\n"), 1) if line.strip()]
+        native._limit_rows(len(lines), source)
+        return "line", [(i, native._parsed(line, f"{source}: line {i}")) for i, line in lines]
+    if not text.strip():
+        raise DataError(f"{source}: the file is empty; expected a JSON list of rows")
+    rows = native._parsed(text, source)
+    if not isinstance(rows, list):
+        raise DataError(f"{source}: expected a JSON list of rows, not {native._seen(rows)}")
+    native._limit_rows(len(rows), source)
+    return "row", list(enumerate(rows, 1))
+
+
+def _stepwise_faults(row: dict[str, Any]) -> list[str]:
+    faults = native._key_faults(row, _STEPWISE_KEYS, required=3, path="")
+    if not faults:
+        faults += _solution_faults(row["prompt"], row["completions"], row["labels"], "completions")
+    return faults
+
+
+def _stepwise_solution(row: dict[str, Any]) -> LabelledSolution:
+    """Build the solution from a row in which _stepwise_faults found nothing."""
+    return LabelledSolution(row["prompt"], tuple(row["completions"]), tuple(row["labels"]))
+
+
+def _solution_faults(prompt: object, steps: object, labels: object, steps_name: str) -> list[str]:
+    faults = native._text_faults(prompt, "prompt")
+    for name, value in ((steps_name, steps), ("labels", labels)):
+        if not isinstance(value, list):
+            faults.append(f"{name} must be a list, not {native._seen(value)}")
+    if not isinstance(steps, list) or not isinstance(labels, list):
+        return faults
+    faults += native._count_faults(steps, steps_name)
+    for i, step in enumerate(steps[: native.MAX_STEPS]):
+        faults += native._text_faults(step, f"{steps_name}[{i}]")
+    if len(labels) != len(steps):
+        faults.append(f"labels must have one entry for each of the {len(steps)} {steps_name}, not {len(labels)}")
+    for i, label in enumerate(labels[: native.MAX_STEPS]):
+        hint = "; a step without a label has null" if label == _NO_LABEL_NUMBER else ""
+        faults += [fault + hint for fault in native._label_faults(label, f"labels[{i}]")]
+    return faults
+
+
+def _without_repetitions(
+    found: Sequence[tuple[int, LabelledSolution]], source: str, unit: str
+) -> tuple[list[LabelledSolution], int]:
+    first: dict[tuple[str, tuple[str, ...]], tuple[int, LabelledSolution]] = {}
+    for number, solution in found:
+        key = (solution.prompt, solution.steps)
+        if key not in first:
+            first[key] = (number, solution)
+            continue
+        earlier_number, earlier = first[key]
+        labels = []
+        for step, (old, new) in enumerate(zip(earlier.labels, solution.labels, strict=True), 1):
+            if {old, new} == {True, False}:
+                raise DataError(
+                    f"{source}: {unit} {number}: step {step} is labelled {'right' if new else 'wrong'}, but "
+                    f"{unit} {earlier_number} says the opposite of the same prompt and steps; correct one of them"
+                )
+            labels.append(new if old is None else old)
+        first[key] = (earlier_number, LabelledSolution(solution.prompt, solution.steps, tuple(labels)))
+    return [solution for _, solution in first.values()], len(found) - len(first)

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.learning.head_settings import Head, TokenRule
 from stepwise_dpo.learning.names import HUB_DEFAULT, LOSS_TYPES
 
 LossType = Literal[LOSS_TYPES]  # type: ignore[valid-type]  # one list serves the command line and this
@@ -67,8 +68,10 @@ class RunConfig(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="for the loss types that use it; exo_pair needs it")
 
     likelihood: Literal["mean", "sum"] = Field("mean", description="stepwise: log-likelihood per token, or summed")
-    aggregation: Literal["sum", "mean", "min", "last", "product"] = Field(
-        "sum", description="stepwise: how the rewards of a solution's steps become one number"
+    aggregation: Literal["sum", "mean", "min", "last", "product", "until_error"] = Field(
+        "sum",
+        description="stepwise: how the rewards of a solution's steps become one number (until_error: their sum up to "
+        "the first wrong one)",
     )
     nonpositive: Literal["train", "skip", "clamp"] = Field(
         "train", description="stepwise: what a preference <= 0 does (train: towards the rejected answer)"
@@ -79,10 +82,21 @@ class RunConfig(BaseModel):
     reward_value: Literal["probability", "centered", "log_odds"] = Field(
         "centered", description="scale of step rewards"
     )
-    reward_right_word: str = Field("yes", min_length=1, description="what the reward model says of a right step")
-    reward_wrong_word: str = Field("no", min_length=1, description="what it says of a wrong step")
+    reward_head: Head | None = Field(
+        None, description="how the reward model scores; like all that follows, what its folder says if not given"
+    )
+    reward_right_word: str | None = Field(
+        None, min_length=1, description="verbalizer, step_tag: what it says of a right step"
+    )
+    reward_wrong_word: str | None = Field(
+        None, min_length=1, description="verbalizer, step_tag: what it says of a wrong step"
+    )
     reward_template: str | None = Field(
-        None, description="its question, with {prompt} {previous} {step} {right} {wrong}"
+        None, description="verbalizer: its question, with {prompt} {previous} {step} {right} {wrong}"
+    )
+    reward_tag: str | None = Field(None, min_length=1, description="step_tag: the text after each step")
+    reward_token: TokenRule | None = Field(
+        None, description="likelihood: a step's lowest token probability, or their geometric mean"
     )
 
     eval_steps: int | None = Field(

@@ -18,7 +18,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy
 from stepwise_dpo.learning.loading import Policy, load_policy
-from stepwise_dpo.learning.rewards import DEFAULT_TEMPLATE, LLMRewardModel, PairRewards
+from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
 from stepwise_dpo.runs.config import RunConfig
@@ -79,9 +79,9 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal") -> Non
 
     if reward_model is not None:
         journal.phase("scoring steps")
-        rewards = reward_model.score_pairs(everything, progress=journal.bar("Process rewards", "step"))
+        rewards = reward_model.score_pairs(everything, progress=journal.bar("Process rewards", "sequence"))
         if journal.writes:
-            directory.write_rewards(_rewards_record(config, train_pairs, rewards))
+            directory.write_rewards(_rewards_record(config, reward_model.head, train_pairs, rewards))
 
     journal.phase("preparing")
     trainer = StepwiseDPOTrainer(
@@ -186,9 +186,12 @@ def _load_reward_model(config: RunConfig) -> LLMRewardModel:
     assert config.reward_model is not None
     reward_model = LLMRewardModel.from_pretrained(
         config.reward_model,
+        head=config.reward_head,
         right_word=config.reward_right_word,
         wrong_word=config.reward_wrong_word,
-        template=config.reward_template or DEFAULT_TEMPLATE,
+        template=config.reward_template,
+        tag=config.reward_tag,
+        token=config.reward_token,
         value=config.reward_value,
     )
     # Each of several processes has its own GPU.
@@ -196,7 +199,7 @@ def _load_reward_model(config: RunConfig) -> LLMRewardModel:
 
 
 def _rewards_record(
-    config: RunConfig, pairs: Sequence[PreferencePair], rewards: Sequence[PairRewards]
+    config: RunConfig, head: str, pairs: Sequence[PreferencePair], rewards: Sequence[PairRewards]
 ) -> dict[str, Any]:
     """What rewards.json holds: the training pairs' process rewards and preferences."""
     rows = [
@@ -204,13 +207,13 @@ def _rewards_record(
             "id": pair.id,
             "chosen": values.chosen,
             "rejected": values.rejected,
-            "preference": values.preference(config.aggregation),
+            "preference": values.preference(config.aggregation, NEUTRAL[config.reward_value]),
         }
         for pair, values in zip(pairs, rewards, strict=False)  # the held-out pairs' rewards follow
     ]
     return {
         "reward_model": config.reward_model,
-        "scoring": "verbalizer",
+        "scoring": head,
         "value": config.reward_value,
         "aggregation": config.aggregation,
         "pairs": rows,

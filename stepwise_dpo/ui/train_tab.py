@@ -121,7 +121,7 @@ def build(
                     [("mean per token", "mean"), ("sum", "sum")], value="mean", label="Log-likelihood", filterable=False
                 )
                 aggregation = gr.Dropdown(
-                    ["sum", "mean", "min", "last", "product"],
+                    ["sum", "mean", "min", "last", "product", ("sum up to the first error", "until_error")],
                     value="sum",
                     label="Step rewards become one number by",
                     filterable=False,

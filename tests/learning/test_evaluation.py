@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from stepwise_dpo.errors import DataError
+from stepwise_dpo.errors import ConfigError, DataError
 from stepwise_dpo.learning.evaluation import (
     Answer,
     Evaluation,
@@ -13,6 +13,7 @@ from stepwise_dpo.learning.evaluation import (
     compare_evaluations,
     evaluate_policy,
     pair_logps,
+    sample_answers,
 )
 from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.rewards import LLMRewardModel
@@ -54,6 +55,54 @@ def test_answers_dont_depend_on_padding(policy, pairs):
     assert answer_prompts(policy, prompts, max_new_tokens=12) == [
         answer_prompts(policy, [prompt], max_new_tokens=12)[0] for prompt in prompts
     ]
+
+
+def test_samples_depend_on_the_seed_alone(policy, pairs):
+    prompts = [pair.prompt for pair in pairs[:3]]
+    settings = {"samples": 4, "max_new_tokens": 6, "batch_size": 8}
+    told = []
+    before = torch.get_rng_state()
+    first = sample_answers(policy, prompts, seed=1, **settings, progress=lambda *words: told.append(words))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)
+    assert sample_answers(policy, prompts, seed=1, **settings) == first
+    assert sample_answers(policy, prompts, seed=2, **settings) != first
+    assert [len(answers) for answers in first] == [4, 4, 4]
+    assert any(answers[0] != answers[1] for answers in first)
+    assert told == [(2, 3), (3, 3)]  # two prompts with four answers each fill a batch of eight
+
+
+def test_samples_are_drawn_from_the_whole_distribution(policy, pairs):
+    """The first token of 1,000 answers has the frequencies of softmax(logits / temperature)."""
+    prompt, temperature, n = pairs[0].prompt, 0.5, 1_000
+    ids = policy.step_tokenizer().encode_prompt(prompt)
+    with torch.no_grad():
+        if policy.is_encoder_decoder:
+            start = torch.tensor([[policy.model.config.decoder_start_token_id]])
+            logits = policy.model(input_ids=torch.tensor([ids]), decoder_input_ids=start).logits[0, -1]
+        else:
+            logits = policy.model(input_ids=torch.tensor([ids])).logits[0, -1]
+    expected = (logits / temperature).softmax(0)
+    drawn = torch.zeros_like(expected)
+    generate = policy.model.generate
+
+    def spy(**options):
+        rows = generate(**options)
+        first = rows[:, 1] if policy.is_encoder_decoder else rows[:, len(ids)]
+        drawn.add_(torch.bincount(first, minlength=len(expected)))
+        return rows
+
+    policy.model.generate = spy
+    sample_answers(policy, [prompt], samples=n, temperature=temperature, max_new_tokens=1)
+    assert (drawn > 0).sum() > 50  # more than Transformers' default of the best 50
+    error = (expected * (1 - expected) / n).sqrt()
+    assert ((drawn / n - expected).abs() < 5 * error + 1 / n).all()
+
+
+@pytest.mark.parametrize("settings", [{"samples": 0}, {"samples": 1, "temperature": 0.0}])
+def test_sampling_out_of_range(policy, settings):
+    with pytest.raises(ConfigError, match="must be"):
+        sample_answers(policy, ["p"], **settings)
 
 
 def test_an_answer_is_split_into_steps(policy, pairs):

@@ -94,7 +94,7 @@ def test_a_run_folder_points_to_its_model(tmp_path):
 def test_a_hub_model_without_a_network(name, monkeypatch):
     monkeypatch.setattr(loading, "_hub_reachable", lambda: False)
     with pytest.raises(
-        ModelError, match=r"not on this machine and the Hugging Face Hub can't be reached.*'tiny'"
+        ModelError, match=r"not on this machine and the Hugging Face Hub can't be reached.*'policy'"
     ) as error:
         load_policy(name)
     assert "\n" not in str(error.value)

@@ -44,6 +44,7 @@ def test_sum_likelihood():
         ("min", [0.25, 0.1]),
         ("last", [0.25, 0.1]),
         ("product", [0.125, 0.01]),
+        ("until_error", [0.75, 0.2]),
     ],
 )
 def test_aggregations(aggregation, expected):
@@ -51,7 +52,24 @@ def test_aggregations(aggregation, expected):
     torch.testing.assert_close(value, torch.tensor(expected, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("aggregation", ["sum", "mean", "min", "last", "product"])
+def test_until_error_counts_up_to_the_first_step_below_neutral():
+    rewards = torch.tensor([[0.9, 0.8, 0.2, 0.95], [0.3, 0.9, 0.9, 0.1], [0.6, 0.5, 0.7, -5.0], [0.7, 0.4, 0.1, 0.9]])
+    mask = torch.tensor([[True] * 4, [True] * 4, [True, True, True, False], [True] * 4])
+    # probabilities: the third step is the first below 0.5; the first; none is (0.5 isn't below); the second
+    expected = torch.tensor([0.9 + 0.8 + 0.2, 0.3, 0.6 + 0.5 + 0.7, 0.7 + 0.4])
+    torch.testing.assert_close(aggregate_steps(rewards, mask, "until_error", 0.5), expected)
+    centred = 2 * rewards - 1
+    expected = torch.tensor([0.8 + 0.6 - 0.6, -0.4, 0.2 + 0 + 0.4, 0.4 - 0.2])
+    torch.testing.assert_close(aggregate_steps(centred, mask, "until_error"), expected)
+
+
+def test_the_loss_knows_the_neutral_value():
+    first, second = side([[-1.0]], [[0.4, 0.9]]), side([[-2.0]], [[0.3, 0.3]])
+    preference = stepwise_loss(first, second, aggregation="until_error", neutral=0.5).preference
+    torch.testing.assert_close(preference, torch.tensor([0.4 - 0.3], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "mean", "min", "last", "product", "until_error"])
 def test_padding_steps_never_count(aggregation):
     rewards = torch.tensor([[0.5, 0.25, -77.0]])
     mask = torch.tensor([[True, True, False]])
@@ -130,7 +148,7 @@ def test_anchoring_subtracts_the_reference():
 
 
 @pytest.mark.parametrize("nonpositive", ["train", "skip", "clamp"])
-@pytest.mark.parametrize("aggregation", ["sum", "mean", "min", "last", "product"])
+@pytest.mark.parametrize("aggregation", ["sum", "mean", "min", "last", "product", "until_error"])
 @pytest.mark.parametrize("likelihood", ["mean", "sum"])
 def test_gradcheck(likelihood, aggregation, nonpositive):
     def loss(chosen_logps, rejected_logps, chosen_rewards, rejected_rewards):

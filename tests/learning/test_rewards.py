@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from stepwise_dpo.errors import ConfigError, DataError, ModelError
-from stepwise_dpo.learning.rewards import DEFAULT_TEMPLATE, LLMRewardModel
+from stepwise_dpo.learning.head_settings import DEFAULT_TEMPLATE
+from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
+from stepwise_dpo.runs.config import make_config
 
 PROMPT, STEPS = "Start with 3. Add 4.", ["3 + 4 = 7", "Answer: 7"]
 
@@ -82,7 +84,7 @@ def test_every_distinct_judgement_is_made_once():
     judge = LLMRewardModel.from_pretrained("tiny")
     rows = []
     judge.model.register_forward_pre_hook(
-        lambda module, args, kwargs: rows.append(kwargs["input_ids"].size(0)), with_kwargs=True
+        lambda module, args, kwargs: rows.append(kwargs["decoder_input_ids"].size(0)), with_kwargs=True
     )
     shared, chosen, rejected = Step("3 + 4 = 7"), Step("7 - 2 = 5"), Step("7 - 2 = 6")
     pair = PreferencePair(prompt="p", chosen=(shared, chosen), rejected=(shared, rejected), id="1")
@@ -102,8 +104,12 @@ def test_braces_in_a_users_text_are_text():
 
 def test_special_tokens_in_a_users_text_are_text(causal_folder):
     judge = LLMRewardModel.from_pretrained(str(causal_folder), template="{step}")
-    assert judge._encode("</s>") == judge.tokenizer("</s>", split_special_tokens=True)["input_ids"][:-1]
-    assert len(judge._encode("</s>")) == 4
+    ids = judge.tokenizer("</s>", split_special_tokens=True)["input_ids"][:-1]
+    yes, no = (judge.tokenizer(" " + word, add_special_tokens=False)["input_ids"] for word in ("yes", "no"))
+    assert len(ids) == 4
+    with torch.no_grad():
+        logits = judge.model(input_ids=torch.tensor([[*ids, yes[0]]])).logits[0, -1]
+    torch.testing.assert_close(judge.score("p", ["</s>"], "log_odds")[0], logits[yes[1]] - logits[no[1]])
 
 
 def test_a_question_that_would_eat_the_memory_is_refused():
@@ -149,3 +155,18 @@ def test_a_judgement_longer_than_the_judge_reads_is_an_error(causal_folder):
     judge = LLMRewardModel.from_pretrained(str(causal_folder))
     with pytest.raises(DataError, match="reads only 4096"):
         judge.score("p", ["s" * 5000])
+
+
+def test_the_preference_knows_the_neutral_value():
+    rewards = PairRewards([0.9, 0.8], [0.8, 0.2, 0.95])
+    assert rewards.preference("until_error", NEUTRAL["probability"]) == pytest.approx(0.9 + 0.8 - (0.8 + 0.2))
+    centred = PairRewards([0.8, 0.6], [0.6, -0.6, 0.9])
+    assert centred.preference("until_error", NEUTRAL["centered"]) == pytest.approx(0.8 + 0.6 - (0.6 - 0.6))
+
+
+def test_the_settings_of_a_run_from_before_there_were_heads():
+    config = make_config(
+        {"data": "d.json", "reward_model": "tiny", "reward_right_word": "yes", "reward_wrong_word": "no"}
+    )
+    words = {"right_word": config.reward_right_word, "wrong_word": config.reward_wrong_word}
+    assert LLMRewardModel.from_pretrained("tiny", **words).settings == LLMRewardModel.from_pretrained("tiny").settings

@@ -1,13 +1,24 @@
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import pytest
 
 from stepwise_dpo.errors import DataError
-from stepwise_dpo.preferences.formats import COLUMNS, from_dataset, to_dataset_dict
-from stepwise_dpo.preferences.pairs import PreferencePair, Step
+from stepwise_dpo.preferences.formats import (
+    COLUMNS,
+    LabelledSolution,
+    from_dataset,
+    labelled_solutions,
+    load_labelled_solutions,
+    to_dataset_dict,
+)
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs
 from stepwise_dpo.preferences.synthetic import generate_pairs
+
+DATA = Path(__file__).parents[2] / "data"
 
 PAIRS = [
     PreferencePair(
@@ -70,3 +81,103 @@ def test_a_bad_row_is_named(column, value, expected):
 def test_importing_the_module_does_not_import_datasets():
     code = "import sys, stepwise_dpo.preferences.formats; sys.exit('datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------- labelled solutions
+
+
+def write(tmp_path, rows, name="data.json"):
+    path = tmp_path / name
+    text = "".join(json.dumps(row) + "\n" for row in rows) if name.endswith("l") else json.dumps(rows)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
+def test_both_kinds_of_rows_are_told_apart(tmp_path, name):
+    rows = [
+        {"prompt": "p", "chosen": [{"text": "a", "label": True}, "b"], "rejected": [{"text": "c", "label": False}]},
+        {"prompt": "q", "completions": ["d", "e"], "labels": [True, None]},
+    ]
+    assert load_labelled_solutions(write(tmp_path, rows, name)) == (
+        [
+            LabelledSolution("p", ("a", "b"), (True, None)),
+            LabelledSolution("p", ("c",), (False,)),
+            LabelledSolution("q", ("d", "e"), (True, None)),
+        ],
+        0,
+    )
+
+
+def test_the_bundled_data_are_labelled_solutions():
+    pairs = load_pairs(DATA / "heldout_prm.json")
+    solutions, repeated = load_labelled_solutions(DATA / "heldout_prm.json")
+    assert repeated == 0
+    assert solutions == labelled_solutions(pairs)
+    assert [solution.labels for solution in solutions[:2]] == [
+        tuple(step.label for step in side) for side in (pairs[0].chosen, pairs[0].rejected)
+    ]
+
+
+def test_repetitions_are_left_out_and_their_labels_kept(tmp_path):
+    rows = [
+        {"prompt": "p", "completions": ["a", "b"], "labels": [True, None]},
+        {"prompt": "p", "completions": ["a"], "labels": [True]},
+        {"prompt": "p", "completions": ["a", "b"], "labels": [None, False]},
+        {"prompt": "p", "chosen": ["a"], "rejected": ["a", "b"]},
+    ]
+    solutions = [LabelledSolution("p", ("a", "b"), (True, False)), LabelledSolution("p", ("a",), (True,))]
+    assert load_labelled_solutions(write(tmp_path, rows)) == (solutions, 3)
+
+
+def test_a_contradiction_is_refused(tmp_path):
+    rows = [{"prompt": "p", "completions": ["a", "b"], "labels": [True, label]} for label in (True, False)]
+    with pytest.raises(DataError, match=r"data\.json: row 2: step 2 is labelled wrong, but row 1 says the opposite"):
+        load_labelled_solutions(write(tmp_path, rows))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"labels": [True, -100]}, r"labels\[1\] must be true, false or null, not -100; a step without a label has nu"),
+        ({"labels": [True, 1]}, r"labels\[1\] must be true, false or null, not 1$"),
+        ({"labels": [True]}, "labels must have one entry for each of the 2 completions, not 1"),
+        ({"labels": "++"}, 'labels must be a list, not "\\+\\+"'),
+        ({"completions": "a b"}, 'completions must be a list, not "a b"'),
+        ({"completions": [], "labels": []}, "completions must have 1 to 1,000 steps, not 0"),
+        ({"completions": ["a", " "]}, r'completions\[1\] must be a non-blank string, not " "'),
+        ({"completions": ["a", {"text": "b"}]}, r"completions\[1\] must be a non-blank string, not an object"),
+        ({"prompt": None}, "prompt must be a non-blank string, not null"),
+        ({"lables": [True]}, "lables: unknown key"),
+    ],
+)
+def test_a_bad_stepwise_row_is_named(tmp_path, changes, expected):
+    good = {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]}
+    with pytest.raises(DataError, match=rf"data\.jsonl: line 2: {expected}"):
+        load_labelled_solutions(write(tmp_path, [good, {**good, **changes}], "data.jsonl"))
+
+
+def test_what_else_can_be_wrong_with_a_file(tmp_path):
+    for content, expected in [
+        ("", "the file is empty"),
+        ("{}", "expected a JSON list of rows, not an object"),
+        ("[]", "has 0 rows"),
+        ("[1]", "row 1: must be an object"),
+        ('[{"prompt": "p", "completions": ["a"], "labels": [true], "labels": [false]}]', "labels is given twice"),
+        ('[{"prompt": "p", "chosen": ["a"], "rejected": [{"text": "b", "label": -100}]}]', r"rejected\[0\]\.label"),
+        ('[{"prompt": "p", "completions": ["a"]}]', "row 1: labels is missing"),
+    ]:
+        path = tmp_path / "f.json"
+        path.write_text(content)
+        with pytest.raises(DataError, match=rf"f\.json: (row 1: )?{expected}"):
+            load_labelled_solutions(path)
+    for path, expected in [(tmp_path / "none.json", "No such file"), (tmp_path, "not a regular file")]:
+        with pytest.raises(DataError, match=expected):
+            load_labelled_solutions(path)
+
+
+def test_a_labelled_solution_checks_itself():
+    with pytest.raises(DataError, match="labels must have one entry for each of the 2 steps, not 1"):
+        LabelledSolution("p", ("a", "b"), (True,))
+    with pytest.raises(DataError, match=r"labels\[0\] must be true, false or null, not -100"):
+        LabelledSolution("p", ("a",), (-100,))

@@ -1,0 +1,211 @@
+"""From a line of pretraining to the two bundled models: which points of it, how stored, what their cards say."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from transformers import AutoTokenizer, T5ForConditionalGeneration
+
+from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.loading import Policy, switch_off_dropout
+from stepwise_dpo.learning.pretraining import PretrainingPlan, measurements
+from stepwise_dpo.learning.process_metrics import labelled_first_error
+from stepwise_dpo.learning.reward_benchmark import judge_pairs, reward_report, tuned_threshold
+from stepwise_dpo.learning.rewards import LLMRewardModel
+from stepwise_dpo.preferences.pairs import PreferencePair
+
+
+def checkpoint_of(folder: str | os.PathLike[str], solve_rate: float | None = None) -> Path:
+    """Find a line's first checkpoint that solves so much, or, with None, its last.
+
+    Args:
+        folder: the line's, see `pretraining.pretrain`.
+        solve_rate: 0..1, measured on the line's held-out problems.
+
+    Raises:
+        RunError: the line has no such checkpoint.
+    """
+    checkpoints = sorted(Path(folder).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    if not checkpoints:
+        raise RunError(f"{os.fspath(folder)!r} holds no checkpoint of a pretraining line")
+    if solve_rate is None:
+        return checkpoints[-1]
+    for checkpoint in checkpoints:
+        if measurements(checkpoint)[-1]["solve_rate"] >= solve_rate:
+            return checkpoint
+    raise RunError(f"no checkpoint in {os.fspath(folder)!r} solves {solve_rate:.0%} of the held-out problems")
+
+
+def load_checkpoint(checkpoint: Path) -> Policy:
+    """Load a point of a line."""
+    model = T5ForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    return Policy(checkpoint.name, switch_off_dropout(model), AutoTokenizer.from_pretrained(checkpoint))
+
+
+def save_policy(
+    policy: Policy,
+    folder: str | os.PathLike[str],
+    plan: PretrainingPlan,
+    measured: Mapping[str, float],
+    commands: Sequence[str],
+) -> None:
+    """Write the bundled policy, with what the line had measured when it was taken."""
+    _save(policy, folder)
+    families = {f"of {name.partition('/')[2]}": f"{v:.0%}" for name, v in measured.items() if "/" in name}
+    card = _card(
+        "A small policy that is half right",
+        "Solves some of the generated problems of Stepwise DPO and fails others, so that preference training has "
+        "something to change.",
+        plan,
+        measured["global_step"],
+        commands,
+        {f"solve rate, greedy, on the line's {plan.held_out} held-out problems": f"{measured['solve_rate']:.1%}"}
+        | families,
+        "Knows the six families of problems, with two to six computations and numbers up to 100, and nothing else: it "
+        "answers any other text with a made-up calculation. It is stopped early on purpose.",
+    )
+    _write_card(folder, card)
+
+
+def save_reward(
+    policy: Policy,
+    folder: str | os.PathLike[str],
+    plan: PretrainingPlan,
+    measured: Mapping[str, float],
+    commands: Sequence[str],
+    *,
+    calibration_pairs: Sequence[PreferencePair],
+    held_out_pairs: Sequence[PreferencePair],
+) -> dict[str, Any]:
+    """Write the bundled reward model: calibrated on some pairs, measured on others.
+
+    Returns:
+        what it reached on the held-out pairs, see `reward_report`.
+    """
+    _save(policy, folder)
+    reward_model = LLMRewardModel.from_pretrained(os.fspath(folder), head="likelihood")
+    reward_model = reward_model.calibrated(*calibration_of(reward_model, calibration_pairs))
+    reward_model.model.to(torch.bfloat16)
+    reward_model.save_pretrained(folder)
+    reward_model.model.to(torch.float32)
+    threshold = tuned_threshold(judge_pairs(reward_model, calibration_pairs))
+    report = reward_report(judge_pairs(reward_model, held_out_pairs), threshold)
+    bench, settings = report["process_bench"], reward_model.settings
+    figures = {
+        "solve rate, greedy, on the line's held-out problems": f"{measured['solve_rate']:.1%}",
+        f"ProcessBench-style F1 (acc1, acc2) on {len(held_out_pairs)} held-out pairs": (
+            f"{bench['f1']:.1f} ({bench['acc1']:.1f}, {bench['acc2']:.1f})"
+        ),
+        "threshold, tuned on the calibration pairs": f"{threshold:.3g}",
+        "AUROC over the steps up to each first error": f"{report['auroc']:.4f}",
+        "AUROC over all steps, those that carry an error on counted as wrong": f"{report['auroc_all_steps']:.4f}",
+        "calibration": f"log-odds = {settings.scale:.3g} x logit of the lowest token probability + {settings.bias:.3g}",
+    }
+    card = _card(
+        "A small process reward model without a step label",
+        "Solves nearly all generated problems of Stepwise DPO. As a step's score it gives the lowest probability of a "
+        "token in the step, given the problem and the steps before it, calibrated to the probability that the step is "
+        "right. One forward judges a whole solution.",
+        plan,
+        measured["global_step"],
+        commands,
+        figures,
+        "Knows the six families of problems only; any other text gets scores that mean nothing. It expects the order "
+        "of computations in which the generator solves a problem, and calls another right order wrong. A step that "
+        "carries an earlier error on faithfully looks right in its context: count only up to the first error "
+        "(aggregation until_error) where that matters.",
+    )
+    _write_card(folder, card)
+    return report
+
+
+def calibration_of(reward_model: LLMRewardModel, pairs: Sequence[PreferencePair]) -> tuple[float, float]:
+    """Fit scale and bias of a reward model's log-odds to labels, so that its probabilities mean what they say.
+
+    Logistic regression on the log-odds (Platt 1999), over the steps up to the first error of each side: what comes
+    after carries that error on, and a head that looks at one step in its context can't see it.
+
+    Returns:
+        (scale, bias) for `LLMRewardModel.calibrated`.
+    """
+    solutions = [
+        (pair.prompt, side, labelled_first_error([step.label for step in side]))
+        for pair in pairs
+        for side in (pair.chosen, pair.rejected)
+    ]
+    odds, labels = [], []
+    scores = reward_model.calibrated(1.0, 0.0).score_solutions(
+        [(prompt, [step.text for step in side]) for prompt, side, _ in solutions], value="log_odds"
+    )
+    for (_, side, first_error), values in zip(solutions, scores, strict=True):
+        if first_error is not None:
+            upto = len(side) if first_error < 0 else first_error + 1
+            odds += values[:upto]
+            labels += [step.label for step in side[:upto]]
+    fitted = LogisticRegression().fit([[value] for value in odds], labels)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+def _save(policy: Policy, folder: str | os.PathLike[str]) -> None:
+    """Write an ordinary Transformers folder with the weights in bfloat16, which halves the file.
+
+    They are float32 again when they are loaded, and the given policy keeps them as rounded.
+    """
+    policy.model.to(torch.bfloat16).save_pretrained(folder)
+    policy.model.to(torch.float32)
+    policy.tokenizer.save_pretrained(folder)
+
+
+def _write_card(folder: str | os.PathLike[str], card: str) -> None:
+    (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+
+
+def _card(
+    title: str,
+    summary: str,
+    plan: PretrainingPlan,
+    global_step: float,
+    commands: Sequence[str],
+    figures: Mapping[str, Any],
+    limits: str,
+) -> str:
+    """Write a model card in the Hub's format."""
+    lines = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
+    shown = "\n".join(f"    {command}" for command in commands)
+    return f"""---
+license: apache-2.0
+library_name: transformers
+tags: [t5, arithmetic, process-reward-model, stepwise-dpo]
+---
+
+# {title}
+
+{summary}
+
+**Data.** Problems and right solutions from `stepwise_dpo.preferences.synthetic`, each drawn from the seed and seen
+once; no prompt of `data/heldout_prm.json`. No other data, no pretrained weights.
+
+**Training.** Optimiser step {global_step:,.0f} of this line, from nothing, with AdamW, a cosine schedule and bfloat16
+autocast on two CPU cores; the weights are stored in bfloat16:
+
+```json
+{json.dumps(asdict(plan), indent=1)}
+```
+
+**Commands** that made and measured it:
+
+{shown}
+
+**Figures** by these commands:
+
+| | |
+| --- | --- |
+{lines}
+
+**Limits.** {limits}
+"""

@@ -1,0 +1,77 @@
+"""What a sample says about all that could have been drawn: intervals by bootstrap, pass@k from n samples."""
+
+from collections.abc import Callable, Mapping
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepwise_dpo.errors import ConfigError
+
+RESAMPLES = 1_000
+LEVEL = 0.95
+
+Interval = tuple[float, float]
+
+
+def bootstrap_intervals(
+    units: int,
+    measure: Callable[[NDArray[np.int64]], Mapping[str, float | None]],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> dict[str, Interval | None]:
+    """Say how far figures might lie elsewhere on another sample of the same size (Efron's percentile bootstrap).
+
+    Where nothing in the sample varies, the interval is a single point: a rate of 100% on 20 prompts doesn't show that
+    there is no problem it would fail on.
+
+    Args:
+        units: how many independent things were measured: pairs, prompts.
+        measure: computes the figures, given how often each unit was drawn, (units,); always the same figures.
+        seed: the same gives the same intervals.
+        resamples: how often to draw as many units as there are, with replacement.
+        level: what part of the resamples an interval holds.
+
+    Returns:
+        (low, high) for each figure. None with fewer than two units, or where a figure was undefined in more than half
+        of the resamples; from the others, undefined ones are left out.
+    """
+    if units < 2:
+        return dict.fromkeys(measure(np.ones(units, dtype=np.int64)))
+    generator = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = {}
+    for _ in range(resamples):
+        weights = np.bincount(generator.integers(units, size=units), minlength=units)
+        for name, value in measure(weights).items():
+            defined = drawn.setdefault(name, [])
+            if value is not None:
+                defined.append(value)
+    tails = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
+    intervals: dict[str, Interval | None] = dict.fromkeys(drawn)
+    for name, values in drawn.items():
+        if 2 * len(values) > resamples:
+            low, high = np.percentile(values, tails).tolist()
+            intervals[name] = (low, high)
+    return intervals
+
+
+def pass_at_k(samples: int, solved: int, k: int) -> float:
+    """Probability that one of k answers is right, 0..1, without bias from n samples: 1 - C(n - c, k) / C(n, k).
+
+    From arXiv 2107.03374, equation 1; 1 - (1 - c/n)^k would be too low.
+
+    Args:
+        samples: n, the answers drawn.
+        solved: c, how many of them are right.
+        k: at most n.
+
+    Raises:
+        ConfigError: k or c is out of range.
+    """
+    if not 1 <= k <= samples:
+        raise ConfigError(f"pass@{k} needs at least {max(k, 1)} samples, and k at least 1; there are {samples} samples")
+    if not 0 <= solved <= samples:
+        raise ConfigError(f"{solved} of {samples} samples can't be right")
+    return 1 - comb(samples - solved, k) / comb(samples, k)

@@ -1,0 +1,157 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.bundling import checkpoint_of, load_checkpoint, save_policy, save_reward
+from stepwise_dpo.learning.evaluation import answer_prompts
+from stepwise_dpo.learning.loading import Policy, load_policy
+from stepwise_dpo.learning.pretraining import (
+    HELD_OUT_SEED,
+    PretrainingPlan,
+    SolvedProblems,
+    build_model,
+    build_tokenizer,
+    pretrain,
+)
+from stepwise_dpo.learning.rewards import LLMRewardModel
+from stepwise_dpo.preferences.synthetic import draw_solution, generate_pairs, solves
+
+SMALL = PretrainingPlan(
+    steps=6,
+    batch_size=4,
+    d_model=32,
+    d_ff=64,
+    layers=1,
+    decoder_layers=1,
+    heads=2,
+    vocabulary=300,
+    measure_every=2,
+    held_out=6,
+)
+MINIATURE = PretrainingPlan(
+    steps=800,
+    batch_size=32,
+    learning_rate=3e-3,
+    d_model=64,
+    d_ff=128,
+    layers=2,
+    decoder_layers=2,
+    heads=2,
+    vocabulary=400,
+    measure_every=400,
+    held_out=50,
+    families=("chain",),
+    problem_steps=(2, 2),
+    max_number=20,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer(SMALL)
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("line")
+    return folder, pretrain(SMALL, folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["12 + 345 = 357", "Answer: 7", "a\n\nb", "naïve ≤ 雪 🪜", " two  spaces ", "x\ty", ""]
+)
+def test_every_text_comes_back(tokenizer, text):
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_digits_stand_alone_and_the_separator_is_a_line_break(tokenizer):
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("12 + 345")["input_ids"])
+    assert [piece for piece in pieces if piece.isdigit()] == ["1", "2", "3", "4", "5"]
+    policy = Policy("small", build_model(SMALL, tokenizer), tokenizer)
+    assert policy.step_tokenizer().separator == "\n"
+
+
+def test_problems_depend_on_their_index_alone(tokenizer):
+    policy = Policy("small", build_model(SMALL, tokenizer), tokenizer)
+    forwards, backwards = SolvedProblems(policy, SMALL), SolvedProblems(policy, SMALL)
+    rows = [forwards[index] for index in range(20)]
+    assert [backwards[index] for index in reversed(range(20))] == rows[::-1]
+    # The same problems as are drawn one by one, only in another order.
+    drawn = [draw_solution(SMALL.seed, index) for index in range(16)]
+    expected = sorted(policy.step_tokenizer().encode_prompt(solution.prompt) for solution in drawn)
+    assert sorted(row["input_ids"] for row in rows[:16]) == expected
+
+
+def test_what_is_to_be_avoided_is_not_trained_on(tokenizer):
+    policy = Policy("small", build_model(SMALL, tokenizer), tokenizer)
+    prompt = draw_solution(SMALL.seed, 0).prompt
+    ids = policy.step_tokenizer().encode_prompt(prompt)
+    assert any(SolvedProblems(policy, SMALL)[index]["input_ids"] == ids for index in range(16))
+    assert not any(SolvedProblems(policy, SMALL, {prompt})[index]["input_ids"] == ids for index in range(16))
+
+
+def test_an_interrupted_line_ends_where_an_uninterrupted_one_does(line, tmp_path):
+    folder, measured = line
+    assert [m["global_step"] for m in measured] == [2, 4, 6]
+    begun = pretrain(SMALL, tmp_path, stop_at_solve_rate=0.0)  # any rate will do: stops at the first measurement
+    assert [m["global_step"] for m in begun] == [2]
+    assert pretrain(SMALL, tmp_path) == measured
+    one, other = (load_checkpoint(checkpoint_of(path)).model.state_dict() for path in (folder, tmp_path))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert pretrain(SMALL, tmp_path) == measured  # nothing is left to do
+
+
+def test_another_plan_needs_another_folder(line):
+    with pytest.raises(RunError, match="another plan"):
+        pretrain(replace(SMALL, seed=1), line[0])
+
+
+def test_checkpoints_are_found_by_what_they_solve(line, tmp_path):
+    assert checkpoint_of(line[0], 0.0).name == "checkpoint-2"
+    assert checkpoint_of(line[0]).name == "checkpoint-6"
+    with pytest.raises(RunError, match=r"no checkpoint .* solves 100%"):
+        checkpoint_of(line[0], 1.0)
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        checkpoint_of(tmp_path)
+
+
+def test_bundled_models_are_ordinary_folders(line, tmp_path):
+    policy = load_checkpoint(checkpoint_of(line[0]))
+    measured = line[1][-1]
+    save_policy(policy, tmp_path / "policy", SMALL, measured, ["python -m …"])
+    again = load_policy(str(tmp_path / "policy"))
+    assert again.model.dtype == torch.float32
+    ours, theirs = policy.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)  # rounded to what the file holds
+    card = (tmp_path / "policy" / "README.md").read_text(encoding="utf-8")
+    assert "python -m …" in card
+    assert '"vocabulary": 300' in card
+
+    pairs = generate_pairs(24, 3)
+    report = save_reward(
+        policy, tmp_path / "reward", SMALL, measured, ["x"], calibration_pairs=pairs[:12], held_out_pairs=pairs[12:]
+    )
+    judge = LLMRewardModel.from_pretrained(str(tmp_path / "reward"))
+    assert judge.settings.head == "likelihood"
+    assert (judge.settings.scale, judge.settings.bias) != (1.0, 0.0)
+    assert f"{report['auroc']:.4f}" in (tmp_path / "reward" / "README.md").read_text(encoding="utf-8")
+    for name in ("policy", "reward"):
+        config = json.loads((tmp_path / name / "config.json").read_text(encoding="utf-8"))
+        assert "_name_or_path" not in config  # no place of the machine that made it
+
+
+def test_a_miniature_of_the_bundled_line_learns_to_solve(tmp_path):
+    measured = pretrain(MINIATURE, tmp_path)
+    policy = load_checkpoint(checkpoint_of(tmp_path))
+    fresh = [
+        draw_solution(HELD_OUT_SEED - 1, index, families=("chain",), steps=(2, 2), max_number=20)
+        for index in range(100)
+    ]
+    answers = answer_prompts(policy, [solution.prompt for solution in fresh])
+    solved = sum(solves(solution.prompt, answer.steps) for solution, answer in zip(fresh, answers, strict=True))
+    assert measured[-1]["solve_rate"] >= 0.25
+    assert solved >= 25
