@@ -13,19 +13,22 @@ from stepwise_dpo.cli.judge import device, reward_model_of
 from stepwise_dpo.cli.output import make_parent, quiet_libraries, write
 from stepwise_dpo.cli.parsing import add_command, add_reward_options, natural, positive
 from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.learning.names import DATA_DIR, POLICY, REWARD
 from stepwise_dpo.runs.progress import ProgressBar
 
 if TYPE_CHECKING:
     from stepwise_dpo.preferences.pairs import PreferencePair
     from stepwise_dpo.ui.figures import Chart
 
-TUNE_DATA = Path(__file__).parents[2] / "data" / "synthetic_prm.json"
+HELD_OUT_DATA = DATA_DIR / "heldout_prm.json"
+
+TUNE_DATA = DATA_DIR / "synthetic_prm.json"
 """The training side of the bundled data; on the held-out side a threshold mustn't be tuned."""
 
 DEFAULT_KS = (1, 4, 8)
 
 REWARD_EXAMPLES = """example:
-  python -m stepwise_dpo evaluate reward --reward-model tiny --data data/heldout_prm.json --json reward.json
+  python -m stepwise_dpo evaluate reward --data data/heldout_prm.json --json reward.json
 
 Finds in every solution the first step scored below a threshold, and holds it against the labels: acc1, acc2 and F1 of
 ProcessBench, in percent. The threshold is the one with the best F1 on the tuning data, never on the data measured.
@@ -33,7 +36,7 @@ AUROC takes each solution up to its first error, since what later steps are wort
 all labelled steps counts a step that carries an error on as wrong."""
 
 POLICY_EXAMPLES = """examples:
-  python -m stepwise_dpo evaluate policy --model tiny --data data/heldout_prm.json --json policy.json
+  python -m stepwise_dpo evaluate policy --json policy.json
   python -m stepwise_dpo evaluate policy --model runs/first/final --data data/heldout_prm.json --samples 16 --k 1 8
 
 Answers every different prompt that the checker knows: greedily for the solve rate, by sampling for pass@k."""
@@ -55,13 +58,16 @@ def add_commands(commands: Any) -> None:
     threshold.add_argument(
         "--threshold", type=_probability, metavar="X", help="steps scored below it count as wrong; nothing is tuned"
     )
-    add_reward_options(reward, required=True)
+    add_reward_options(reward, REWARD)
     reward.set_defaults(value="probability")
 
     policy = add_command(kinds, "policy", "measure how well a policy solves problems", _policy, POLICY_EXAMPLES)
     _add_data_options(policy, "preference pairs, JSON or JSONL")
     policy.add_argument(
-        "--model", required=True, metavar="MODEL", help="the policy: 'tiny', a local folder or a Hub id"
+        "--model",
+        default=POLICY,
+        metavar="MODEL",
+        help=f"{POLICY!r} (bundled), 'tiny', a local folder or a Hub id (default: {POLICY})",
     )
     policy.add_argument(
         "--samples", type=natural, default=0, metavar="N", help="answers to draw for each prompt (default: 0)"
@@ -82,7 +88,12 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_data_options(parser: argparse.ArgumentParser, data_help: str) -> None:
-    parser.add_argument("--data", required=True, metavar="FILE", help=data_help)
+    parser.add_argument(
+        "--data",
+        default=str(HELD_OUT_DATA),
+        metavar="FILE",
+        help=f"{data_help} (default: the project's data/heldout_prm.json)",
+    )
     parser.add_argument("--limit", type=positive, metavar="N", help="use the first N pairs")
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
     parser.add_argument("--figures", metavar="DIR", help="write charts to this folder, as pages that need no network")

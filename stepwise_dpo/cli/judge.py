@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stepwise_dpo.cli.output import as_csv, make_parent, quiet_libraries, report_table, write
 from stepwise_dpo.cli.parsing import add_command, add_reward_options, natural, positive
 from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.learning.names import REWARD
 from stepwise_dpo.runs.config import check_aggregation
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.progress import ProgressBar
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from stepwise_dpo.learning.rewards import LLMRewardModel
 
 SCORE_EXAMPLES = """example:
-  python -m stepwise_dpo score --data data/heldout_prm.json --reward-model tiny --value log_odds --output scores.jsonl
+  python -m stepwise_dpo score --data data/heldout_prm.json --value log_odds --output scores.jsonl
 
 One line per pair, in order: {"id", "prompt", "chosen": [per step], "rejected": [per step], "preference"}."""
 
@@ -43,11 +44,13 @@ def add_commands(commands: Any) -> None:
         default="sum",
         help="how a solution's steps become the number that the preference compares (default: sum)",
     )
-    add_reward_options(score, required=True)
+    add_reward_options(score, REWARD)
 
     compare = add_command(commands, "compare", "compare a policy before and after training", _compare, COMPARE_EXAMPLES)
     compare.add_argument("--run", metavar="RUN_DIR", help="take policies, data and reward model from this run")
-    compare.add_argument("--before", metavar="MODEL", help="policy before: 'tiny', a local folder or a Hub id")
+    compare.add_argument(
+        "--before", metavar="MODEL", help="policy before: 'policy' (bundled), 'tiny', a local folder or a Hub id"
+    )
     compare.add_argument("--after", metavar="MODEL", help="policy after")
     compare.add_argument("--data", metavar="FILE", help="preference pairs, JSON or JSONL")
     compare.add_argument("--output-dir", metavar="DIR", help="where the results go (default: the run's directory)")
@@ -60,7 +63,7 @@ def add_commands(commands: Any) -> None:
         help="the most tokens of an answer (default: the run's, or 128)",
     )
     compare.set_defaults(value="centered")
-    add_reward_options(compare, required=False)
+    add_reward_options(compare, None)
 
 
 def _score(options: argparse.Namespace) -> int:

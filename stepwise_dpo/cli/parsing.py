@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 from stepwise_dpo.learning.head_settings import DEFAULTS, HEADS, TOKEN_RULES
+from stepwise_dpo.learning.names import REWARD
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,10 +71,14 @@ def add_setting(parser: argparse.ArgumentParser, name: str, annotation: Any, hel
         parser.add_argument(option, type=annotation, metavar=metavar, help=help_text)
 
 
-def add_reward_options(parser: argparse.ArgumentParser, required: bool) -> None:
-    """Add the options that choose a reward model and how it is asked."""
+def add_reward_options(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add the options that choose a reward model and how it is asked; without a default there may be none."""
+    words = f" (default: {default})" if default else ""
     parser.add_argument(
-        "--reward-model", required=required, metavar="MODEL", help="the judge: 'tiny', a local folder or a Hub id"
+        "--reward-model",
+        default=default,
+        metavar="MODEL",
+        help=f"the judge: {REWARD!r} (bundled), 'tiny', a local folder or a Hub id{words}",
     )
     folder = "default: what the model's folder says, else {}"
     parser.add_argument(

@@ -13,8 +13,8 @@ from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, read_confi
 from stepwise_dpo.runs.directory import new_run_id
 
 TRAIN_EXAMPLES = """examples:
-  python -m stepwise_dpo train --preset phase1 --model tiny --output-dir runs/first
-  python -m stepwise_dpo train --loss stepwise --model tiny --reward-model tiny --data data/synthetic_prm.json
+  python -m stepwise_dpo train --preset demo --output-dir runs/first
+  python -m stepwise_dpo train --loss stepwise --data data/synthetic_prm.json
   python -m stepwise_dpo train --config run.yaml --learning-rate 1e-5
 
 A preset is overridden by the file, and the file by options. The output directory then holds config.json, metrics.jsonl
@@ -24,7 +24,7 @@ A preset is overridden by the file, and the file by options. The output director
 def add_commands(commands: Any) -> None:
     """Add `train`."""
     train = add_command(commands, "train", "train a policy on preference pairs", _train, TRAIN_EXAMPLES)
-    train.add_argument("--preset", choices=[*PRESETS], help="settings of one of the training log's two phases")
+    train.add_argument("--preset", choices=[*PRESETS], help="settings to start from; the README says which")
     train.add_argument("--config", metavar="FILE", help="settings in YAML, named as below with _ for -")
     train.add_argument("--output-dir", metavar="DIR", help="a new directory for the run (default: runs/TIME-LOSS)")
     for name, field in RunConfig.model_fields.items():

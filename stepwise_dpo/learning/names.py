@@ -17,7 +17,10 @@ TINY = "tiny"
 BUNDLED = (POLICY, REWARD)
 """Models that come with the project; a folder of the same name is asked for as "./policy"."""
 
-MODELS_DIR = Path(__file__).parents[2] / "data" / "models"
+DATA_DIR = Path(__file__).parents[2] / "data"
+"""Where the bundled examples lie; only the whole project has it, `pip install .` leaves it out."""
+
+MODELS_DIR = DATA_DIR / "models"
 """Where the bundled models lie."""
 
 LOSS_TYPES = (

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -32,6 +33,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.evaluation import answer_prompts
 from stepwise_dpo.learning.loading import Policy
+from stepwise_dpo.learning.optimiser import MuonAndAdamW
 from stepwise_dpo.learning.rewards import Progress
 from stepwise_dpo.preferences.pairs import Step
 from stepwise_dpo.preferences.synthetic import FAMILIES, MAX_NUMBER, STEPS, Solution, draw_solution, solves
@@ -50,29 +52,36 @@ class PretrainingPlan:
     Attributes:
         steps: optimiser steps of the whole line; the learning rate's schedule spans them.
         batch_size: problems per optimiser step.
-        learning_rate: its peak.
+        learning_rate, muon_learning_rate: their peaks, see `MuonAndAdamW`.
         seed: of weights, problems and order.
         d_model, d_ff, layers, decoder_layers, heads: the T5's shape; `generate` needs decoder_layers <= layers.
+        position_bias: standard deviation with which T5's relative position biases begin. Its own, far smaller, is even
+            attention, and a model that can't tell places in a prompt apart learns to copy numbers very slowly.
         vocabulary: pieces of the tokenizer.
         measure_every: optimiser steps between two checkpoints, each with its solve rate on held-out problems.
         held_out: how many of those there are.
         families, problem_steps, max_number: which problems, see `draw_solution`.
+        grow: over this part of the line, the longest problem grows from the fewest computations to the most: a model
+            learns to take the numbers of short problems first.
     """
 
-    steps: int = 10_000
+    steps: int = 7_000
     batch_size: int = 48
     learning_rate: float = 1e-3
+    muon_learning_rate: float = 3e-3
     seed: int = 11
     d_model: int = 256
-    d_ff: int = 512
+    d_ff: int = 768
     layers: int = 3
     decoder_layers: int = 2
-    heads: int = 4
+    heads: int = 16
+    position_bias: float = 1.5
     vocabulary: int = 640
-    measure_every: int = 500
-    held_out: int = 240
+    measure_every: int = 250
+    held_out: int = 120
     families: tuple[str, ...] = FAMILIES
     problem_steps: tuple[int, int] = STEPS
+    grow: float = 0.25
     max_number: int = MAX_NUMBER
 
 
@@ -105,7 +114,10 @@ class SolvedProblems(Dataset[dict[str, list[int]]]):
     def _draw_group(self, group: int) -> list[dict[str, list[int]]]:
         size = self.plan.batch_size
         indices = range(group * size * SORTED_BATCHES, (group + 1) * size * SORTED_BATCHES)
-        rows = [self._encode(_draw(self.plan, self.plan.seed, index, self.avoid)) for index in indices]
+        fewest, most = self.plan.problem_steps
+        grown = min(1.0, group * SORTED_BATCHES / max(1.0, self.plan.grow * self.plan.steps))
+        most = fewest + int(grown * (most - fewest))
+        rows = [self._encode(_draw(self.plan, self.plan.seed, index, self.avoid, most)) for index in indices]
         rows.sort(key=lambda row: len(row["input_ids"]) + len(row["labels"]))
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         random.Random(f"{self.plan.seed}:{group}").shuffle(batches)
@@ -156,10 +168,7 @@ def pretrain(
             per_device_train_batch_size=plan.batch_size,
             learning_rate=plan.learning_rate,
             lr_scheduler_type="cosine",
-            warmup_steps=min(500, plan.steps // 10),
-            adam_beta2=0.98,
-            weight_decay=0.01,
-            optim="adamw_torch_fused",
+            warmup_steps=min(200, plan.steps // 10),
             bf16=torch.ops.mkldnn._is_mkldnn_bf16_supported() or torch.cuda.is_available(),
             use_cpu=not torch.cuda.is_available(),
             seed=plan.seed,
@@ -174,6 +183,10 @@ def pretrain(
         data_collator=DataCollatorForSeq2Seq(tokenizer, policy.model),
         processing_class=tokenizer,
         callbacks=[measuring],
+        optimizer_cls_and_kwargs=(
+            lambda: MuonAndAdamW,
+            {"learning_rate": plan.learning_rate, "muon_learning_rate": plan.muon_learning_rate},
+        ),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -235,7 +248,11 @@ def build_model(plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast) -> T5
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.pad_token_id,
     )
-    return T5ForConditionalGeneration(config)
+    model = T5ForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():
+        if "relative_attention_bias" in name:
+            nn.init.normal_(parameter, std=plan.position_bias)
+    return model
 
 
 def measurements(checkpoint: Path) -> list[dict[str, float]]:
@@ -251,10 +268,9 @@ def _measurements(state: TrainerState) -> list[dict[str, float]]:
     ]
 
 
-def _draw(plan: PretrainingPlan, seed: int, index: int, avoid: Collection[str]) -> Solution:
-    return draw_solution(
-        seed, index, families=plan.families, steps=plan.problem_steps, max_number=plan.max_number, avoid=avoid
-    )
+def _draw(plan: PretrainingPlan, seed: int, index: int, avoid: Collection[str], most: int | None = None) -> Solution:
+    steps = (plan.problem_steps[0], most or plan.problem_steps[1])
+    return draw_solution(seed, index, families=plan.families, steps=steps, max_number=plan.max_number, avoid=avoid)
 
 
 def _check_same_plan(plan: PretrainingPlan, folder: Path) -> None:

@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.head_settings import Head, TokenRule
-from stepwise_dpo.learning.names import HUB_DEFAULT, LOSS_TYPES
+from stepwise_dpo.learning.names import BUNDLED, DATA_DIR, HUB_DEFAULT, LOSS_TYPES, POLICY, REWARD
 
 LossType = Literal[LOSS_TYPES]  # type: ignore[valid-type]  # one list serves the command line and this
 
 _PHASE = {
     "model": HUB_DEFAULT,
-    "data": "data/synthetic_prm.json",
+    "data": str(DATA_DIR / "synthetic_prm.json"),
     "epochs": 3.0,
     "learning_rate": 5e-5,
     "batch_size": 2,
@@ -25,8 +25,18 @@ _PHASE = {
 PRESETS: dict[str, dict[str, Any]] = {
     "phase1": {"loss": "dpo", **_PHASE},
     "phase2": {"loss": "stepwise", "reward_model": HUB_DEFAULT, **_PHASE},
+    "demo": {
+        "loss": "dpo",
+        "model": POLICY,
+        "data": str(DATA_DIR / "onpolicy_prm.json"),
+        "eval_data": str(DATA_DIR / "heldout_prm.json"),
+        "epochs": 1.0,
+        "learning_rate": 5e-5,
+        "batch_size": 8,
+        "generate": 120,
+    },
 }
-"""The two phases of the training log that this project grew from."""
+"""The two phases of the training log that this project grew from, and what the page begins with."""
 
 
 class RunConfig(BaseModel):
@@ -40,10 +50,16 @@ class RunConfig(BaseModel):
 
     loss: Literal["dpo", "stepwise"] = Field("dpo", description="dpo, or the step-wise loss that process rewards weigh")
     model: str = Field(
-        HUB_DEFAULT, min_length=1, max_length=500, description="policy: 'tiny', a local folder or a Hub id"
+        POLICY,
+        min_length=1,
+        max_length=500,
+        description=f"policy: a bundled model ({', '.join(BUNDLED)}), 'tiny', a local folder or a Hub id",
     )
     reward_model: str | None = Field(
-        None, min_length=1, max_length=500, description="process reward model, as model; loss dpo only logs its scores"
+        None,
+        min_length=1,
+        max_length=500,
+        description=f"process reward model, as model; {REWARD!r} for loss stepwise, loss dpo only logs its scores",
     )
     data: str = Field(..., min_length=1, description="preference pairs to train on, JSON or JSONL")
     eval_data: str | None = Field(None, min_length=1, description="held-out pairs; the training pairs if not given")
@@ -139,6 +155,8 @@ def make_config(*layers: dict[str, Any]) -> RunConfig:
     merged: dict[str, Any] = {}
     for layer in layers:
         merged.update(layer)
+    if merged.get("loss") == "stepwise":
+        merged.setdefault("reward_model", REWARD)
     # YAML and command lines write 3 for 3.0; strict mode would refuse it.
     for name, value in merged.items():
         field = RunConfig.model_fields.get(name)

@@ -24,7 +24,7 @@ from stepwise_dpo.ui.components import (
     stats,
     table,
 )
-from stepwise_dpo.ui.judges import TINY_POLICY_NOTE
+from stepwise_dpo.ui.judges import POLICY_NOTES
 from stepwise_dpo.ui.runs_view import RunView, find, look, runs_html
 from stepwise_dpo.ui.text import MINUS, counted, plain, shown, signed, three_digits
 
@@ -112,7 +112,7 @@ def summary_html(view: RunView, report: Record | None, records: Sequence[Record]
     )
     parts = [
         head,
-        note(TINY_POLICY_NOTE) if config.model == TINY else "",
+        note(POLICY_NOTES[TINY]) if config.model == TINY else "",
         numbers_table(before, after),
         '<h3 class="section">Preferences that flipped</h3>',
         flipped_html(records),

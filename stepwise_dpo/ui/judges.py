@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stepwise_dpo.errors import ConfigError
-from stepwise_dpo.learning.names import TINY
+from stepwise_dpo.learning.names import HUB_DEFAULT, POLICY, REWARD, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair
 
 if TYPE_CHECKING:
@@ -14,10 +14,28 @@ if TYPE_CHECKING:
 
 KEPT = 2
 
-TINY_POLICY_NOTE = (
-    "“tiny” is built in: about 0.2 million random weights, one token per byte, trained by nobody yet. It shows how "
-    "training works; what it prefers afterwards says nothing about real models."
-)
+POLICIES = (POLICY, HUB_DEFAULT, TINY)
+"""What the page offers to train."""
+
+JUDGES = (REWARD, HUB_DEFAULT, TINY)
+"""What it offers as reward model."""
+
+POLICY_NOTES = {
+    POLICY: "“policy” comes with the project: 3 million weights that solve about half of the bundled problems.",
+    HUB_DEFAULT: "77 million weights from the Hugging Face Hub: a first use downloads 300 MB, and an optimiser step "
+    "takes seconds here.",
+    TINY: "“tiny” is built in: 0.2 million random weights, one token per byte, trained by nobody. It shows how "
+    "training works; what it prefers afterwards says nothing about real models.",
+}
+
+JUDGE_NOTES = {
+    REWARD: "“reward” comes with the project: it knows the bundled kinds of problems. A step's score is the lowest "
+    "probability of a token in it, so a step that carries an earlier error on faithfully looks right.",
+    HUB_DEFAULT: "Nobody trained this model to judge, and a prompted small model can't: even prompted 8B models find "
+    "the wrong step 5 times in 100 (ProcessBench). Train one with “models train-reward”.",
+    TINY: "The judge is the built-in tiny model: 0.2 million random weights, never trained. Its scores are noise and "
+    "show only how this page works; choose “reward” for scores that mean something.",
+}
 
 
 class Scale(NamedTuple):
@@ -51,8 +69,8 @@ class Judges:
         self._lock = threading.Lock()
 
     def ready(self, name: str) -> bool:
-        """Whether scoring with this model needs no loading worth a button; the tiny one never does."""
-        return name == TINY or name in self._models
+        """Whether scoring with this model needs no loading worth a button; those in the box never do."""
+        return name in (REWARD, TINY) or name in self._models
 
     def score(
         self, name: str, pairs: Sequence[PreferencePair], value: str, progress: Any = None
@@ -91,7 +109,9 @@ def check_model_name(name: object, allowed: Sequence[str], public: bool) -> str:
             chooses what this machine downloads or which of its folders it reads.
     """
     if not isinstance(name, str) or not name.strip() or len(name) > 300:
-        raise ConfigError("name a model: tiny, a local folder, or a Hub id such as google/flan-t5-small")
+        raise ConfigError(
+            f"name a model: {POLICY}, {REWARD}, {TINY}, a local folder, or a Hub id such as {HUB_DEFAULT}"
+        )
     if public and name.strip() not in allowed:
         raise ConfigError(
             f"on this public page the model must be one of {', '.join(allowed)}; run the app yourself for others"

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from stepwise_dpo.errors import DataError
-from stepwise_dpo.learning.names import TINY
+from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, train_tab
@@ -17,9 +17,7 @@ from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.runs_view import find, look
 
 TITLE = "Stepwise DPO"
-DATA_DIR = Path(__file__).parents[2] / "data"
-BUNDLED = ("synthetic_prm.json", "heldout_prm.json")
-MODELS = (TINY,)
+BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
 LOCAL_SECONDS, SPACE_SECONDS = 1.0, 2.5  # Spaces answer 429 to a faster poll
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
@@ -53,9 +51,9 @@ def build_app(
                 with gr.Tab("Data", id="data") as tab:
                     data_tab.build(shared, tab, demo)
                 with gr.Tab("Train", id="train") as tab:
-                    train = train_tab.build(shared, tab, supervisor, MODELS, public, chip)
+                    train = train_tab.build(shared, tab, supervisor, public, chip)
                 with gr.Tab("Rewards", id="rewards") as tab:
-                    rewards_tab.build(shared, tab, judges, MODELS, public)
+                    rewards_tab.build(shared, tab, judges, public)
                 with gr.Tab("Compare", id="compare") as tab:
                     compare_tab.build(shared, tab, supervisor)
 

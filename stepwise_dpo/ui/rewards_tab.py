@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from stepwise_dpo.errors import StepwiseDPOError
-from stepwise_dpo.learning.names import TINY
+from stepwise_dpo.learning.names import REWARD, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, first_error
 from stepwise_dpo.ui.components import (
     Shared,
@@ -28,7 +28,7 @@ from stepwise_dpo.ui.components import (
 )
 from stepwise_dpo.ui.data_tab import chosen_index
 from stepwise_dpo.ui.figures import reward_heatmap
-from stepwise_dpo.ui.judges import SCALES, Judges, check_model_name
+from stepwise_dpo.ui.judges import JUDGE_NOTES, JUDGES, SCALES, Judges, check_model_name
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.text import MINUS, shown, signed
 
@@ -39,22 +39,17 @@ SCALE_CHOICES = [
 ]
 MAX_HEATMAP = 200
 
-TINY_NOTE = (
-    "The judge is the built-in tiny model: about 0.2 million random weights, never trained. Its scores are noise and "
-    "show only how this page works; name a trained model on the left for scores that mean something."
-)
 
-
-def build(shared: Shared, tab: gr.Tab, judges: Judges, models: Sequence[str], public: bool) -> None:
+def build(shared: Shared, tab: gr.Tab, judges: Judges, public: bool) -> None:
     """Lay out the tab and connect its events."""
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="choose"):
             model = gr.Dropdown(
-                list(models),
-                value=TINY,
+                list(JUDGES),
+                value=REWARD,
                 allow_custom_value=not public,
                 label="Reward model",
-                info="tiny, a folder, or a Hub id",
+                info="one of these" if public else "one of these, a folder, or a Hub id",
                 elem_id="rewards-model",
             )
             scale = gr.Dropdown(
@@ -101,7 +96,7 @@ def build(shared: Shared, tab: gr.Tab, judges: Judges, models: Sequence[str], pu
             return ["", empty_state("No examples in this set", "Add or load some in the Data tab."), ""]
         pair = pairs[max(0, min(selected, len(pairs) - 1))]
         try:
-            checked = check_model_name(name, models, public)
+            checked = check_model_name(name, JUDGES, public)
             if not (load or judges.ready(checked)):
                 return [
                     note(f"{checked} is not loaded yet. Press “Score this example” to load it."),
@@ -111,7 +106,11 @@ def build(shared: Shared, tab: gr.Tab, judges: Judges, models: Sequence[str], pu
             rewards = judges.score(checked, [pair], str(value))[0]
         except StepwiseDPOError as problem:
             return [error(str(problem)), example_html(pair, None, "centered"), ""]
-        return ["", example_html(pair, rewards, str(value)), note(TINY_NOTE) if checked == TINY else ""]
+        return [
+            "",
+            example_html(pair, rewards, str(value)),
+            note(JUDGE_NOTES[checked]) if checked in JUDGE_NOTES else "",
+        ]
 
     def on_show(library: Library, selected: int, query: str, name: str, value: str, request: gr.Request) -> list[Any]:
         return [list_view(library, selected, str(query)), *view(request, library, selected, name, value)]
@@ -131,7 +130,7 @@ def build(shared: Shared, tab: gr.Tab, judges: Judges, models: Sequence[str], pu
         if not pairs:
             return [error("There are no examples to score; add or load some in the Data tab."), gr.skip()]
         try:
-            checked = check_model_name(name, models, public)
+            checked = check_model_name(name, JUDGES, public)
             rewards = judges.score(checked, pairs, str(value))
         except StepwiseDPOError as problem:
             return [error(str(problem)), gr.skip()]

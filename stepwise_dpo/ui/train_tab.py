@@ -11,15 +11,15 @@ import gradio as gr
 from gradio.components import Component
 
 from stepwise_dpo.errors import ConfigError, RunError, StepwiseDPOError
-from stepwise_dpo.learning.names import TINY
+from stepwise_dpo.learning.names import POLICY, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, save_pairs
-from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.config import PRESETS, make_config
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.components import Shared, asset, choice_list, error, html, note, plots, plots_value
 from stepwise_dpo.ui.figures import Chart, training_charts
-from stepwise_dpo.ui.judges import TINY_POLICY_NOTE, check_model_name
-from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.judges import JUDGES, POLICIES, POLICY_NOTES, check_model_name
+from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.runs_view import RunView, chip_html, find, head_html, look, runs_html, signature
 from stepwise_dpo.ui.text import MINUS, counted
 
@@ -27,6 +27,16 @@ MAX_ACTIVE = 1
 """Runs at a time: two would share the same cores and memory."""
 
 LOSSES = [("DPO", "dpo"), ("Step-wise", "stepwise")]
+
+DEMO = PRESETS["demo"]
+"""What the form begins with, so that the first click shows something."""
+
+DEMO_EXAMPLES, DEMO_HELD_OUT = 450, 120
+HELD_OUT_SET = "heldout_prm.json"
+_NEXT_WORDS = "the next ones of the same set"
+
+FEW_ANSWERS = 8
+"""Held-out problems that a model answers which writes slowly."""
 
 PUBLIC_MAX_STEPS = 500
 SPACE_NOTE = "Runs on this public page are deleted when it restarts."
@@ -40,6 +50,7 @@ class Form(NamedTuple):
     reward_model: object
     examples: object
     held_out: object
+    held_out_set: object
     epochs: object
     max_steps: object
     batch_size: object
@@ -60,19 +71,18 @@ class TrainTab(NamedTuple):
     seen: gr.State
 
 
-def build(
-    shared: Shared, tab: gr.Tab, supervisor: Supervisor, models: Sequence[str], public: bool, chip: gr.HTML
-) -> TrainTab:
+def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chip: gr.HTML) -> TrainTab:
     """Lay out the tab and connect its events; `chip` is the page's, updated with the rest."""
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="choose"):
             loss = gr.Radio(LOSSES, value="dpo", label="Loss", elem_id="train-loss")
             formula = html(asset("formula_dpo.html"), elem_id="train-formula")
-            model = _model_field("Policy model", models, public, "train-model")
-            reward_model = _model_field("Reward model", models, public, "train-reward-model", visible=False)
+            model = _model_field("Policy model", POLICIES, public, "train-model")
+            policy_note = html(f'<p class="hint">{POLICY_NOTES[POLICY]}</p>', elem_id="train-hint")
+            reward_model = _model_field("Reward model", JUDGES, public, "train-reward-model", visible=False)
             with gr.Row():
                 examples = gr.Number(
-                    40,
+                    DEMO_EXAMPLES,
                     label="Train on the first",
                     info="examples",
                     minimum=1,
@@ -81,16 +91,25 @@ def build(
                     elem_id="train-examples",
                 )
                 held_out = gr.Number(
-                    12,
-                    label="Judge on the next",
-                    info="not trained on",
+                    DEMO_HELD_OUT,
+                    label="Compare on",
+                    info="examples",
                     minimum=0,
                     precision=0,
                     min_width=100,
                     elem_id="train-held-out",
                 )
+            held_out_set = gr.Dropdown(
+                [(_NEXT_WORDS, ""), HELD_OUT_SET],
+                value=HELD_OUT_SET,
+                label="which are",
+                filterable=False,
+                elem_id="train-held-out-set",
+            )
             with gr.Row():
-                epochs = gr.Number(3, label="Epochs", info="passes", minimum=0, min_width=100, elem_id="train-epochs")
+                epochs = gr.Number(
+                    DEMO["epochs"], label="Epochs", info="passes", minimum=0, min_width=100, elem_id="train-epochs"
+                )
                 max_steps = gr.Number(
                     0,
                     label="Steps at most",
@@ -102,9 +121,16 @@ def build(
                 )
             with gr.Row():
                 batch_size = gr.Number(
-                    4, label="Batch, pairs", minimum=1, precision=0, min_width=100, elem_id="train-batch"
+                    DEMO["batch_size"],
+                    label="Batch, pairs",
+                    minimum=1,
+                    precision=0,
+                    min_width=100,
+                    elem_id="train-batch",
                 )
-                learning_rate = gr.Number(0.001, label="Learning rate", minimum=0, min_width=100, elem_id="train-rate")
+                learning_rate = gr.Number(
+                    DEMO["learning_rate"], label="Learning rate", minimum=0, min_width=100, elem_id="train-rate"
+                )
             with gr.Row():
                 beta = gr.Number(0.1, label="Beta", minimum=0, min_width=100, elem_id="train-beta")
                 seed = gr.Number(42, label="Seed", minimum=0, precision=0, min_width=100, elem_id="train-seed")
@@ -142,8 +168,9 @@ def build(
                     label="Scale of step rewards",
                     filterable=False,
                 )
-            html(f'<p class="hint">{TINY_POLICY_NOTE}{" " + SPACE_NOTE if public else ""}</p>', elem_id="train-hint")
-            start = gr.Button("Train 30 steps", variant="primary", elem_id="train-start")
+            if public:
+                html(f'<p class="hint">{SPACE_NOTE}</p>')
+            start = gr.Button("Train", variant="primary", elem_id="train-start")
             message = html(elem_id="train-message")
             listing = choice_list(elem_id="train-runs")
         with gr.Column(elem_classes="look"):
@@ -153,7 +180,7 @@ def build(
     seen = gr.State(None)
     live = [chip, listing, head, charts, stop]
     fields = [
-        *(loss, model, reward_model, examples, held_out, epochs, max_steps, batch_size, learning_rate),
+        *(loss, model, reward_model, examples, held_out, held_out_set, epochs, max_steps, batch_size, learning_rate),
         *(beta, seed, max_length, likelihood, aggregation, nonpositive, reward_value),
     ]
 
@@ -163,12 +190,20 @@ def build(
         # Other losses' fields are hidden, not cleared: what was set comes back with the loss.
         return [asset(name), gr.update(visible=stepwise), gr.update(visible=stepwise), gr.update(visible=not stepwise)]
 
+    def on_model(name: str) -> str:
+        return f'<p class="hint">{POLICY_NOTES[name]}</p>' if name in POLICY_NOTES else ""
+
     def on_plan(library: Library, *values: object) -> str:
-        return button_words(library.current, Form(*values))
+        return button_words(library, Form(*values))
+
+    def on_show(library: Library, held_out_set: object) -> Any:
+        return gr.update(
+            choices=[(_NEXT_WORDS, ""), *library.names], value=held_out_set if held_out_set in library.names else ""
+        )
 
     def on_start(library: Library, *values: object) -> list[Any]:
         try:
-            run = start_run(supervisor, library.current, Form(*values), models, public)
+            run = start_run(supervisor, library, Form(*values), public)
         except StepwiseDPOError as problem:
             return [error(str(problem)), gr.skip(), gr.skip(), *[gr.skip()] * len(live)]
         return ["", run.id, *updates(supervisor, run.id)]
@@ -189,7 +224,9 @@ def build(
         return ["", *updates(supervisor, run_id)]
 
     loss.input(on_loss, loss, [formula, reward_model, options, beta], show_progress="hidden")
-    for field in (examples, held_out, epochs, max_steps, batch_size):
+    model.change(on_model, model, policy_note, show_progress="hidden", trigger_mode="always_last")
+    tab.select(on_show, [shared.library, held_out_set], held_out_set, show_progress="hidden")
+    for field in (examples, held_out, held_out_set, epochs, max_steps, batch_size):
         field.change(on_plan, [shared.library, *fields], start, show_progress="hidden", trigger_mode="always_last")
     # Not shared.library.change: Gradio would hash the whole library at every tick of the timer.
     tab.select(on_plan, [shared.library, *fields], start, show_progress="hidden")
@@ -225,22 +262,20 @@ def updates(supervisor: Supervisor, run_id: object, seen: object = None) -> list
     ]
 
 
-def start_run(
-    supervisor: Supervisor, examples: ExampleSet, form: Form, models: Sequence[str], public: bool
-) -> RunDirectory:
+def start_run(supervisor: Supervisor, library: Library, form: Form, public: bool) -> RunDirectory:
     """Check the form, write the examples beside the runs and start.
 
     Raises:
         StepwiseDPOError: what has to be changed in the form or the examples.
     """
-    train_pairs, held_out = split(examples.pairs, form)
-    settings = settings_of(form, models, public)
+    train_pairs, held_out, held_out_name = split(library, form)
+    settings = settings_of(form, len(held_out), public)
     folder = supervisor.runs_dir.resolve() / "data"
     # Checked before anything is written.
     make_config(settings, {"data": str(folder)})
-    settings["data"] = str(write_examples(folder, examples.name, train_pairs))
+    settings["data"] = str(write_examples(folder, library.current.name, train_pairs))
     if held_out:
-        settings["eval_data"] = str(write_examples(folder, examples.name, held_out))
+        settings["eval_data"] = str(write_examples(folder, held_out_name, held_out))
     config = make_config(settings)
     if (
         public
@@ -252,11 +287,18 @@ def start_run(
     return supervisor.start(config, max_active=MAX_ACTIVE)
 
 
-def settings_of(form: Form, models: Sequence[str], public: bool) -> dict[str, Any]:
-    """Write the form as a run's settings; the values' ranges are checked by `make_config`."""
+def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
+    """Write the form as a run's settings; the values' ranges are checked by `make_config`.
+
+    Args:
+        form: what the browser sent.
+        held_out: how many examples there are to compare on.
+        public: whether models come from the lists only.
+    """
+    model = check_model_name(form.model, POLICIES, public)
     settings: dict[str, Any] = {
         "loss": form.loss,
-        "model": check_model_name(form.model, models, public),
+        "model": model,
         "epochs": _number(form.epochs, "epochs"),
         "max_steps": _whole(form.max_steps, "steps at most") or None,
         "batch_size": _whole(form.batch_size, "batch"),
@@ -264,12 +306,13 @@ def settings_of(form: Form, models: Sequence[str], public: bool) -> dict[str, An
         "beta": _number(form.beta, "beta"),
         "seed": _whole(form.seed, "seed"),
         "max_length": _whole(form.max_length, "longest example"),
-        "generate": 4,
+        # The small models answer in no time.
+        "generate": held_out if model in (POLICY, TINY) else min(held_out, FEW_ANSWERS),
         "max_new_tokens": 96,
     }
     if form.loss == "stepwise":
         settings |= {
-            "reward_model": check_model_name(form.reward_model, models, public),
+            "reward_model": check_model_name(form.reward_model, JUDGES, public),
             "likelihood": form.likelihood,
             "aggregation": form.aggregation,
             "nonpositive": form.nonpositive,
@@ -278,18 +321,28 @@ def settings_of(form: Form, models: Sequence[str], public: bool) -> dict[str, An
     return settings
 
 
-def split(pairs: Sequence[PreferencePair], form: Form) -> tuple[Sequence[PreferencePair], Sequence[PreferencePair]]:
-    """Take the first examples to train on and the next to judge on.
+def split(library: Library, form: Form) -> tuple[Sequence[PreferencePair], Sequence[PreferencePair], str]:
+    """Take the first examples of the open set to train on, and those to compare on.
+
+    Returns:
+        pairs to train on; pairs to compare on, which are the first of the set that the form names, or the next of the
+        open one; the name of their set.
 
     Raises:
-        ConfigError: there are none, or the numbers are not usable.
+        ConfigError: there are none, the numbers are not usable, or there is no such set.
     """
+    pairs = library.current.pairs
     if not pairs:
         raise ConfigError("this example set is empty; add or load examples in the Data tab")
-    train, held_out = _whole(form.examples, "examples to train on"), _whole(form.held_out, "examples to judge on")
+    train, held_out = _whole(form.examples, "examples to train on"), _whole(form.held_out, "examples to compare on")
     if train < 1 or held_out < 0:
-        raise ConfigError("train on at least one example, and judge on none or more")
-    return pairs[:train], pairs[train : train + held_out]
+        raise ConfigError("train on at least one example, and compare on none or more")
+    if not form.held_out_set:
+        return pairs[:train], pairs[train : train + held_out], library.current.name
+    for known in library.sets:
+        if known.name == form.held_out_set:
+            return pairs[:train], known.pairs[:held_out], known.name
+    raise ConfigError(f"there is no example set {str(form.held_out_set)[:80]!r} to compare on; choose another")
 
 
 def write_examples(folder: Path, name: str, pairs: Sequence[PreferencePair]) -> Path:
@@ -315,10 +368,10 @@ def planned_steps(examples: int, epochs: float, max_steps: int | None, batch_siz
     return max_steps or math.ceil(epochs * math.ceil(examples / batch_size))
 
 
-def button_words(examples: ExampleSet, form: Form) -> str:
+def button_words(library: Library, form: Form) -> str:
     """Say on the button what it will do; only "Train" where the form is not usable yet."""
     try:
-        train_pairs, _ = split(examples.pairs, form)
+        train_pairs, _, _ = split(library, form)
         steps = planned_steps(
             len(train_pairs),
             _number(form.epochs, "epochs"),
@@ -333,10 +386,10 @@ def button_words(examples: ExampleSet, form: Form) -> str:
 def _model_field(label: str, models: Sequence[str], public: bool, elem_id: str, visible: bool = True) -> gr.Dropdown:
     return gr.Dropdown(
         list(models),
-        value=TINY,
+        value=models[0],
         allow_custom_value=not public,
         label=label,
-        info="tiny, a folder, or a Hub id",
+        info="one of these" if public else "one of these, a folder, or a Hub id",
         elem_id=elem_id,
         visible=visible,
     )

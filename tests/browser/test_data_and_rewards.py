@@ -6,8 +6,11 @@ import pytest
 from driving import ROOT, open_tab
 from playwright.sync_api import Page, expect
 
-from stepwise_dpo.preferences.pairs import dump_pairs, load_pairs, parse_pairs
+from stepwise_dpo.preferences.pairs import dump_pairs, first_error, load_pairs, parse_pairs
 
+FIRST_SET = "onpolicy_prm.json"
+FIRST_PAIRS = load_pairs(ROOT / "data" / FIRST_SET)
+COUNT = len(FIRST_PAIRS)
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "${alert(1)}",
@@ -56,7 +59,7 @@ def test_every_tab_opens(page):
 
 
 def test_edit_save_and_download(page):
-    before = load_pairs(ROOT / "data" / "synthetic_prm.json")
+    before = FIRST_PAIRS
     field(page, "Chosen step 1").fill("a better first step")
     page.get_by_role("button", name="Insert a step after chosen step 1", exact=True).click()
     field(page, "Chosen step 2").fill("a step between")
@@ -72,7 +75,7 @@ def test_edit_save_and_download(page):
     expect(field(page, "Prompt")).to_have_value("What is 2 + 3 × 4?")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download JSON").click()
-    assert download.value.suggested_filename == "synthetic_prm.json"
+    assert download.value.suggested_filename == FIRST_SET
     after = parse_pairs(Path(download.value.path()).read_bytes(), "downloaded.json")
     assert [(s.text, s.label) for s in after[0].chosen[:2]] == [
         ("a step between", True),
@@ -82,12 +85,12 @@ def test_edit_save_and_download(page):
     assert after[1:-1] == before[1:]
 
     page.get_by_role("button", name="Delete example").click()
-    expect(page.locator("#data-list .list-head")).to_have_text("240 examples")
+    expect(page.locator("#data-list .list-head")).to_have_text(f"{COUNT} examples")
     undo = page.get_by_role("button", name="Undo")
     undo.click()
-    expect(page.locator("#data-list .list-head")).to_have_text("241 examples")
+    expect(page.locator("#data-list .list-head")).to_have_text(f"{COUNT + 1} examples")
     undo.click()
-    expect(page.locator("#data-list .list-head")).to_have_text("240 examples")
+    expect(page.locator("#data-list .list-head")).to_have_text(f"{COUNT} examples")
     page.locator("#data-list .list-item").first.click()
     expect(field(page, "Chosen step 1")).to_have_value("a step between")
     undo.click()
@@ -112,9 +115,10 @@ def test_what_is_typed_survives_errors_and_other_examples(page):
 
 
 def test_search(page):
-    page.get_by_label("Search", exact=True).first.fill("hugo candles")
-    expect(page.locator("#data-list .list-head")).to_contain_text(re.compile(r"^\d+ of 240 examples$"))
-    expect(page.locator("#data-list .list-item").first).to_contain_text("Hugo")
+    page.get_by_label("Search", exact=True).first.fill("find true")
+    expect(page.locator("#data-list .list-head")).to_contain_text(re.compile(rf"^\d+ of {COUNT} examples$"))
+    found = next(pair for pair in FIRST_PAIRS if {"find", "true"} <= set(pair.prompt.lower().split()))
+    expect(page.locator("#data-list .list-item").first).to_contain_text(found.prompt[:30])
 
 
 def test_upload(page, pairs_file, tmp_path):
@@ -135,10 +139,10 @@ def test_upload(page, pairs_file, tmp_path):
 
 def test_visitors_do_not_see_each_other(page, app, browser):
     page.get_by_role("button", name="Delete example").click()
-    expect(page.locator("#data-list .list-head")).to_have_text("239 examples")
+    expect(page.locator("#data-list .list-head")).to_have_text(f"{COUNT - 1} examples")
     other = browser.new_page()
     other.goto(app.url)
-    expect(other.locator("#data-list .list-head")).to_have_text("240 examples", timeout=60_000)
+    expect(other.locator("#data-list .list-head")).to_have_text(f"{COUNT} examples", timeout=60_000)
     other.close()
 
 
@@ -158,20 +162,45 @@ def test_hostile_text_is_shown_literally(page, pairs_file):
     assert page.locator("#page img, #page script").count() == 0
 
 
-def test_rewards_have_values_and_say_that_they_are_noise(page):
+VALUE = re.compile(r"^(\+|−)?\d\.\d\d$")
+
+
+def values(page: Page, side: str) -> list[float]:
+    """The numbers beside the steps of one solution."""
+    cells = page.locator("#rewards-example .solution").nth(["chosen", "rejected"].index(side)).locator(".value")
+    expect(cells.first).to_have_text(VALUE, timeout=60_000)
+    return [float(text.replace("−", "-")) for text in cells.all_inner_texts()]
+
+
+def test_rewards_of_a_held_out_example_drop_at_its_wrong_step(page):
+    held_out = load_pairs(ROOT / "data" / "heldout_prm.json")
+    page.locator("#data-set input").click()
+    page.get_by_role("option", name="heldout_prm.json").click()
+    expect(page.locator("#data-list .list-head")).to_have_text(f"{len(held_out)} examples")
     open_tab(page, "Rewards")
-    value = re.compile(r"^(\+|−)?\d\.\d\d$")
-    expect(page.locator("#rewards-example .value").first).to_have_text(value, timeout=60_000)
-    pair = load_pairs(ROOT / "data" / "synthetic_prm.json")[0]
-    expect(page.locator("#rewards-example .value")).to_have_count(len(pair.chosen) + len(pair.rejected))
-    expect(page.get_by_text("Its scores are noise")).to_be_visible()
+    expect(page.locator("#rewards-example .question")).to_have_text(held_out[0].prompt)
+    chosen, rejected = values(page, "chosen"), values(page, "rejected")
+    wrong = first_error(held_out[0].rejected)
+    assert wrong is not None
+    assert (len(chosen), len(rejected)) == (len(held_out[0].chosen), len(held_out[0].rejected))
+    assert min(chosen) > 0
+    assert all(value > 0 for value in rejected[:wrong])
+    assert rejected[wrong] < 0
     expect(page.locator("#rewards-example")).to_contain_text("preference =")
+    expect(page.get_by_text("“reward” comes with the project")).to_be_visible()
 
     page.locator("#rewards-list .list-item").nth(3).click()
-    prompt = load_pairs(ROOT / "data" / "synthetic_prm.json")[3].prompt
-    expect(page.locator("#rewards-example .question")).to_have_text(prompt)
+    expect(page.locator("#rewards-example .question")).to_have_text(held_out[3].prompt)
     page.get_by_role("button", name="Draw heatmap").click()
-    expect(page.locator("#rewards-heatmap .textpoint text").first).to_have_text(value)
+    expect(page.locator("#rewards-heatmap .textpoint text").first).to_have_text(VALUE)
+
+
+def test_an_untrained_judge_is_said_to_be_one(page):
+    open_tab(page, "Rewards")
+    expect(page.locator("#rewards-example .value").first).to_have_text(VALUE, timeout=60_000)
+    page.locator("#rewards-model input").click()
+    page.get_by_role("option", name="tiny", exact=True).click()
+    expect(page.get_by_text("Its scores are noise")).to_be_visible()
 
 
 def test_a_missing_model_is_explained(page, tmp_path):

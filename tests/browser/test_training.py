@@ -8,8 +8,8 @@ from playwright.sync_api import Page, expect
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 ENDED = 150_000
 # Long enough to be stopped, short enough to end by itself should that fail.
-LONG = {"#train-examples": "40", "#train-epochs": "100", "#train-held-out": "2"}
-SHORT = {"#train-examples": "8", "#train-epochs": "4", "#train-held-out": "2"}
+LONG = {"#train-examples": "40", "#train-epochs": "100", "#train-batch": "4", "#train-held-out": "2"}
+SHORT = {"#train-examples": "8", "#train-epochs": "4", "#train-batch": "4", "#train-held-out": "2"}
 
 
 def fill(page: Page, values: dict[str, str]) -> None:
@@ -123,7 +123,7 @@ def test_bad_settings_are_explained_beside_the_button(page, app):
     fill(page, {"#train-epochs": "0"})
     page.locator("#train-start").click()
     expect(page.locator("#train-message")).to_contain_text("epochs")
-    fill(page, {"#train-epochs": "1", "#train-examples": "8", "#train-held-out": "0"})
+    fill(page, {"#train-epochs": "1", "#train-examples": "8", "#train-batch": "4", "#train-held-out": "0"})
     model = page.locator("#train-model input")
     model.fill("/nowhere/at/all")
     model.press("Enter")

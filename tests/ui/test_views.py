@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,15 +163,32 @@ def test_missing_bundled_data_is_no_obstacle(tmp_path):
 # -------------------------------------------------------------------------------------------------------------- train
 
 FORM = train_tab.Form(
-    *("dpo", "tiny", "tiny", 2, 1, 3, 0, 2, 0.001, 0.1, 42, 1024),
+    *("dpo", "tiny", "tiny", 2, 1, "", 3, 0, 2, 0.001, 0.1, 42, 1024),
     *("mean", "sum", "train", "centered"),
 )
 
 
+def library(*pairs):
+    return Library((ExampleSet("s", pairs), ExampleSet("other", (PAIR,) * 3)), "s")
+
+
+def test_what_is_compared_on_comes_from_another_set_or_is_what_follows():
+    pairs = library(*[replace(PAIR, id=str(number)) for number in range(4)])
+    train, held_out, name = train_tab.split(pairs, FORM)
+    assert ([pair.id for pair in train], [pair.id for pair in held_out], name) == (["0", "1"], ["2"], "s")
+    train, held_out, name = train_tab.split(pairs, FORM._replace(held_out=2, held_out_set="other"))
+    assert ([pair.id for pair in train], len(held_out), name) == (["0", "1"], 2, "other")
+
+
+def test_slow_models_answer_few_problems():
+    assert train_tab.settings_of(FORM, 50, False)["generate"] == 50
+    assert train_tab.settings_of(FORM._replace(model="google/flan-t5-small"), 50, False)["generate"] == 8
+
+
 def test_settings_of_the_form():
-    config = make_config(train_tab.settings_of(FORM, ["tiny"], False), {"data": "x.json"})
+    config = make_config(train_tab.settings_of(FORM, 1, False), {"data": "x.json"})
     assert (config.loss, config.max_steps, config.reward_model) == ("dpo", None, None)
-    stepwise = make_config(train_tab.settings_of(FORM._replace(loss="stepwise"), ["tiny"], False), {"data": "x.json"})
+    stepwise = make_config(train_tab.settings_of(FORM._replace(loss="stepwise"), 1, False), {"data": "x.json"})
     assert (stepwise.reward_model, stepwise.likelihood) == ("tiny", "mean")
 
 
@@ -188,6 +206,7 @@ def test_settings_of_the_form():
         {"seed": 1.5},
         {"examples": 0},
         {"held_out": -1},
+        {"held_out_set": "none.json"},
         {"model": ""},
         {"loss": "stepwise", "aggregation": "median"},
         {"loss": "stepwise", "aggregation": "product"},
@@ -196,9 +215,7 @@ def test_settings_of_the_form():
 )
 def test_what_is_out_of_range_is_refused_before_anything_is_written(tmp_path, change):
     with pytest.raises(ConfigError):
-        train_tab.start_run(
-            Supervisor(tmp_path / "runs"), ExampleSet("s", (PAIR,)), FORM._replace(**change), ["tiny"], False
-        )
+        train_tab.start_run(Supervisor(tmp_path / "runs"), library(PAIR), FORM._replace(**change), False)
     assert not (tmp_path / "runs").exists()
 
 
@@ -218,11 +235,11 @@ def test_planned_steps(numbers, steps):
 
 
 def test_the_button_says_what_it_does():
-    pairs = ExampleSet("s", (PAIR,) * 40)
+    pairs = library(*[PAIR] * 40)
     assert train_tab.button_words(pairs, FORM._replace(examples=40, batch_size=4)) == "Train 30 steps"
     assert train_tab.button_words(pairs, FORM._replace(max_steps=1)) == "Train 1 step"
     assert train_tab.button_words(pairs, FORM._replace(epochs=None)) == "Train"
-    assert train_tab.button_words(ExampleSet("s", ()), FORM) == "Train"
+    assert train_tab.button_words(library(), FORM) == "Train"
 
 
 @pytest.fixture

@@ -1,0 +1,99 @@
+"""The models in data/models keep what their cards say."""
+
+import json
+
+import pytest
+from safetensors import safe_open
+
+from stepwise_dpo.learning.loading import load_policy
+from stepwise_dpo.learning.names import BUNDLED, DATA_DIR, MODELS_DIR, POLICY, REWARD
+from stepwise_dpo.learning.onpolicy import sample_mistakes
+from stepwise_dpo.learning.policy_benchmark import policy_report, run_policy
+from stepwise_dpo.learning.reward_benchmark import judge_pairs, reward_report, tuned_threshold
+from stepwise_dpo.learning.rewards import LLMRewardModel
+from stepwise_dpo.preferences.pairs import first_error, load_pairs
+from stepwise_dpo.preferences.synthetic import check_solution, generate_pairs, solves
+
+MB = 1_000_000
+HELD_OUT = load_pairs(DATA_DIR / "heldout_prm.json")
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load_policy(POLICY)
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return LLMRewardModel.from_pretrained(REWARD)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_folders_are_small_ordinary_and_tell_nothing_of_their_makers_machine(name):
+    folder = MODELS_DIR / name
+    assert {file.name for file in folder.iterdir()} >= {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "README.md",
+    }
+    for file in folder.iterdir():
+        assert file.stat().st_size < 10 * MB
+        assert file.suffix in (".json", ".safetensors", ".md")
+    for text in ("config.json", "README.md"):
+        assert "/tmp" not in (folder / text).read_text(encoding="utf-8")
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118  # no mapping
+    count = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes)
+    assert 1e6 <= count <= 4.5e6
+
+
+def test_the_policy_solves_some_and_fails_others(policy):
+    report = policy_report(run_policy(policy, HELD_OUT))
+    assert 0.35 <= report["solve_rate"] <= 0.70
+    rates = [family["solve_rate"] for family in report["per_family"].values()]
+    assert max(rates) - min(rates) >= 0.2
+
+
+@pytest.mark.parametrize("pairs", [HELD_OUT, generate_pairs(120, 90_017)], ids=["held-out", "fresh"])
+def test_the_reward_model_finds_the_first_wrong_step(judge, pairs):
+    threshold = tuned_threshold(judge_pairs(judge, load_pairs(DATA_DIR / "synthetic_prm.json")))
+    report = reward_report(judge_pairs(judge, pairs), threshold)
+    assert report["process_bench"]["f1"] >= 90
+    assert report["auroc"] >= 0.97
+
+
+def test_rewards_drop_at_the_wrong_step(judge):
+    dropped = 0
+    for pair in HELD_OUT:
+        wrong = first_error(pair.rejected)
+        scores = judge.score(pair.prompt, [step.text for step in pair.rejected]).tolist()
+        dropped += scores[wrong] < 0 and all(score > 0 for score in scores[:wrong])
+    assert dropped >= 0.9 * len(HELD_OUT)
+
+
+def test_the_demo_data_are_the_policys_own_mistakes(policy):
+    pairs = load_pairs(DATA_DIR / "onpolicy_prm.json")
+    assert len(pairs) >= 200
+    assert not {pair.prompt for pair in pairs} & {pair.prompt for pair in HELD_OUT}
+    for pair in pairs:
+        for side, right in ((pair.chosen, True), (pair.rejected, False)):
+            texts = [step.text for step in side]
+            assert solves(pair.prompt, texts) is right
+            assert [step.label for step in side] == check_solution(pair.prompt, texts)
+        assert pair.meta["first_error"] == first_error(pair.rejected)
+
+
+def test_sampling_mistakes_is_seeded_and_avoids(policy):
+    first = sample_mistakes(policy, 12, 5)
+    assert first == sample_mistakes(policy, 12, 5)
+    assert len({pair.prompt for pair in first}) == 12
+    other = sample_mistakes(policy, 12, 5, avoid={first[0].prompt})
+    assert first[0].prompt not in {pair.prompt for pair in other}
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_cards_name_their_command_and_plan(name):
+    card = (MODELS_DIR / name / "README.md").read_text(encoding="utf-8")
+    assert f"python -m stepwise_dpo models pretrain {name}" in card
+    assert json.loads(card.split("```json\n")[1].split("```")[0])["seed"] == 11
