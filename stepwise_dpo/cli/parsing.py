@@ -73,12 +73,12 @@ def add_setting(parser: argparse.ArgumentParser, name: str, annotation: Any, hel
 
 def add_reward_options(parser: argparse.ArgumentParser, default: str | None) -> None:
     """Add the options that choose a reward model and how it is asked; without a default there may be none."""
-    words = f" (default: {default})" if default else ""
+    ending = f" (default: {default})" if default else ""
     parser.add_argument(
         "--reward-model",
         default=default,
         metavar="MODEL",
-        help=f"the judge: {REWARD!r} (bundled), 'tiny', a local folder or a Hub id{words}",
+        help=f"the judge: {REWARD!r} (bundled), 'tiny', a local folder or a Hub id{ending}",
     )
     folder = "default: what the model's folder says, else {}"
     parser.add_argument(
