@@ -190,7 +190,7 @@ tags: [t5, arithmetic, process-reward-model, stepwise-dpo]
 **Data.** Problems and right solutions from `stepwise_dpo.preferences.synthetic`, each drawn from the seed and seen
 once; no prompt of `data/heldout_prm.json`. No other data, no pretrained weights.
 
-**Training.** Optimiser step {global_step:,.0f} of this line, from nothing, with AdamW, a cosine schedule and bfloat16
+**Training.** Optimiser step {global_step:,.0f} of this line, from nothing, with Muon and AdamW, a cosine schedule and bfloat16
 autocast on two CPU cores; the weights are stored in bfloat16:
 
 ```json

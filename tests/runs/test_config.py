@@ -12,13 +12,20 @@ def test_later_layers_win():
     assert (config.loss, config.epochs, config.batch_size, config.seed) == ("stepwise", 1.0, 2, 7)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ["phase1", "phase2"])
 def test_presets_are_the_phases_of_the_training_log(name):
     config = make_config(PRESETS[name], DATA)
     assert (config.epochs, config.learning_rate, config.batch_size) == (3, 5e-5, 2)
     assert config.loss == {"phase1": "dpo", "phase2": "stepwise"}[name]
     assert config.model == "google/flan-t5-small"
     assert config.reward_model == {"phase1": None, "phase2": "google/flan-t5-small"}[name]
+
+
+def test_the_bundled_models_are_the_default():
+    assert make_config(DATA).model == "policy"
+    assert make_config(DATA).reward_model is None
+    assert make_config({"loss": "stepwise"}, DATA).reward_model == "reward"
+    assert make_config(PRESETS["demo"], {"loss": "stepwise"}).reward_model == "reward"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +40,7 @@ def test_presets_are_the_phases_of_the_training_log(name):
         ({"batch_size": True}, "batch_size: .*not True"),
         ({"batch_size": "2"}, "batch_size: .*not '2'"),
         ({"loss": "both"}, "loss: .*'dpo' or 'stepwise', not 'both'"),
-        ({"loss": "stepwise"}, "needs a reward_model"),
+        ({"loss": "stepwise", "reward_model": None}, "needs a reward_model"),
         ({"loss_type": []}, "loss_type"),
         ({"train_reward_model": True}, "train_reward_model needs loss 'stepwise'"),
         ({"aggregation": "product"}, "'product' needs reward value 'probability'"),
