@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from stepwise_dpo.learning.evaluation import evaluate_policy
     from stepwise_dpo.learning.loading import load_policy
     from stepwise_dpo.learning.losses import stepwise_loss
+    from stepwise_dpo.learning.process_reward_trainer import ProcessRewardConfig, ProcessRewardTrainer
     from stepwise_dpo.learning.rewards import LLMRewardModel
     from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
+    from stepwise_dpo.preferences.formats import LabelledSolution, labelled_solutions, load_labelled_solutions
     from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs, save_pairs
     from stepwise_dpo.preferences.synthetic import generate_pairs
     from stepwise_dpo.runs.config import RunConfig
@@ -24,8 +26,11 @@ _HOME = {
     "ConfigError": "errors",
     "DataError": "errors",
     "LLMRewardModel": "learning.rewards",
+    "LabelledSolution": "preferences.formats",
     "ModelError": "errors",
     "PreferencePair": "preferences.pairs",
+    "ProcessRewardConfig": "learning.process_reward_trainer",
+    "ProcessRewardTrainer": "learning.process_reward_trainer",
     "RunConfig": "runs.config",
     "RunError": "errors",
     "Step": "preferences.pairs",
@@ -34,6 +39,8 @@ _HOME = {
     "StepwiseDPOTrainer": "learning.trainer",
     "evaluate_policy": "learning.evaluation",
     "generate_pairs": "preferences.synthetic",
+    "labelled_solutions": "preferences.formats",
+    "load_labelled_solutions": "preferences.formats",
     "load_pairs": "preferences.pairs",
     "load_policy": "learning.loading",
     "run": "runs.training",
@@ -45,8 +52,11 @@ __all__ = [
     "ConfigError",
     "DataError",
     "LLMRewardModel",
+    "LabelledSolution",
     "ModelError",
     "PreferencePair",
+    "ProcessRewardConfig",
+    "ProcessRewardTrainer",
     "RunConfig",
     "RunError",
     "Step",
@@ -55,6 +65,8 @@ __all__ = [
     "StepwiseDPOTrainer",
     "evaluate_policy",
     "generate_pairs",
+    "labelled_solutions",
+    "load_labelled_solutions",
     "load_pairs",
     "load_policy",
     "run",

@@ -139,7 +139,6 @@ def test_policy_table_names_unknown_prompts(pairs):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["reward", "--data", "{tmp}/data.json"], 2, "--reward-model"),
         (["reward", "--reward-model", "tiny", "--data", "{tmp}/unlabelled.json"], 1, "is labelled"),
         (["reward", "--reward-model", "tiny", "--data", "{tmp}/data.json", "--tune-data", "{tmp}/unlabelled.json"], 1,
          "0 right and 0 wrong solutions"),
@@ -149,7 +148,6 @@ def test_policy_table_names_unknown_prompts(pairs):
         (["reward", "--reward-model", "tiny", "--data", "{tmp}/data.json", "--threshold", "x"], 2, "must be a number"),
         (["reward", "--reward-model", "tiny", "--data", "{tmp}/data.json", "--threshold", "0.5", "--json",
           "{tmp}/data.json/x"], 2, "can't be written"),
-        (["policy", "--data", "{tmp}/data.json"], 2, "--model"),
         (["policy", "--model", "tiny", "--data", "{tmp}/unlabelled.json"], 1, "knows none of the 1 prompts"),
         (["policy", "--model", "tiny", "--data", "{tmp}/data.json", "--k", "4"], 2, "--k 4 needs --samples"),
         (["policy", "--model", "tiny", "--data", "{tmp}/data.json", "--samples", "2", "--k", "4"], 2, "at least 4"),

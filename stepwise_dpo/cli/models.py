@@ -6,11 +6,7 @@ from typing import Any
 from stepwise_dpo.cli.output import quiet_libraries, report_table
 from stepwise_dpo.cli.parsing import add_command, add_setting
 from stepwise_dpo.cli.pretrain import add_pretrain
-from stepwise_dpo.learning.head_settings import Head, TokenRule
 from stepwise_dpo.runs.reward_config import RewardTrainingConfig, make_reward_config
-
-_CHOICES = {"head": Head, "token": TokenRule}
-"""Settings with a choice of words, which `add_setting` wants without the None that stands for "not given"."""
 
 TRAIN_REWARD_EXAMPLES = """examples:
   python -m stepwise_dpo models train-reward --model tiny --head step_tag --data data/synthetic_prm.json \\
@@ -31,8 +27,7 @@ def add_commands(commands: Any) -> None:
     )
     train_reward.add_argument("--output-dir", required=True, metavar="DIR", help="a new folder for the trained model")
     for name, field in RewardTrainingConfig.model_fields.items():
-        kind = _CHOICES.get(name, field.annotation)
-        add_setting(train_reward, name, kind, field.description or "", field.get_default())
+        add_setting(train_reward, name, field.annotation, field.description or "", field.get_default())
     add_pretrain(kinds)
 
 

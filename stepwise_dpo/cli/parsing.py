@@ -5,7 +5,7 @@ import difflib
 import re
 from collections.abc import Callable
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
@@ -53,7 +53,7 @@ def add_command(
 def add_setting(parser: argparse.ArgumentParser, name: str, annotation: Any, help_text: str, default: Any) -> None:
     """Make an option of a field of RunConfig; None stands for "not given", so that files and presets can speak."""
     option = "--" + name.replace("_", "-")
-    if get_origin(annotation) in (UnionType,):
+    if get_origin(annotation) in (UnionType, Union):  # a Literal with "| None" is still the old kind
         annotation = next(kind for kind in get_args(annotation) if kind is not NoneType)
     if default is not None and default is not PydanticUndefined:
         shown = " ".join(default) if isinstance(default, list) else default

@@ -3,18 +3,15 @@
 import argparse
 import shlex
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepwise_dpo.cli.output import make_parent, quiet_libraries
 from stepwise_dpo.cli.parsing import add_command, natural, positive
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import POLICY, REWARD
 from stepwise_dpo.runs.progress import ProgressBar
-
-if TYPE_CHECKING:
-    from stepwise_dpo.learning.pretraining import PretrainingPlan
 
 PRETRAIN_EXAMPLES = """examples:
   python -m stepwise_dpo models pretrain policy --output-dir data/models/policy
@@ -23,6 +20,12 @@ PRETRAIN_EXAMPLES = """examples:
 Both follow one line of training, kept in --line: the policy is its first checkpoint that solves --solve-rate of its
 own held-out problems, the reward model its end, calibrated on --calibrate. A line that was interrupted goes on from its
 last checkpoint when the same command is given again."""
+
+_DEFAULTS: dict[str, Any] = {
+    "solve_rate": 0.45,
+    "held_out": "data/heldout_prm.json",
+    "calibrate": "data/synthetic_prm.json",
+}
 
 _SETTINGS = ("steps", "batch_size", "seed", "d_model", "d_ff", "layers", "decoder_layers", "measure_every")
 
@@ -36,19 +39,23 @@ def add_pretrain(kinds: Any) -> None:
     pretrain.add_argument("--output-dir", required=True, metavar="DIR", help="a new folder for the model")
     pretrain.add_argument("--line", default="runs/pretraining", metavar="DIR", help="the line of training")
     pretrain.add_argument(
-        "--solve-rate", type=float, default=0.45, metavar="X", help="where the policy is taken (default: 0.45)"
+        "--solve-rate",
+        type=float,
+        default=_DEFAULTS["solve_rate"],
+        metavar="X",
+        help="where the policy is taken (default: 0.45)",
     )
     pretrain.add_argument(
         "--held-out",
-        default="data/heldout_prm.json",
+        default=_DEFAULTS["held_out"],
         metavar="FILE",
         help="labelled pairs to train on none of and to measure the reward model on (default: data/heldout_prm.json)",
     )
     pretrain.add_argument(
         "--calibrate",
-        default="data/synthetic_prm.json",
+        default=_DEFAULTS["calibrate"],
         metavar="FILE",
-        help="labelled pairs for the reward model's probabilities (default: data/synthetic_prm.json)",
+        help="labelled pairs to calibrate the reward model on (default: data/synthetic_prm.json)",
     )
     for name in _SETTINGS:
         kind = natural if name == "seed" else positive
@@ -64,17 +71,20 @@ def _pretrain(options: argparse.Namespace) -> int:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{options.output_dir!r} is not empty; choose another folder")
     make_parent(folder)
-    held_out = load_pairs(options.held_out)
-    calibration_pairs = load_pairs(options.calibrate) if options.model == REWARD else []
+    held_out, calibration_pairs = load_pairs(options.held_out), load_pairs(options.calibrate)
     quiet_libraries()
     from stepwise_dpo.learning import bundling
     from stepwise_dpo.learning.pretraining import PretrainingPlan, pretrain
+    from stepwise_dpo.learning.reward_benchmark import check_labels
+
+    for pairs in (held_out, calibration_pairs):
+        check_labels(pairs)
 
     plan = replace(
         PretrainingPlan(), **{name: value for name in _SETTINGS if (value := getattr(options, name)) is not None}
     )
     is_policy = options.model == POLICY
-    measured = pretrain(
+    pretrain(
         plan,
         options.line,
         avoid=[pair.prompt for pair in held_out],
@@ -84,25 +94,26 @@ def _pretrain(options: argparse.Namespace) -> int:
     )
     checkpoint = bundling.checkpoint_of(options.line, options.solve_rate if is_policy else None)
     policy = bundling.load_checkpoint(checkpoint)
-    here = next(m for m in measured if checkpoint.name == f"checkpoint-{m['global_step']:.0f}")
-    commands = [f"python -m stepwise_dpo models pretrain {options.model} {shlex.join(_given(options, plan))}"]
+    global_step = int(checkpoint.name.rpartition("-")[2])
+    commands = [f"python -m stepwise_dpo models pretrain {options.model} {shlex.join(_given(options))}"]
     if is_policy:
-        bundling.save_policy(policy, folder, plan, here, commands)
+        bundling.save_policy(policy, folder, plan, global_step, commands)
     else:
         bundling.save_reward(
-            policy, folder, plan, here, commands, calibration_pairs=calibration_pairs, held_out_pairs=held_out
+            policy, folder, plan, global_step, commands, calibration_pairs=calibration_pairs, held_out_pairs=held_out
         )
-    print(f"{options.model}: optimiser step {here['global_step']:.0f} of {options.line}, written to {folder}")
-    print(f"solve rate on the line's {plan.held_out} held-out problems: {here['solve_rate']:.1%}")
+    print(f"{options.model}: optimiser step {global_step} of {options.line}, written to {folder}; see its README.md")
     return 0
 
 
-def _given(options: argparse.Namespace, plan: "PretrainingPlan") -> list[str]:
-    """The options that repeat this, for the model card."""
+def _given(options: argparse.Namespace) -> list[str]:
+    """The options that repeat this, for the model card; where the line is kept makes no difference."""
     words = ["--output-dir", options.output_dir]
-    for field in fields(plan):
-        if getattr(plan, field.name) != field.default and getattr(options, field.name, None) is not None:
-            words += ["--" + field.name.replace("_", "-"), str(getattr(plan, field.name))]
+    names = [*_SETTINGS, "held_out", "calibrate", *(["solve_rate"] if options.model == POLICY else [])]
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value != _DEFAULTS.get(name):
+            words += ["--" + name.replace("_", "-"), str(value)]
     return words
 
 

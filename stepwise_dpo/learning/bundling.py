@@ -13,7 +13,13 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.loading import Policy, switch_off_dropout
-from stepwise_dpo.learning.pretraining import PretrainingPlan, measurements
+from stepwise_dpo.learning.pretraining import (
+    PretrainingPlan,
+    checkpoints,
+    held_out_problems,
+    measurements,
+    solve_rates,
+)
 from stepwise_dpo.learning.process_metrics import labelled_first_error
 from stepwise_dpo.learning.reward_benchmark import judge_pairs, reward_report, tuned_threshold
 from stepwise_dpo.learning.rewards import LLMRewardModel
@@ -30,12 +36,12 @@ def checkpoint_of(folder: str | os.PathLike[str], solve_rate: float | None = Non
     Raises:
         RunError: the line has no such checkpoint.
     """
-    checkpoints = sorted(Path(folder).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    if not checkpoints:
+    found = checkpoints(Path(folder))
+    if not found:
         raise RunError(f"{os.fspath(folder)!r} holds no checkpoint of a pretraining line")
     if solve_rate is None:
-        return checkpoints[-1]
-    for checkpoint in checkpoints:
+        return found[-1]
+    for checkpoint in found:
         if measurements(checkpoint)[-1]["solve_rate"] >= solve_rate:
             return checkpoint
     raise RunError(f"no checkpoint in {os.fspath(folder)!r} solves {solve_rate:.0%} of the held-out problems")
@@ -51,18 +57,23 @@ def save_policy(
     policy: Policy,
     folder: str | os.PathLike[str],
     plan: PretrainingPlan,
-    measured: Mapping[str, float],
+    global_step: int,
     commands: Sequence[str],
-) -> None:
-    """Write the bundled policy, with what the line had measured when it was taken."""
+) -> dict[str, float]:
+    """Write the bundled policy.
+
+    Returns:
+        what it solves as it is stored, see `solve_rates`.
+    """
     _save(policy, folder)
+    measured = solve_rates(policy, held_out_problems(plan))
     families = {f"of {name.partition('/')[2]}": f"{v:.0%}" for name, v in measured.items() if "/" in name}
     card = _card(
         "A small policy that is half right",
         "Solves some of the generated problems of Stepwise DPO and fails others, so that preference training has "
         "something to change.",
         plan,
-        measured["global_step"],
+        global_step,
         commands,
         {f"solve rate, greedy, on the line's {plan.held_out} held-out problems": f"{measured['solve_rate']:.1%}"}
         | families,
@@ -70,13 +81,14 @@ def save_policy(
         "answers any other text with a made-up calculation. It is stopped early on purpose.",
     )
     _write_card(folder, card)
+    return measured
 
 
 def save_reward(
     policy: Policy,
     folder: str | os.PathLike[str],
     plan: PretrainingPlan,
-    measured: Mapping[str, float],
+    global_step: int,
     commands: Sequence[str],
     *,
     calibration_pairs: Sequence[PreferencePair],
@@ -89,15 +101,16 @@ def save_reward(
     """
     _save(policy, folder)
     reward_model = LLMRewardModel.from_pretrained(os.fspath(folder), head="likelihood")
-    reward_model = reward_model.calibrated(*calibration_of(reward_model, calibration_pairs))
+    reward_model.set_calibration(*calibration_of(reward_model, calibration_pairs))
     reward_model.model.to(torch.bfloat16)
     reward_model.save_pretrained(folder)
     reward_model.model.to(torch.float32)
+    solve_rate = solve_rates(policy, held_out_problems(plan))["solve_rate"]
     threshold = tuned_threshold(judge_pairs(reward_model, calibration_pairs))
     report = reward_report(judge_pairs(reward_model, held_out_pairs), threshold)
     bench, settings = report["process_bench"], reward_model.settings
     figures = {
-        "solve rate, greedy, on the line's held-out problems": f"{measured['solve_rate']:.1%}",
+        f"solve rate, greedy, on the line's {plan.held_out} held-out problems": f"{solve_rate:.1%}",
         f"ProcessBench-style F1 (acc1, acc2) on {len(held_out_pairs)} held-out pairs": (
             f"{bench['f1']:.1f} ({bench['acc1']:.1f}, {bench['acc2']:.1f})"
         ),
@@ -112,7 +125,7 @@ def save_reward(
         "token in the step, given the problem and the steps before it, calibrated to the probability that the step is "
         "right. One forward judges a whole solution.",
         plan,
-        measured["global_step"],
+        global_step,
         commands,
         figures,
         "Knows the six families of problems only; any other text gets scores that mean nothing. It expects the order "
@@ -131,7 +144,7 @@ def calibration_of(reward_model: LLMRewardModel, pairs: Sequence[PreferencePair]
     after carries that error on, and a head that looks at one step in its context can't see it.
 
     Returns:
-        (scale, bias) for `LLMRewardModel.calibrated`.
+        (scale, bias) for `LLMRewardModel.set_calibration`.
     """
     solutions = [
         (pair.prompt, side, labelled_first_error([step.label for step in side]))
@@ -139,13 +152,14 @@ def calibration_of(reward_model: LLMRewardModel, pairs: Sequence[PreferencePair]
         for side in (pair.chosen, pair.rejected)
     ]
     odds, labels = [], []
-    scores = reward_model.calibrated(1.0, 0.0).score_solutions(
+    scores = reward_model.score_solutions(
         [(prompt, [step.text for step in side]) for prompt, side, _ in solutions], value="log_odds"
     )
+    now = reward_model.settings
     for (_, side, first_error), values in zip(solutions, scores, strict=True):
         if first_error is not None:
             upto = len(side) if first_error < 0 else first_error + 1
-            odds += values[:upto]
+            odds += [(value - now.bias) / now.scale for value in values[:upto]]
             labels += [step.label for step in side[:upto]]
     fitted = LogisticRegression().fit([[value] for value in odds], labels)
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
@@ -169,7 +183,7 @@ def _card(
     title: str,
     summary: str,
     plan: PretrainingPlan,
-    global_step: float,
+    global_step: int,
     commands: Sequence[str],
     figures: Mapping[str, Any],
     limits: str,
@@ -188,9 +202,10 @@ tags: [t5, arithmetic, process-reward-model, stepwise-dpo]
 {summary}
 
 **Data.** Problems and right solutions from `stepwise_dpo.preferences.synthetic`, each drawn from the seed and seen
-once; no prompt of `data/heldout_prm.json`. No other data, no pretrained weights.
+once. Left out are the prompts of the held-out pairs and the line's own held-out problems; a problem of the calibration
+pairs may occur by chance. No other data, no pretrained weights.
 
-**Training.** Optimiser step {global_step:,.0f} of this line, from nothing, with Muon and AdamW, a cosine schedule and bfloat16
+**Training.** Optimiser step {global_step:,} of this line, from nothing, with Muon and AdamW and bfloat16
 autocast on two CPU cores; the weights are stored in bfloat16:
 
 ```json

@@ -290,6 +290,9 @@ def _generate(policy: Policy, prompts: Sequence[str], max_new_tokens: int, **how
         num_beams=1,
         pad_token_id=pad,
         eos_token_id=policy.tokenizer.eos_token_id,
+        # A model's folder may ask for other ways of decoding; what is measured here is its distribution.
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
         **how,
     )
     completions = generated[:, 1:] if policy.is_encoder_decoder else generated[:, width:]

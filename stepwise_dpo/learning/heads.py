@@ -173,7 +173,7 @@ class VerbalizerHead:
         self.model, self.tokenizer, self.name, self.settings = model, tokenizer, name, settings
         try:
             sample, other = self._questions("p", ["s"])[0], self._questions("p", ["t"])[0]
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             raise ConfigError(
                 f"the reward model's template is not usable ({error!r}): its fields are {{prompt}}, {{previous}}, "
                 "{step}, {right} and {wrong}, and a literal brace is written twice"

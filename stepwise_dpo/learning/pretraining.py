@@ -5,16 +5,22 @@ training needs of a policy; its end solves nearly all, which makes it a judge of
 likelihood head in `rewards`). Every problem is drawn when it is asked for and seen once.
 """
 
+import hashlib
+import json
+import math
 import os
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -28,9 +34,8 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 
-from stepwise_dpo.errors import RunError
+from stepwise_dpo.errors import ConfigError, RunError
 from stepwise_dpo.learning.evaluation import answer_prompts
 from stepwise_dpo.learning.loading import Policy
 from stepwise_dpo.learning.optimiser import MuonAndAdamW
@@ -41,6 +46,8 @@ from stepwise_dpo.preferences.synthetic import FAMILIES, MAX_NUMBER, STEPS, Solu
 SORTED_BATCHES = 4
 """So many batches are sorted by length together; see `SolvedProblems`."""
 
+ANSWERS_AT_ONCE = 120
+
 HELD_OUT_SEED = -1
 """Of the problems on which the line measures itself; training leaves them out."""
 
@@ -50,7 +57,9 @@ class PretrainingPlan:
     """One line of training; the defaults are those of the bundled models.
 
     Attributes:
-        steps: optimiser steps of the whole line; the learning rate's schedule spans them.
+        steps: optimiser steps of the whole line.
+        warmup, span, cooldown: the learning rates rise over `warmup` steps, fall as a cosine that would reach zero
+            after `span`, and over the last `cooldown` steps linearly to zero.
         batch_size: problems per optimiser step.
         learning_rate, muon_learning_rate: their peaks, see `MuonAndAdamW`.
         seed: of weights, problems and order.
@@ -61,11 +70,17 @@ class PretrainingPlan:
         measure_every: optimiser steps between two checkpoints, each with its solve rate on held-out problems.
         held_out: how many of those there are.
         families, problem_steps, max_number: which problems, see `draw_solution`.
-        grow: over this part of the line, the longest problem grows from the fewest computations to the most: a model
+        grow: over so many optimiser steps, the longest problem grows from the fewest computations to the most: a model
             learns to take the numbers of short problems first.
+
+    Raises:
+        ConfigError: the shape isn't one of a T5 that can answer.
     """
 
-    steps: int = 7_000
+    steps: int = 4_000
+    warmup: int = 200
+    span: int = 7_000
+    cooldown: int = 1_750
     batch_size: int = 48
     learning_rate: float = 1e-3
     muon_learning_rate: float = 3e-3
@@ -81,8 +96,18 @@ class PretrainingPlan:
     held_out: int = 120
     families: tuple[str, ...] = FAMILIES
     problem_steps: tuple[int, int] = STEPS
-    grow: float = 0.25
+    grow: int = 1_750
     max_number: int = MAX_NUMBER
+
+    def __post_init__(self) -> None:
+        """Check the shape now rather than after an hour."""
+        if self.d_model % self.heads:
+            raise ConfigError(f"d_model ({self.d_model}) must be a multiple of heads ({self.heads})")
+        if self.decoder_layers > self.layers:
+            raise ConfigError(
+                f"decoder_layers ({self.decoder_layers}) must not exceed layers ({self.layers}): Transformers' "
+                "generate fails on such a T5"
+            )
 
 
 class SolvedProblems(Dataset[dict[str, list[int]]]):
@@ -115,7 +140,7 @@ class SolvedProblems(Dataset[dict[str, list[int]]]):
         size = self.plan.batch_size
         indices = range(group * size * SORTED_BATCHES, (group + 1) * size * SORTED_BATCHES)
         fewest, most = self.plan.problem_steps
-        grown = min(1.0, group * SORTED_BATCHES / max(1.0, self.plan.grow * self.plan.steps))
+        grown = min(1.0, group * SORTED_BATCHES / max(1, self.plan.grow))
         most = fewest + int(grown * (most - fewest))
         rows = [self._encode(_draw(self.plan, self.plan.seed, index, self.avoid, most)) for index in indices]
         rows.sort(key=lambda row: len(row["input_ids"]) + len(row["labels"]))
@@ -151,14 +176,16 @@ def pretrain(
         the measurements so far: `global_step`, `solve_rate`, and `solve_rate/FAMILY` each.
 
     Raises:
-        RunError: the folder holds another plan's line.
+        RunError: the folder holds the line of another plan, or of other prompts to avoid.
     """
     folder = Path(folder)
-    _check_same_plan(plan, folder)
+    avoided = frozenset(avoid)
+    _check_same_line(plan, avoided, folder)
     torch.manual_seed(plan.seed)
     tokenizer = build_tokenizer(plan)
     policy = Policy("the model in training", build_model(plan, tokenizer), tokenizer)
-    held_out = [_draw(plan, HELD_OUT_SEED, index, ()) for index in range(plan.held_out)]
+    optimiser = MuonAndAdamW(policy.model, plan.learning_rate, plan.muon_learning_rate)
+    held_out = held_out_problems(plan)
     measuring = _SolveRate(policy, held_out, plan.measure_every, stop_at_solve_rate, on_measured, progress)
     trainer = Trainer(
         policy.model,
@@ -166,10 +193,7 @@ def pretrain(
             output_dir=str(folder),
             max_steps=plan.steps,
             per_device_train_batch_size=plan.batch_size,
-            learning_rate=plan.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=min(200, plan.steps // 10),
-            bf16=torch.ops.mkldnn._is_mkldnn_bf16_supported() or torch.cuda.is_available(),
+            bf16=_has_fast_bfloat16(),
             use_cpu=not torch.cuda.is_available(),
             seed=plan.seed,
             data_seed=plan.seed,
@@ -179,25 +203,51 @@ def pretrain(
             remove_unused_columns=False,
             train_sampling_strategy="sequential",
         ),
-        train_dataset=SolvedProblems(policy, plan, {*avoid, *(solution.prompt for solution in held_out)}),
+        train_dataset=SolvedProblems(policy, plan, {*avoided, *(solution.prompt for solution in held_out)}),
         data_collator=DataCollatorForSeq2Seq(tokenizer, policy.model),
         processing_class=tokenizer,
         callbacks=[measuring],
-        optimizer_cls_and_kwargs=(
-            lambda: MuonAndAdamW,
-            {"learning_rate": plan.learning_rate, "muon_learning_rate": plan.muon_learning_rate},
-        ),
+        optimizers=(optimiser, LambdaLR(optimiser, partial(rate_factor, plan))),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last = next(reversed(checkpoints(folder)), None)
     if last is not None:
-        done = measurements(Path(last))
+        done = measurements(last)
         reached = stop_at_solve_rate is not None and any(m["solve_rate"] >= stop_at_solve_rate for m in done)
         if reached or done[-1]["global_step"] >= plan.steps:
             return done
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return _measurements(trainer.state)
+
+
+def solve_rates(policy: Policy, problems: Sequence[Solution]) -> dict[str, float]:
+    """Let a policy answer problems greedily: `solve_rate`, 0..1, and `solve_rate/FAMILY`."""
+    was_training = policy.model.training
+    policy.model.eval()
+    solved: dict[str, list[bool]] = {}
+    for start in range(0, len(problems), ANSWERS_AT_ONCE):
+        batch = problems[start : start + ANSWERS_AT_ONCE]
+        answers = answer_prompts(policy, [problem.prompt for problem in batch])
+        for problem, answer in zip(batch, answers, strict=True):
+            solved.setdefault(problem.family, []).append(solves(problem.prompt, answer.steps))
+    policy.model.train(was_training)
+    families = {f"solve_rate/{family}": fmean(right) for family, right in sorted(solved.items())}
+    return {"solve_rate": fmean(right for family in solved.values() for right in family), **families}
+
+
+def held_out_problems(plan: PretrainingPlan) -> list[Solution]:
+    """The problems that a line measures itself on and leaves out of its training."""
+    return [_draw(plan, HELD_OUT_SEED, index, ()) for index in range(plan.held_out)]
+
+
+def rate_factor(plan: PretrainingPlan, global_step: int) -> float:
+    """Which part of their peaks the learning rates have at an optimiser step, 0..1."""
+    if global_step < plan.warmup:
+        return global_step / plan.warmup
+    progress = (global_step - plan.warmup) / (plan.span - plan.warmup)
+    left = (plan.steps - global_step) / max(1, plan.cooldown)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress))) * max(0.0, min(1.0, left))
 
 
 def build_tokenizer(plan: PretrainingPlan) -> PreTrainedTokenizerFast:
@@ -255,6 +305,13 @@ def build_model(plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast) -> T5
     return model
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """A line's checkpoints, the earliest first; one that was cut off while it was written is left out."""
+    # The Trainer writes this file last.
+    whole = (file.parent for file in folder.glob("checkpoint-*/trainer_state.json"))
+    return sorted(whole, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
 def measurements(checkpoint: Path) -> list[dict[str, float]]:
     """What a line had measured when it saved this checkpoint; see `pretrain`."""
     return _measurements(TrainerState.load_from_json(str(checkpoint / "trainer_state.json")))
@@ -268,17 +325,29 @@ def _measurements(state: TrainerState) -> list[dict[str, float]]:
     ]
 
 
+def _has_fast_bfloat16() -> bool:
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    # Without oneDNN the question has no such name.
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())  # type: ignore[no-untyped-call]
+
+
 def _draw(plan: PretrainingPlan, seed: int, index: int, avoid: Collection[str], most: int | None = None) -> Solution:
     steps = (plan.problem_steps[0], most or plan.problem_steps[1])
     return draw_solution(seed, index, families=plan.families, steps=steps, max_number=plan.max_number, avoid=avoid)
 
 
-def _check_same_plan(plan: PretrainingPlan, folder: Path) -> None:
-    file = folder / "plan.txt"
-    if file.exists() and file.read_text(encoding="utf-8") != repr(plan):
-        raise RunError(f"{str(folder)!r} holds the line of another plan; choose another folder, or remove it")
+def _check_same_line(plan: PretrainingPlan, avoided: Collection[str], folder: Path) -> None:
+    digest = hashlib.sha256("\n".join(sorted(avoided)).encode()).hexdigest()
+    line = json.dumps({"plan": asdict(plan), "avoided": digest}, indent=1) + "\n"
+    file = folder / "line.json"
+    if file.exists() and file.read_text(encoding="utf-8") != line:
+        raise RunError(
+            f"{str(folder)!r} holds a line of another plan or with other prompts left out; choose another folder, or "
+            "remove it"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(repr(plan), encoding="utf-8")
+    file.write_text(line, encoding="utf-8")
 
 
 class _SolveRate(TrainerCallback):
@@ -302,18 +371,10 @@ class _SolveRate(TrainerCallback):
             self.progress(state.global_step, state.max_steps)
         if state.global_step % self.every and state.global_step != state.max_steps:
             return
-        self.policy.model.eval()
-        solved: dict[str, list[bool]] = {}
-        for start in range(0, len(self.held_out), 120):
-            batch = self.held_out[start : start + 120]
-            answers = answer_prompts(self.policy, [solution.prompt for solution in batch])
-            for solution, answer in zip(batch, answers, strict=True):
-                solved.setdefault(solution.family, []).append(solves(solution.prompt, answer.steps))
-        self.policy.model.train()
-        rates = {f"solve_rate/{family}": sum(right) / len(right) for family, right in sorted(solved.items())}
-        rate = sum(map(sum, solved.values())) / len(self.held_out)
-        state.log_history.append({"step": state.global_step, "solve_rate": rate, **rates})
+        measured = solve_rates(self.policy, self.held_out)
+        state.log_history.append({"step": state.global_step, **measured})
         if self.on_measured is not None:
             self.on_measured(_measurements(state)[-1])
         control.should_save = True
-        control.should_training_stop = self.stop_at is not None and rate >= self.stop_at
+        if self.stop_at is not None and measured["solve_rate"] >= self.stop_at:
+            control.should_training_stop = True

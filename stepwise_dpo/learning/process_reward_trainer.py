@@ -113,6 +113,8 @@ class ProcessRewardTrainer(Trainer):
         eval_solutions: Sequence[LabelledSolution] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
+        if args.n_gpu > 1:
+            raise ConfigError("a process reward model trains on one GPU; choose it with CUDA_VISIBLE_DEVICES=0")
         labelled = [solution for solution in train_solutions if has_labels(solution)]
         if not labelled:
             raise DataError(

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stepwise_dpo.errors import DataError, ModelError
+from stepwise_dpo.errors import DataError
 from stepwise_dpo.learning.estimates import Interval, bootstrap_intervals
 from stepwise_dpo.learning.process_metrics import (
     NO_ERROR,
@@ -98,16 +98,10 @@ def judge_pairs(
 
     Raises:
         DataError: a solution is longer than the judge can read.
-        ModelError: a score is no probability.
+        ModelError: a score isn't finite.
     """
     sides = [(pair.prompt, [step.text for step in side]) for pair in pairs for side in (pair.chosen, pair.rejected)]
     scores = reward_model.score_solutions(sides, value="probability", progress=progress)
-    for (prompt, _), solution in zip(sides, scores, strict=True):
-        if not all(0 <= score <= 1 for score in solution):
-            raise ModelError(
-                f"the reward model scores the steps after {prompt[:60]!r} with {solution}, which are no probabilities; "
-                "its weights may be damaged"
-            )
     return [
         JudgedPair(
             pair,

@@ -6,6 +6,7 @@ its head's business, see `heads`; which head a model has, its folder says, see `
 S = steps of one solution.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from stepwise_dpo.errors import ConfigError, DataError
+from stepwise_dpo.errors import ConfigError, DataError, ModelError
 from stepwise_dpo.learning.head_settings import CONFIG_KEY, Head, HeadSettings, check_fits, choose_settings
 from stepwise_dpo.learning.heads import Row, make_head
 from stepwise_dpo.learning.loading import load_config, load_policy, load_token_classifier, switch_off_dropout
@@ -145,15 +146,13 @@ class LLMRewardModel(nn.Module):
         """Which scoring head this judge has."""
         return self.settings.head
 
-    def calibrated(self, scale: float, bias: float) -> "LLMRewardModel":
-        """Set the calibration, see `HeadSettings`, in place of the one before; returns this model.
+    def set_calibration(self, scale: float, bias: float) -> None:
+        """Set the calibration, see `HeadSettings`, in place of the one before.
 
         Raises:
             ConfigError: scale isn't above 0, or one isn't finite.
         """
         self.settings = replace(self.settings, scale=scale, bias=bias)
-        self.clear_cache()
-        return self
 
     def log_odds(self, solutions: Sequence[Solution]) -> list[Tensor]:
         """Judge every step of solutions, differentiably.
@@ -211,6 +210,7 @@ class LLMRewardModel(nn.Module):
 
         Raises:
             DataError: a solution without steps, or one that the judge can't read.
+            ModelError: a score isn't finite.
         """
         scale = self.value if value is None else check_value(value)
         rows = [self._rows(prompt, steps) for prompt, steps in solutions]
@@ -219,7 +219,12 @@ class LLMRewardModel(nn.Module):
         todo = sorted(distinct, key=lambda row: len(row.prompt_ids) + len(row.ids), reverse=True)
         for start in range(0, len(todo), self.batch_size):
             batch = todo[start : start + self.batch_size]
-            self._cache.update((row, x.tolist()) for row, x in zip(batch, self._head.log_odds(batch), strict=True))
+            judged = [x.tolist() for x in self._head.log_odds(batch)]
+            if not all(map(math.isfinite, (x for values in judged for x in values))):
+                raise ModelError(
+                    f"{self.name} scores a step with a number that isn't finite; its weights may be damaged"
+                )
+            self._cache.update(zip(batch, judged, strict=True))
             if progress is not None:
                 progress(start + len(batch), len(todo))
 

@@ -21,7 +21,7 @@ JUDGES = (REWARD, HUB_DEFAULT, TINY)
 """What it offers as reward model."""
 
 POLICY_NOTES = {
-    POLICY: "“policy” comes with the project: 3 million weights that solve about half of the bundled problems.",
+    POLICY: "“policy” comes with the project: 4 million weights that solve about half of the bundled problems.",
     HUB_DEFAULT: "77 million weights from the Hugging Face Hub: a first use downloads 300 MB, and an optimiser step "
     "takes seconds here.",
     TINY: "“tiny” is built in: 0.2 million random weights, one token per byte, trained by nobody. It shows how "
@@ -31,8 +31,8 @@ POLICY_NOTES = {
 JUDGE_NOTES = {
     REWARD: "“reward” comes with the project: it knows the bundled kinds of problems. A step's score is the lowest "
     "probability of a token in it, so a step that carries an earlier error on faithfully looks right.",
-    HUB_DEFAULT: "Nobody trained this model to judge, and a prompted small model can't: even prompted 8B models find "
-    "the wrong step 5 times in 100 (ProcessBench). Train one with “models train-reward”.",
+    HUB_DEFAULT: "Nobody trained this model to judge, and a prompted small model can't: even prompted 8B models reach "
+    "an F1 of 5 in 100 (ProcessBench). Train one with “models train-reward”.",
     TINY: "The judge is the built-in tiny model: 0.2 million random weights, never trained. Its scores are noise and "
     "show only how this page works; choose “reward” for scores that mean something.",
 }

@@ -35,8 +35,8 @@ DEMO_EXAMPLES, DEMO_HELD_OUT = 450, 120
 HELD_OUT_SET = "heldout_prm.json"
 _NEXT_WORDS = "the next ones of the same set"
 
-FEW_ANSWERS = 8
-"""Held-out problems that a model answers which writes slowly."""
+MANY_ANSWERS, FEW_ANSWERS = 200, 8
+"""The most held-out problems that a model answers before and after, one that writes fast and one that doesn't."""
 
 PUBLIC_MAX_STEPS = 500
 SPACE_NOTE = "Runs on this public page are deleted when it restarts."
@@ -307,7 +307,7 @@ def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
         "seed": _whole(form.seed, "seed"),
         "max_length": _whole(form.max_length, "longest example"),
         # The small models answer in no time.
-        "generate": held_out if model in (POLICY, TINY) else min(held_out, FEW_ANSWERS),
+        "generate": min(held_out, MANY_ANSWERS if model in (POLICY, TINY) else FEW_ANSWERS),
         "max_new_tokens": 96,
     }
     if form.loss == "stepwise":
@@ -326,7 +326,7 @@ def split(library: Library, form: Form) -> tuple[Sequence[PreferencePair], Seque
 
     Returns:
         pairs to train on; pairs to compare on, which are the first of the set that the form names, or the next of the
-        open one; the name of their set.
+            open one (also when it names that: nobody shall compare on what was trained on); the name of their set.
 
     Raises:
         ConfigError: there are none, the numbers are not usable, or there is no such set.
@@ -337,7 +337,7 @@ def split(library: Library, form: Form) -> tuple[Sequence[PreferencePair], Seque
     train, held_out = _whole(form.examples, "examples to train on"), _whole(form.held_out, "examples to compare on")
     if train < 1 or held_out < 0:
         raise ConfigError("train on at least one example, and compare on none or more")
-    if not form.held_out_set:
+    if form.held_out_set in ("", library.current.name):
         return pairs[:train], pairs[train : train + held_out], library.current.name
     for known in library.sets:
         if known.name == form.held_out_set:

@@ -197,7 +197,8 @@ def test_the_gradient_reaches_the_parameters(judge):
 
 
 def test_what_is_saved_scores_the_same(judge, tmp_path):
-    judge.calibrated(0.5, -1.25).save_pretrained(tmp_path)
+    judge.set_calibration(0.5, -1.25)
+    judge.save_pretrained(tmp_path)
     again = LLMRewardModel.from_pretrained(str(tmp_path))
     assert again.settings == judge.settings
     assert (again.settings.scale, again.settings.bias) == (0.5, -1.25)
@@ -207,7 +208,7 @@ def test_what_is_saved_scores_the_same(judge, tmp_path):
 def test_calibration_moves_the_decision_boundary(judge):
     raw = judge.log_odds(SOLUTIONS)
     before = judge.score_solutions(SOLUTIONS, "log_odds")
-    assert judge.calibrated(2.0, 0.75) is judge
+    judge.set_calibration(2.0, 0.75)
     for first, second in zip(raw, judge.log_odds(SOLUTIONS), strict=True):
         torch.testing.assert_close(second, 2 * first + 0.75)
     after = judge.score_solutions(SOLUTIONS, "log_odds")
@@ -367,7 +368,7 @@ def test_a_calibration_must_keep_the_order(build):
     judge = LLMRewardModel(*build("t5"), HeadSettings("likelihood"))
     for scale, bias in ((0.0, 0.0), (-1.0, 0.0), (math.inf, 0.0), (1.0, math.nan)):
         with pytest.raises(ConfigError, match=r"scale|bias"):
-            judge.calibrated(scale, bias)
+            judge.set_calibration(scale, bias)
 
 
 def test_words_and_tags_that_the_tokenizer_cannot_write(build):

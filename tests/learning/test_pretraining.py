@@ -1,10 +1,12 @@
 import json
+import math
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from stepwise_dpo.errors import RunError
+from stepwise_dpo.errors import ConfigError, RunError
 from stepwise_dpo.learning.bundling import checkpoint_of, load_checkpoint, save_policy, save_reward
 from stepwise_dpo.learning.evaluation import answer_prompts
 from stepwise_dpo.learning.loading import Policy, load_policy
@@ -15,12 +17,17 @@ from stepwise_dpo.learning.pretraining import (
     build_model,
     build_tokenizer,
     pretrain,
+    rate_factor,
 )
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.preferences.synthetic import draw_solution, generate_pairs, solves
 
 SMALL = PretrainingPlan(
     steps=6,
+    warmup=2,
+    span=6,
+    cooldown=2,
+    grow=2,
     batch_size=4,
     d_model=32,
     d_ff=64,
@@ -33,6 +40,9 @@ SMALL = PretrainingPlan(
 )
 MINIATURE = PretrainingPlan(
     steps=400,
+    warmup=40,
+    span=400,
+    cooldown=100,
     batch_size=32,
     d_model=64,
     d_ff=128,
@@ -85,6 +95,12 @@ def test_problems_depend_on_their_index_alone(tokenizer):
     assert sorted(row["input_ids"] for row in rows[:16]) == expected
 
 
+def test_learning_rates_rise_fall_and_cool_down():
+    plan = PretrainingPlan(steps=100, warmup=10, span=210, cooldown=40)
+    factors = [rate_factor(plan, step) for step in (0, 5, 10, 60, 80, 100)]
+    assert factors == pytest.approx([0, 0.5, 1, (1 + 2**-0.5) / 2, 0.5 * (1 + math.cos(0.35 * math.pi)) / 2, 0])
+
+
 def test_what_is_to_be_avoided_is_not_trained_on(tokenizer):
     policy = Policy("small", build_model(SMALL, tokenizer), tokenizer)
     prompt = draw_solution(SMALL.seed, 0).prompt
@@ -107,6 +123,21 @@ def test_an_interrupted_line_ends_where_an_uninterrupted_one_does(line, tmp_path
 def test_another_plan_needs_another_folder(line):
     with pytest.raises(RunError, match="another plan"):
         pretrain(replace(SMALL, seed=1), line[0])
+    with pytest.raises(RunError, match="other prompts left out"):
+        pretrain(SMALL, line[0], avoid=["Start with 1."])
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(line, tmp_path):
+    copy = shutil.copytree(line[0], tmp_path / "line")
+    (copy / "checkpoint-6" / "trainer_state.json").unlink()
+    assert checkpoint_of(copy).name == "checkpoint-4"
+    assert pretrain(SMALL, copy) == line[1]
+
+
+@pytest.mark.parametrize("shape", [{"layers": 1, "decoder_layers": 2}, {"d_model": 30, "heads": 4}])
+def test_a_shape_that_cannot_answer_is_refused_at_once(shape):
+    with pytest.raises(ConfigError, match="must"):
+        PretrainingPlan(**shape)
 
 
 def test_checkpoints_are_found_by_what_they_solve(line, tmp_path):
@@ -120,8 +151,8 @@ def test_checkpoints_are_found_by_what_they_solve(line, tmp_path):
 
 def test_bundled_models_are_ordinary_folders(line, tmp_path):
     policy = load_checkpoint(checkpoint_of(line[0]))
-    measured = line[1][-1]
-    save_policy(policy, tmp_path / "policy", SMALL, measured, ["python -m …"])
+    measured = save_policy(policy, tmp_path / "policy", SMALL, 6, ["python -m …"])
+    assert measured["solve_rate"] == 0
     again = load_policy(str(tmp_path / "policy"))
     assert again.model.dtype == torch.float32
     ours, theirs = policy.model.state_dict(), again.model.state_dict()
@@ -132,7 +163,7 @@ def test_bundled_models_are_ordinary_folders(line, tmp_path):
 
     pairs = generate_pairs(24, 3)
     report = save_reward(
-        policy, tmp_path / "reward", SMALL, measured, ["x"], calibration_pairs=pairs[:12], held_out_pairs=pairs[12:]
+        policy, tmp_path / "reward", SMALL, 6, ["x"], calibration_pairs=pairs[:12], held_out_pairs=pairs[12:]
     )
     judge = LLMRewardModel.from_pretrained(str(tmp_path / "reward"))
     assert judge.settings.head == "likelihood"

@@ -136,5 +136,5 @@ def test_a_real_judge(pairs):
 def test_scores_that_are_none(pairs):
     judge = LLMRewardModel.from_pretrained("tiny")
     judge.score_solutions = lambda solutions, **_: [[float("nan")] * len(steps) for _, steps in solutions]
-    with pytest.raises(ModelError, match="no probabilities"):
+    with pytest.raises(ModelError, match="isn't finite"):
         judge_pairs(judge, pairs[:1])
