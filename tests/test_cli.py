@@ -11,11 +11,12 @@ import time
 import pytest
 import torch
 
-from stepwise_dpo.cli import main
+from stepwise_dpo.cli import build_parser, main
 from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.preferences.pairs import load_pairs, save_pairs
+from stepwise_dpo.runs.config import RunConfig, make_config
 from stepwise_dpo.runs.directory import RunDirectory
 
 
@@ -329,3 +330,30 @@ def test_help_is_quick_to_import_and_complete():
 
     for name in RunConfig.model_fields:
         assert "--" + name.replace("_", "-") in process.stdout
+
+
+@pytest.mark.parametrize("name", RunConfig.model_fields)
+def test_every_setting_is_an_option_that_can_be_given(name):
+    option = "--" + name.replace("_", "-")
+    words = [option, *OPTION_WORDS.get(name, ["1"])]
+    if RunConfig.model_fields[name].annotation is bool:
+        words = [option]
+    options = build_parser().parse_args(["train", *words])
+    value = getattr(options, name)
+    assert make_config({"loss": "stepwise", "data": "x", "reward_value": "probability"}, {name: value})
+
+
+OPTION_WORDS = {
+    "loss": ["stepwise"],
+    "loss_type": ["hinge", "sft"],
+    "label_smoothing": ["0.1"],
+    "lr_schedule": ["cosine"],
+    "max_length": ["64"],
+    "precision": ["float32"],
+    "likelihood": ["sum"],
+    "aggregation": ["until_error"],
+    "nonpositive": ["skip"],
+    "reward_value": ["log_odds"],
+    "reward_head": ["likelihood"],
+    "reward_token": ["mean"],
+}

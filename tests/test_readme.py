@@ -67,8 +67,8 @@ def test_the_example_record_is_valid():
     assert json.loads(record)["prompt"] == pair.prompt
 
 
-def test_the_python_example_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_python_examples_run(code, tmp_path, monkeypatch):
     code = code.replace("data/synthetic_prm.json", str(ROOT / "data" / "synthetic_prm.json"))
     monkeypatch.chdir(tmp_path)
     names = {}

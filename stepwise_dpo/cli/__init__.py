@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from stepwise_dpo import __version__
-from stepwise_dpo.cli import data, evaluate, judge, models, train
+from stepwise_dpo.cli import bench, data, evaluate, judge, models, train
 from stepwise_dpo.cli.parsing import Parser
 from stepwise_dpo.errors import ConfigError, StepwiseDPOError
 
@@ -48,7 +48,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (train, judge, evaluate, data, models):
+    for module in (train, judge, evaluate, data, models, bench):
         module.add_commands(commands)
     return parser
 

@@ -1,6 +1,8 @@
 """The models in data/models keep what their cards say."""
 
 import json
+import re
+from dataclasses import asdict
 
 import pytest
 from safetensors import safe_open
@@ -9,6 +11,7 @@ from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.names import BUNDLED, DATA_DIR, MODELS_DIR, POLICY, REWARD
 from stepwise_dpo.learning.onpolicy import sample_mistakes
 from stepwise_dpo.learning.policy_benchmark import policy_report, run_policy
+from stepwise_dpo.learning.pretraining import PretrainingPlan, held_out_problems, solve_rates
 from stepwise_dpo.learning.reward_benchmark import judge_pairs, reward_report, tuned_threshold
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.preferences.pairs import first_error, load_pairs
@@ -82,6 +85,10 @@ def test_the_demo_data_are_the_policys_own_mistakes(policy):
             assert solves(pair.prompt, texts) is right
             assert [step.label for step in side] == check_solution(pair.prompt, texts)
         assert pair.meta["first_error"] == first_error(pair.rejected)
+    # Drawn again, most are the same; another machine's arithmetic may draw some others.
+    avoid = {pair.prompt for name in ("synthetic", "heldout") for pair in load_pairs(DATA_DIR / f"{name}_prm.json")}
+    again = [(pair.prompt, pair.rejected) for pair in sample_mistakes(policy, 40, 21, avoid=avoid)]
+    assert len([pair for pair in pairs[:40] if (pair.prompt, pair.rejected) in again]) >= 20
 
 
 def test_sampling_mistakes_is_seeded_and_avoids(policy):
@@ -96,4 +103,8 @@ def test_sampling_mistakes_is_seeded_and_avoids(policy):
 def test_cards_name_their_command_and_plan(name):
     card = (MODELS_DIR / name / "README.md").read_text(encoding="utf-8")
     assert f"python -m stepwise_dpo models pretrain {name}" in card
-    assert json.loads(card.split("```json\n")[1].split("```")[0])["seed"] == 11
+    plan = json.loads(card.split("```json\n")[1].split("```")[0])
+    assert plan == json.loads(json.dumps(asdict(PretrainingPlan())))
+    (claimed,) = re.findall(r"solve rate, greedy, .* held-out problems \| ([\d.]+)%", card)
+    measured = solve_rates(load_policy(name), held_out_problems(PretrainingPlan()))["solve_rate"]
+    assert 100 * measured == pytest.approx(float(claimed), abs=2)

@@ -1,0 +1,112 @@
+"""What the demo's training does to the policy: held-out solve rate before and after, for both losses and several seeds.
+
+Before and after are compared on the same fresh problems, so the interval is one of paired differences.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepwise_dpo.learning.estimates import Interval, bootstrap_intervals
+from stepwise_dpo.learning.evaluation import answer_prompts
+from stepwise_dpo.learning.loading import Policy, load_policy
+from stepwise_dpo.learning.rewards import Progress
+from stepwise_dpo.preferences.pairs import load_pairs
+from stepwise_dpo.preferences.synthetic import Solution, draw_solution, solves
+from stepwise_dpo.runs.config import PRESETS, make_config
+from stepwise_dpo.runs.training import run
+
+PROBLEM_SEED = -7
+BATCH = 150
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """One setting of the demo, trained with several seeds.
+
+    Attributes:
+        settings: what was changed of the preset.
+        before: solve rate of the untrained policy, 0..1.
+        after: solve rate after training, per seed.
+        difference: mean of after minus before over seeds and problems.
+        interval: its 95% bootstrap interval over problems.
+        seconds: mean length of a run, evaluation on the preset's held-out pairs included.
+    """
+
+    settings: Mapping[str, Any]
+    before: float
+    after: list[float]
+    difference: float
+    interval: Interval | None
+    seconds: float
+
+
+def run_demo(
+    variants: Sequence[Mapping[str, Any]], seeds: Sequence[int], problems: int, progress: Progress | None = None
+) -> list[DemoResult]:
+    """Train the demo preset with each variant and seed, and measure on fresh problems.
+
+    Args:
+        variants: settings that override the preset's.
+        seeds: of the training.
+        problems: how many to answer greedily before and after.
+        progress: told runs done and to do.
+    """
+    trained_on = {pair.prompt for pair in load_pairs(PRESETS["demo"]["data"])}
+    fresh = [draw_solution(PROBLEM_SEED, index, avoid=trained_on) for index in range(problems)]
+    before = _solved(load_policy(PRESETS["demo"]["model"]), fresh)
+    results = []
+    for number, variant in enumerate(variants):
+        gains, rates, seconds = [], [], []
+        for count, seed in enumerate(seeds):
+            started = time.perf_counter()
+            with tempfile.TemporaryDirectory() as folder:
+                directory = run(make_config(PRESETS["demo"], {**variant, "seed": seed}), Path(folder) / "run")
+                seconds.append(time.perf_counter() - started)
+                after = _solved(load_policy(str(directory.final)), fresh)
+            gains.append(after - before)
+            rates.append(float(after.mean()))
+            if progress is not None:
+                progress(number * len(seeds) + count + 1, len(variants) * len(seeds))
+        gain = np.mean(gains, axis=0)  # per problem, over seeds
+        results.append(
+            DemoResult(dict(variant), float(before.mean()), rates, float(gain.mean()), _interval(gain), fmean(seconds))
+        )
+    return results
+
+
+def _interval(gain: NDArray[np.float64]) -> Interval | None:
+    intervals = bootstrap_intervals(len(gain), lambda weights: {"gain": float(weights @ gain / weights.sum())})
+    return intervals["gain"]
+
+
+def demo_table(results: Sequence[DemoResult]) -> str:
+    """Lay the results out, a line per variant."""
+    lines = [
+        f"{'':44}{'before':>8}{'after':>8}{'lowest':>8}{'highest':>8}{'change':>9}  {'95% interval':18}{'s/run':>6}"
+    ]
+    for result in results:
+        name = ", ".join(f"{key} {value}" for key, value in result.settings.items())
+        low, high = result.interval or (float("nan"), float("nan"))
+        lines.append(
+            f"{name[:43]:44}{result.before:8.1%}{fmean(result.after):8.1%}{min(result.after):8.1%}"
+            f"{max(result.after):8.1%}{result.difference:+9.1%}  {low:+7.1%} to {high:+7.1%}{result.seconds:8.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _solved(policy: Policy, problems: Sequence[Solution]) -> NDArray[np.float64]:
+    """Whether the greedy answer to each problem is right, 1 or 0."""
+    solved: list[bool] = []
+    for start in range(0, len(problems), BATCH):
+        batch = problems[start : start + BATCH]
+        answers = answer_prompts(policy, [problem.prompt for problem in batch])
+        solved += [solves(problem.prompt, answer.steps) for problem, answer in zip(batch, answers, strict=True)]
+    return np.array(solved, dtype=np.float64)

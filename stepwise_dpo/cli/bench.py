@@ -1,0 +1,35 @@
+"""The commands that measure and print tables."""
+
+import argparse
+from typing import Any
+
+from stepwise_dpo.cli.output import quiet_libraries
+from stepwise_dpo.cli.parsing import add_command, positive
+from stepwise_dpo.runs.progress import ProgressBar
+
+DEMO_EXAMPLES = """example:
+  python -m stepwise_dpo bench demo --seeds 5
+
+Trains the preset `demo` with both losses, and with learning rates five times as high, and compares the greedy solve
+rate on fresh problems before and after."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add `bench` with its subcommands."""
+    bench = commands.add_parser("bench", help="measure and print tables", description="Measurements.")
+    kinds = bench.add_subparsers(metavar="COMMAND", required=True)
+    demo = add_command(kinds, "demo", "measure what the demo's training changes", _demo, DEMO_EXAMPLES)
+    demo.add_argument("--seeds", type=positive, default=5, metavar="N", help="runs of each kind (default: 5)")
+    demo.add_argument("--problems", type=positive, default=600, metavar="N", help="fresh problems (default: 600)")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    quiet_libraries()
+    from stepwise_dpo.bench.demo import demo_table, run_demo
+    from stepwise_dpo.runs.config import PRESETS
+
+    rate = PRESETS["demo"]["learning_rate"]
+    variants = [{"loss": loss, "learning_rate": factor * rate} for factor in (1, 5) for loss in ("dpo", "stepwise")]
+    results = run_demo(variants, range(1, options.seeds + 1), options.problems, ProgressBar("Runs", "run"))
+    print(demo_table(results))
+    return 0
