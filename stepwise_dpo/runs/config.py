@@ -30,9 +30,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": POLICY,
         "data": str(DATA_DIR / "onpolicy_prm.json"),
         "eval_data": str(DATA_DIR / "heldout_prm.json"),
-        "epochs": 1.0,
-        "learning_rate": 5e-5,
+        "epochs": 3.0,
+        "learning_rate": 2e-5,
         "batch_size": 8,
+        "beta": 3.0,
         "generate": 120,
     },
 }

@@ -132,7 +132,7 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
                     DEMO["learning_rate"], label="Learning rate", minimum=0, min_width=100, elem_id="train-rate"
                 )
             with gr.Row():
-                beta = gr.Number(0.1, label="Beta", minimum=0, min_width=100, elem_id="train-beta")
+                beta = gr.Number(DEMO["beta"], label="Beta", minimum=0, min_width=100, elem_id="train-beta")
                 seed = gr.Number(42, label="Seed", minimum=0, precision=0, min_width=100, elem_id="train-seed")
             max_length = gr.Number(
                 1024,
