@@ -276,7 +276,6 @@ def test_validate_names_the_place(tmp_path, capsys):
         (["data", "genrate"], 2, "did you mean generate?"),
         (["train", "--epochs", "many"], 2, "--epochs"),
         (["train", "--data", "nowhere.json", "--output-dir", "{tmp}/run"], 1, "nowhere.json"),
-        (["train", "--data", "{data}", "--loss", "stepwise"], 2, "needs a reward_model"),
         (["train", "--model", "tiny"], 2, "'data' is missing"),
         (["train", "--config", "{tmp}/nowhere.yaml"], 2, "can't be read"),
         (["train", "--data", "{data}", "--loss-type", "hing"], 2, "did you mean hinge?"),

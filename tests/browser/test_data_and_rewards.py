@@ -85,12 +85,12 @@ def test_edit_save_and_download(page):
     assert after[1:-1] == before[1:]
 
     page.get_by_role("button", name="Delete example").click()
-    expect(page.locator("#data-list .list-head")).to_have_text(f"{COUNT} examples")
+    expect(page.locator("#data-list .list-head")).to_contain_text(re.compile(rf"^{COUNT} examples"))
     undo = page.get_by_role("button", name="Undo")
     undo.click()
-    expect(page.locator("#data-list .list-head")).to_have_text(f"{COUNT + 1} examples")
+    expect(page.locator("#data-list .list-head")).to_contain_text(re.compile(rf"^{COUNT + 1} examples"))
     undo.click()
-    expect(page.locator("#data-list .list-head")).to_have_text(f"{COUNT} examples")
+    expect(page.locator("#data-list .list-head")).to_contain_text(re.compile(rf"^{COUNT} examples"))
     page.locator("#data-list .list-item").first.click()
     expect(field(page, "Chosen step 1")).to_have_value("a step between")
     undo.click()
@@ -115,9 +115,9 @@ def test_what_is_typed_survives_errors_and_other_examples(page):
 
 
 def test_search(page):
-    page.get_by_label("Search", exact=True).first.fill("find true")
+    page.get_by_label("Search", exact=True).first.fill("makes true")
     expect(page.locator("#data-list .list-head")).to_contain_text(re.compile(rf"^\d+ of {COUNT} examples$"))
-    found = next(pair for pair in FIRST_PAIRS if {"find", "true"} <= set(pair.prompt.lower().split()))
+    found = next(pair for pair in FIRST_PAIRS if "makes" in pair.prompt and "true" in pair.prompt)
     expect(page.locator("#data-list .list-item").first).to_contain_text(found.prompt[:30])
 
 
@@ -139,10 +139,10 @@ def test_upload(page, pairs_file, tmp_path):
 
 def test_visitors_do_not_see_each_other(page, app, browser):
     page.get_by_role("button", name="Delete example").click()
-    expect(page.locator("#data-list .list-head")).to_have_text(f"{COUNT - 1} examples")
+    expect(page.locator("#data-list .list-head")).to_contain_text(re.compile(rf"^{COUNT - 1} examples"))
     other = browser.new_page()
     other.goto(app.url)
-    expect(other.locator("#data-list .list-head")).to_have_text(f"{COUNT} examples", timeout=60_000)
+    expect(other.locator("#data-list .list-head")).to_contain_text(re.compile(rf"^{COUNT} examples"), timeout=60_000)
     other.close()
 
 

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import torch
 from transformers import T5ForConditionalGeneration
 
@@ -39,7 +41,7 @@ def test_a_checkpoint_goes_on_to_the_last_bit():
     optimisers = [MuonAndAdamW(model, 1e-3, 3e-3) for model in models]
     step(models[0], optimisers[0], [5, 6, 1])
     models[1].load_state_dict(models[0].state_dict())
-    optimisers[1].load_state_dict(optimisers[0].state_dict())
+    optimisers[1].load_state_dict(deepcopy(optimisers[0].state_dict()))  # as through a file
     for group in (*optimisers[0].param_groups, *optimisers[1].param_groups):
         group["lr"] = 1e-2
     for model, optimiser in zip(models, optimisers, strict=True):
