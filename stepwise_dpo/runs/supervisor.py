@@ -34,7 +34,7 @@ KILL_GRACE_SECONDS = 5.0
 """From SIGTERM to SIGKILL."""
 
 _ALLOCATOR = {
-    # Keep gradient buffers instead of giving them back to the system every step: 10-40 % of a step on a CPU.
+    # Keep gradient buffers: to give them back to the system at every step costs a good part of it on a CPU.
     "MALLOC_MMAP_THRESHOLD_": "8589934592",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
