@@ -9,7 +9,7 @@ from typing import Any
 from stepwise_dpo.cli.output import quiet_libraries, report_table
 from stepwise_dpo.cli.parsing import add_command, add_setting
 from stepwise_dpo.errors import ConfigError
-from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, read_config_file
+from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, preset_settings, read_config_file
 from stepwise_dpo.runs.directory import new_run_id
 
 TRAIN_EXAMPLES = """examples:
@@ -37,13 +37,12 @@ def _train(options: argparse.Namespace) -> int:
     # These two say how to run, not what the run is.
     preset, output_dir = (file.pop(name, None) for name in ("preset", "output_dir"))
     preset, output_dir = options.preset or preset, options.output_dir or output_dir
-    if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
-        raise ConfigError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
     if output_dir is not None and not isinstance(output_dir, str):
         raise ConfigError(f"output_dir must be the name of a directory, not {output_dir!r}")
     if output_dir is None and os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("several processes need the same place to write to: give --output-dir")
-    config = make_config(PRESETS[preset] if preset else {}, file, settings)
+    chosen = {**file, **settings}
+    config = make_config(preset_settings(str(preset), chosen.get("loss")) if preset is not None else {}, chosen)
     # A run is read from other folders as well.
     places = {name: str(Path(value).absolute()) for name in ("data", "eval_data") if (value := getattr(config, name))}
     config = config.model_copy(update=places)

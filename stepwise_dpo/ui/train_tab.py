@@ -13,7 +13,7 @@ from gradio.components import Component
 from stepwise_dpo.errors import ConfigError, RunError, StepwiseDPOError
 from stepwise_dpo.learning.names import POLICY, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, save_pairs
-from stepwise_dpo.runs.config import PRESETS, make_config
+from stepwise_dpo.runs.config import PRESETS, make_config, preset_settings
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.components import Shared, asset, choice_list, error, html, note, plots, plots_value
@@ -184,11 +184,17 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
         *(beta, seed, max_length, likelihood, aggregation, nonpositive, reward_value),
     ]
 
-    def on_loss(value: str) -> list[Any]:
+    def on_loss(value: str, rate: object) -> list[Any]:
         stepwise = value == "stepwise"
         name = "formula_stepwise.html" if stepwise else "formula_dpo.html"
         # Other losses' fields are hidden, not cleared: what was set comes back with the loss.
-        return [asset(name), gr.update(visible=stepwise), gr.update(visible=stepwise), gr.update(visible=not stepwise)]
+        return [
+            asset(name),
+            gr.update(visible=stepwise),
+            gr.update(visible=stepwise),
+            gr.update(visible=not stepwise),
+            own_rate(value, rate),
+        ]
 
     def on_model(name: str) -> str:
         return f'<p class="hint">{POLICY_NOTES[name]}</p>' if name in POLICY_NOTES else ""
@@ -223,7 +229,9 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
             return [error(str(problem)), *updates(supervisor, run_id)]
         return ["", *updates(supervisor, run_id)]
 
-    loss.input(on_loss, loss, [formula, reward_model, options, beta], show_progress="hidden")
+    loss.input(
+        on_loss, [loss, learning_rate], [formula, reward_model, options, beta, learning_rate], show_progress="hidden"
+    )
     model.change(on_model, model, policy_note, show_progress="hidden", trigger_mode="always_last")
     tab.select(on_show, [shared.library, held_out_set], held_out_set, show_progress="hidden")
     for field in (examples, held_out, held_out_set, epochs, max_steps, batch_size):
@@ -234,6 +242,12 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
     listing.choose(on_choose, None, [shared.run_id, seen, *live], show_progress="hidden", trigger_mode="always_last")
     stop.click(on_stop, shared.run_id, [message, seen, *live], show_progress="hidden")
     return TrainTab(live, seen)
+
+
+def own_rate(loss: str, rate: object) -> object:
+    """Give a loss's own learning rate where the form still holds another loss's; a rate that somebody typed stays."""
+    own = {name: preset_settings("demo", name)["learning_rate"] for _, name in LOSSES}
+    return own[loss] if loss in own and rate in own.values() else rate
 
 
 def updates(supervisor: Supervisor, run_id: object, seen: object = None) -> list[Any]:

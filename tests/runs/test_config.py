@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from stepwise_dpo.errors import ConfigError
-from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, read_config_file
+from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, preset_settings, read_config_file
 
 DATA = {"data": "pairs.json"}
 
@@ -25,7 +25,21 @@ def test_the_bundled_models_are_the_default():
     assert make_config(DATA).model == "policy"
     assert make_config(DATA).reward_model is None
     assert make_config({"loss": "stepwise"}, DATA).reward_model == "reward"
-    assert make_config(PRESETS["demo"], {"loss": "stepwise"}).reward_model == "reward"
+    assert make_config(preset_settings("demo", "stepwise")).reward_model == "reward"
+
+
+def test_the_demo_has_a_learning_rate_for_each_loss():
+    assert preset_settings("demo") == preset_settings("demo", "dpo") == PRESETS["demo"]
+    stepwise, dpo = preset_settings("demo", "stepwise"), preset_settings("demo", "dpo")
+    assert stepwise["learning_rate"] < dpo["learning_rate"]
+    assert {name for name in dpo if dpo[name] != stepwise[name]} == {"loss", "learning_rate"}
+
+
+def test_a_preset_leaves_the_check_of_the_loss_to_the_configuration():
+    with pytest.raises(ConfigError, match="loss: input should be"):
+        make_config(preset_settings("demo", ["stepwise"]))
+    with pytest.raises(ConfigError, match="unknown preset 'demos'; there are phase1"):
+        preset_settings("demos")
 
 
 @pytest.mark.parametrize(
