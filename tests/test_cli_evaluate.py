@@ -101,7 +101,8 @@ def mistake(kind, true, predicted):
     scores = {
         f"{name}_step_score": None if index < 0 else 0.25 for name, index in (("true", true), ("predicted", predicted))
     }
-    return {"id": "a", "side": "rejected", "kind": kind, "true": true, "predicted": predicted, **steps, **scores}
+    places = {"true": true, "predicted": predicted, **steps, **scores}
+    return {"id": "a", "side": "rejected", "kind": kind, "reason": "step 1 is odd", **places}
 
 
 def test_reward_table():
@@ -113,7 +114,7 @@ def test_reward_table():
         "undefined": {"acc2": "no labelled solution is right throughout"},
         "per_family": {"chain": FIGURES},
         "per_corruption": {},
-        "mistakes": [mistake("missed", 2, -1), *[mistake("too early", 1, 0)] * 6],
+        "mistakes": [mistake("missed", 2, -1), *[mistake("too early", 1, 0)] * 9],
     }
     lines = [" ".join(line.split()) for line in reward_table(report).splitlines()]
     assert lines[0] == "2 pairs: 0 right and 3 wrong solutions; 1 without labels are left out"
@@ -121,9 +122,10 @@ def test_reward_table():
     assert "acc2, right solutions (%) –" in lines
     assert "no acc2: no labelled solution is right throughout" in lines
     assert "chain 2 – 50.0 – 0.875 0.500" in lines
-    assert "7 mistakes (1 missed, 6 too early):" in lines
+    assert "10 mistakes (1 missed, 9 too early):" in lines
     # Steps count from 1 for people.
     assert "a rejected, missed: wrong is step 3, '1 + 1 = 3' (0.25); called wrong none" in lines
+    assert lines.count("step 1 is odd") == 8
     assert lines[-1] == "… and 2 more"
     assert reward_table({**report, "mistakes": []}).endswith("no mistakes")
 

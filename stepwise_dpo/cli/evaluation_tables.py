@@ -5,7 +5,7 @@ from typing import Any
 
 Report = Mapping[str, Any]
 
-SHOWN_MISTAKES = 5
+SHOWN_MISTAKES = 8
 SHOWN_IDS = 5
 
 
@@ -110,6 +110,7 @@ def _mistakes(mistakes: Sequence[Report]) -> list[str]:
     lines = ["", f"{len(mistakes)} mistakes ({summary}):"]
     for mistake in mistakes[:SHOWN_MISTAKES]:
         lines.append(f"  {mistake['id']} {mistake['side']}, {mistake['kind']}: " + _places(mistake))
+        lines.append(f"    {mistake['reason']}")
     if len(mistakes) > SHOWN_MISTAKES:
         lines.append(f"  … and {len(mistakes) - SHOWN_MISTAKES} more")
     return lines

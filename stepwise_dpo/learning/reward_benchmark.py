@@ -30,6 +30,7 @@ from stepwise_dpo.learning.process_metrics import (
     tune_threshold,
 )
 from stepwise_dpo.learning.rewards import LLMRewardModel, Progress
+from stepwise_dpo.preferences.diagnosis import describe_step
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
 
 _UNDEFINED = {
@@ -156,7 +157,7 @@ def reward_report(judged: Sequence[JudgedPair], threshold: float, seed: int = 0)
         - `undefined`: for each figure that is null, why.
 
         At the top also `threshold`, `histogram` (of the steps behind `auroc`) and `mistakes`: every solution whose
-        first error isn't the predicted one, with indices from 0, -1 for none.
+        first error isn't the predicted one, with indices from 0, -1 for none, and a `reason` in words.
 
     Raises:
         DataError: no solution is labelled.
@@ -244,8 +245,19 @@ def _mistakes(judged: Sequence[JudgedPair], threshold: float) -> list[dict[str, 
         for name, index in (("true", true), ("predicted", predicted)):
             mistake[f"{name}_step"] = None if index == NO_ERROR else solution.steps[index].text
             mistake[f"{name}_step_score"] = None if index == NO_ERROR else solution.scores[index]
+        mistake["reason"] = _reason(pair.prompt, solution, true, predicted, threshold)
         mistakes.append(mistake)
     return mistakes
+
+
+def _reason(prompt: str, solution: JudgedSolution, true: int, predicted: int, threshold: float) -> str:
+    """Say what the step is that the judge took for the other kind, and how sure it was."""
+    # Its first slip: up to there it agreed with the labels.
+    index = predicted if true == NO_ERROR or NO_ERROR < predicted < true else true
+    score = solution.scores[index]
+    fact = describe_step(prompt, [step.text for step in solution.steps], index)
+    place = "above" if score >= threshold else "below"
+    return f"step {index + 1} scores {score:.3g}, {place} the threshold of {threshold:.3g}: {fact}"
 
 
 def _kind(true: int, predicted: int) -> str:

@@ -11,6 +11,7 @@ A step is "a + b = c" (or - * /), the last one "Answer: c". Spacing, capitals an
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.families import recover
@@ -19,6 +20,42 @@ from stepwise_dpo.preferences.programs import Extreme, Op, Operand, refs
 _NUMBER = r"(-?[0-9]{1,15})"
 _STEP = re.compile(rf"\s*{_NUMBER}\s*([+\-*/])\s*{_NUMBER}\s*=\s*{_NUMBER}\s*\.?\s*")
 _ANSWER = re.compile(rf"\s*answer\s*:\s*{_NUMBER}\s*\.?\s*", re.IGNORECASE)
+
+
+class Calculation(NamedTuple):
+    """A step that states "left symbol right = result", rightly or not."""
+
+    left: int
+    symbol: str
+    right: int
+    result: int
+
+    @property
+    def expression(self) -> str:
+        """What is calculated, as text."""
+        return f"{self.left} {self.symbol} {self.right}"
+
+    @property
+    def value(self) -> Fraction | None:
+        """What it really makes; None for a division by zero."""
+        return _calculated(self.left, self.symbol, self.right)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the stated result is the real one."""
+        return self.value == self.result
+
+
+def read_calculation(step: str) -> Calculation | None:
+    """Read a step's calculation; None if it is none."""
+    match = _STEP.fullmatch(step)
+    return match and Calculation(int(match[1]), match[2], int(match[3]), int(match[4]))
+
+
+def stated_answer(step: str) -> int | None:
+    """Read the number of an answer's step; None if it is none."""
+    match = _ANSWER.fullmatch(step)
+    return int(match[1]) if match else None
 
 
 def is_known(prompt: str) -> bool:
@@ -46,8 +83,8 @@ def check_solution(prompt: str, steps: Sequence[str]) -> list[bool]:
     verdicts = []
     answered = False
     for step in steps:
-        if _ANSWER.fullmatch(step):
-            verdicts.append(not answered and len(known) == len(ops) and _stated(step) == answer)
+        if (stated := stated_answer(step)) is not None:
+            verdicts.append(not answered and len(known) == len(ops) and stated == answer)
             answered = True
             continue
         made = None if answered else _made(step, ops, known)
@@ -64,8 +101,8 @@ def solves(prompt: str, steps: Sequence[str]) -> bool:
         DataError: the prompt is of no known family, or has no whole-number solution.
     """
     _, answer = _problem(prompt)
-    stated = [step for step in steps if _ANSWER.fullmatch(step)]
-    return bool(stated) and _stated(stated[-1]) == answer
+    stated = [number for step in steps if (number := stated_answer(step)) is not None]
+    return bool(stated) and stated[-1] == answer
 
 
 def _problem(prompt: str) -> tuple[Sequence[Op], int]:
@@ -81,12 +118,10 @@ def _problem(prompt: str) -> tuple[Sequence[Op], int]:
 
 def _made(step: str, ops: Sequence[Op], known: dict[int, int]) -> tuple[int, int] | None:
     """Return which open operation a step carries out rightly, with its result."""
-    match = _STEP.fullmatch(step)
-    if match is None:
+    calculation = read_calculation(step)
+    if calculation is None or not calculation.is_right:
         return None
-    a, symbol, b, result = int(match[1]), match[2], int(match[3]), int(match[4])
-    if _calculated(a, symbol, b) != result:
-        return None
+    a, symbol, b, result = calculation
     for i, op in enumerate(ops):
         ready = i not in known and known.keys() >= {*refs(op.left), *refs(op.right)}
         if ready and op.symbol == symbol:
@@ -119,8 +154,3 @@ def _resolved(operand: Operand, known: dict[int, int]) -> int:
         values = [_resolved(part, known) for part in operand.of]
         return max(values) if operand.largest else min(values)
     return known[operand.index]
-
-
-def _stated(step: str) -> int | None:
-    match = _ANSWER.fullmatch(step)
-    return int(match[1]) if match else None

@@ -84,6 +84,10 @@ def test_mistakes_say_where_and_how():
     assert (late["kind"], late["predicted"], late["predicted_step_score"]) == ("too late", 1, 0.2)
     (early,) = reward_report([judged("d", [(None, 0.5)], [(RIGHT, 0.2), (WRONG, 0.1)])], 0.5)["mistakes"]
     assert early["kind"] == "too early"
+    # The step is named at which the judge first left the labels, counted as people count.
+    assert missed["reason"].startswith("step 1 scores 0.75, above the threshold of 0.5: ")
+    assert false_alarm["reason"].startswith("step 2 scores 0.")
+    assert "above" in late["reason"] and "below" in early["reason"]
 
 
 def test_unlabelled_solutions_are_left_out_and_counted():
