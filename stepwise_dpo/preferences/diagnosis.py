@@ -25,7 +25,8 @@ def describe_step(prompt: str, steps: Sequence[str], index: int) -> str:
     """
     calculation = read_calculation(steps[index])
     if calculation is not None and not calculation.is_right:
-        return f"it is miscalculated: {calculation.expression} is {calculation.value or 'undefined'}"
+        value = "undefined" if calculation.value is None else calculation.value
+        return f"it is miscalculated: {calculation.expression} is {value}"
     known = is_known(prompt)
     if known and check_solution(prompt, steps)[index]:
         return "it is right by the checker"

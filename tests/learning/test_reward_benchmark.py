@@ -87,7 +87,8 @@ def test_mistakes_say_where_and_how():
     # The step is named at which the judge first left the labels, counted as people count.
     assert missed["reason"].startswith("step 1 scores 0.75, above the threshold of 0.5: ")
     assert false_alarm["reason"].startswith("step 2 scores 0.")
-    assert "above" in late["reason"] and "below" in early["reason"]
+    assert "above" in late["reason"]
+    assert "below" in early["reason"]
 
 
 def test_unlabelled_solutions_are_left_out_and_counted():
