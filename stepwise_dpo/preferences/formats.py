@@ -8,17 +8,25 @@ Labelled solutions   native rows (each side of a pair is a solution), and TRL's 
                      {"prompt": str, "completions": [str], "labels": [bool | null], "id"?: str, "meta"?: object}.
 """
 
-import io
 import json
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.errors import DataError
-from stepwise_dpo.preferences import pairs as native
-from stepwise_dpo.preferences.pairs import PreferencePair, Step
+from stepwise_dpo.preferences.faults import (
+    MAX_REPORTED,
+    MAX_STEPS,
+    count_faults,
+    key_faults,
+    label_faults,
+    refuse,
+    seen,
+    text_faults,
+)
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, pair_of_row, row_faults
+from stepwise_dpo.preferences.rows import read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -50,7 +58,7 @@ class LabelledSolution:
 
     def __post_init__(self) -> None:
         """Check all fields."""
-        native._refuse(_solution_faults(self.prompt, list(self.steps), list(self.labels), "steps"))
+        refuse(_solution_faults(self.prompt, list(self.steps), list(self.labels), "steps"))
 
 
 def to_dataset_dict(train: Sequence[PreferencePair], test: Sequence[PreferencePair] | None = None) -> "DatasetDict":
@@ -116,19 +124,19 @@ def load_labelled_solutions(path: str | os.PathLike[str]) -> tuple[list[Labelled
             each other about a step of the same solution.
     """
     source = os.fspath(path)
-    unit, rows = _read_rows(path)
+    unit, rows = read_rows(path)
     found: list[tuple[int, LabelledSolution]] = []
     faults: list[str] = []
     for number, row in rows:
         stepwise = isinstance(row, dict) and ("completions" in row or "labels" in row)
-        row_faults = _stepwise_faults(row) if stepwise else native._row_faults(row)
-        faults += [f"{unit} {number}: {fault}" for fault in row_faults]
-        if len(faults) >= native.MAX_REPORTED:
+        problems = _stepwise_faults(row) if stepwise else row_faults(row)
+        faults += [f"{unit} {number}: {fault}" for fault in problems]
+        if len(faults) >= MAX_REPORTED:
             break
-        if not row_faults:
-            solutions = [_stepwise_solution(row)] if stepwise else labelled_solutions([native._pair(row, number)])
+        if not problems:
+            solutions = [_stepwise_solution(row)] if stepwise else labelled_solutions([pair_of_row(row, number)])
             found += [(number, solution) for solution in solutions]
-    native._refuse(faults, source)
+    refuse(faults, source)
     return _without_repetitions(found, source, unit)
 
 
@@ -145,34 +153,8 @@ def _pair(row: Mapping[str, Any]) -> PreferencePair:
     return PreferencePair(row["prompt"], chosen, rejected, row["id"], json.loads(row["meta"]))
 
 
-def _read_rows(path: str | os.PathLike[str]) -> tuple[str, list[tuple[int, Any]]]:
-    """Read a file's rows without looking into them: what a row is called here, and the rows with their numbers."""
-    source = os.fspath(path)
-    native._refuse_null_byte(path)
-    try:
-        # Opening a pipe would wait for ever for someone to write to it.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise DataError(f"{source}: is not a regular file; expected a .json or .jsonl file")
-        with open(path, "rb") as file:
-            data = file.read(native.MAX_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"{source}: can't be read: {error.strerror}") from error
-    text = native._decoded(data, source)
-    if source.lower().endswith(".jsonl"):
-        lines = [(i, line.strip()) for i, line in enumerate(io.StringIO(text, newline="\n"), 1) if line.strip()]
-        native._limit_rows(len(lines), source)
-        return "line", [(i, native._parsed(line, f"{source}: line {i}")) for i, line in lines]
-    if not text.strip():
-        raise DataError(f"{source}: the file is empty; expected a JSON list of rows")
-    rows = native._parsed(text, source)
-    if not isinstance(rows, list):
-        raise DataError(f"{source}: expected a JSON list of rows, not {native._seen(rows)}")
-    native._limit_rows(len(rows), source)
-    return "row", list(enumerate(rows, 1))
-
-
 def _stepwise_faults(row: dict[str, Any]) -> list[str]:
-    faults = native._key_faults(row, _STEPWISE_KEYS, required=3, path="")
+    faults = key_faults(row, _STEPWISE_KEYS, required=3, path="")
     if not faults:
         faults += _solution_faults(row["prompt"], row["completions"], row["labels"], "completions")
     return faults
@@ -184,20 +166,20 @@ def _stepwise_solution(row: dict[str, Any]) -> LabelledSolution:
 
 
 def _solution_faults(prompt: object, steps: object, labels: object, steps_name: str) -> list[str]:
-    faults = native._text_faults(prompt, "prompt")
+    faults = text_faults(prompt, "prompt")
     for name, value in ((steps_name, steps), ("labels", labels)):
         if not isinstance(value, list):
-            faults.append(f"{name} must be a list, not {native._seen(value)}")
+            faults.append(f"{name} must be a list, not {seen(value)}")
     if not isinstance(steps, list) or not isinstance(labels, list):
         return faults
-    faults += native._count_faults(steps, steps_name)
-    for i, step in enumerate(steps[: native.MAX_STEPS]):
-        faults += native._text_faults(step, f"{steps_name}[{i}]")
+    faults += count_faults(steps, steps_name)
+    for i, step in enumerate(steps[:MAX_STEPS]):
+        faults += text_faults(step, f"{steps_name}[{i}]")
     if len(labels) != len(steps):
         faults.append(f"labels must have one entry for each of the {len(steps)} {steps_name}, not {len(labels)}")
-    for i, label in enumerate(labels[: native.MAX_STEPS]):
+    for i, label in enumerate(labels[:MAX_STEPS]):
         hint = "; a step without a label has null" if label == _NO_LABEL_NUMBER else ""
-        faults += [fault + hint for fault in native._label_faults(label, f"labels[{i}]")]
+        faults += [fault + hint for fault in label_faults(label, f"labels[{i}]")]
     return faults
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from stepwise_dpo.errors import DataError
-from stepwise_dpo.preferences.pairs import MAX_BYTES, dump_pairs, parse_pairs
+from stepwise_dpo.preferences.pairs import dump_pairs, parse_pairs
+from stepwise_dpo.preferences.rows import MAX_BYTES
 from stepwise_dpo.ui.components import Shared, choice_list, editor, empty_state, error, examples_html, html, note, notes
 from stepwise_dpo.ui.library import Library, draft_of, new_pair, pair_from_draft
 

@@ -171,7 +171,7 @@ def test_what_else_can_be_wrong_with_a_file(tmp_path):
         path.write_text(content)
         with pytest.raises(DataError, match=rf"f\.json: (row 1: )?{expected}"):
             load_labelled_solutions(path)
-    for path, expected in [(tmp_path / "none.json", "No such file"), (tmp_path, "not a regular file")]:
+    for path, expected in [(tmp_path / "none.json", "No such file"), (tmp_path, "is a folder")]:
         with pytest.raises(DataError, match=expected):
             load_labelled_solutions(path)
 

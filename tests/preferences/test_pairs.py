@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences import pairs as module
+from stepwise_dpo.preferences import rows
 from stepwise_dpo.preferences.pairs import (
     PreferencePair,
     Step,
@@ -366,8 +367,8 @@ class TestParsing:
         assert time.perf_counter() - start < 1
 
     def test_size_limits(self, monkeypatch):
-        assert message(b" " * (module.MAX_BYTES + 1)) == "f.json: is larger than 64 MiB"
-        monkeypatch.setattr(module, "MAX_PAIRS", 2)
+        assert message(b" " * (rows.MAX_BYTES + 1)) == "f.json: is larger than 64 MiB"
+        monkeypatch.setattr(rows, "MAX_PAIRS", 2)
         assert message([ROW] * 3) == "f.json: has 3 rows; expected 1 to 2"
         assert message("\n".join([json.dumps(ROW)] * 3), "f.jsonl") == "f.jsonl: has 3 rows; expected 1 to 2"
         assert len(parse_pairs(json.dumps([ROW] * 2), "f.json")) == 2
@@ -482,7 +483,7 @@ class TestFiles:
             load_pairs(tmp_path / "f.json")
 
     def test_a_file_that_is_too_large(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "MAX_BYTES", 10)
+        monkeypatch.setattr(rows, "MAX_BYTES", 10)
         (tmp_path / "f.json").write_text("[" + " " * 20 + "]")
         with pytest.raises(DataError, match="is larger than"):
             load_pairs(tmp_path / "f.json")
