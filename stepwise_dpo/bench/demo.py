@@ -1,4 +1,4 @@
-"""What the demo's training does to the policy: held-out solve rate before and after, for both losses and several seeds.
+"""What the demo's training does to the policy: held-out solve rate before and after, for each loss and several seeds.
 
 Before and after are compared on the same fresh problems, so the interval is one of paired differences.
 """
@@ -32,7 +32,7 @@ class DemoResult:
     """One setting of the demo, trained with several seeds.
 
     Attributes:
-        settings: what was changed of the preset.
+        name: of the setting.
         before: solve rate of the untrained policy, 0..1.
         after: solve rate after training, per seed.
         difference: mean of after minus before over seeds and problems.
@@ -40,7 +40,7 @@ class DemoResult:
         seconds: mean length of a run, evaluation on the preset's held-out pairs included.
     """
 
-    settings: Mapping[str, Any]
+    name: str
     before: float
     after: list[float]
     difference: float
@@ -49,12 +49,12 @@ class DemoResult:
 
 
 def run_demo(
-    variants: Sequence[Mapping[str, Any]], seeds: Sequence[int], problems: int, progress: Progress | None = None
+    variants: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], problems: int, progress: Progress | None = None
 ) -> list[DemoResult]:
-    """Train the demo preset with each variant and seed, and measure on fresh problems.
+    """Train each variant with each seed, and measure on fresh problems.
 
     Args:
-        variants: settings that override the preset's.
+        variants: settings of a run by name, without a seed.
         seeds: of the training.
         problems: how many to answer greedily before and after.
         progress: told runs done and to do.
@@ -63,12 +63,12 @@ def run_demo(
     fresh = [draw_solution(PROBLEM_SEED, index, avoid=trained_on) for index in range(problems)]
     before = _solved(load_policy(PRESETS["demo"]["model"]), fresh)
     results = []
-    for number, variant in enumerate(variants):
+    for number, (name, variant) in enumerate(variants.items()):
         gains, rates, seconds = [], [], []
         for count, seed in enumerate(seeds):
             started = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
-                directory = run(make_config(PRESETS["demo"], {**variant, "seed": seed}), Path(folder) / "run")
+                directory = run(make_config(variant, {"seed": seed}), Path(folder) / "run")
                 seconds.append(time.perf_counter() - started)
                 after = _solved(load_policy(str(directory.final)), fresh)
             gains.append(after - before)
@@ -77,7 +77,7 @@ def run_demo(
                 progress(number * len(seeds) + count + 1, len(variants) * len(seeds))
         gain = np.mean(gains, axis=0)  # per problem, over seeds
         results.append(
-            DemoResult(dict(variant), float(before.mean()), rates, float(gain.mean()), _interval(gain), fmean(seconds))
+            DemoResult(name, float(before.mean()), rates, float(gain.mean()), _interval(gain), fmean(seconds))
         )
     return results
 
@@ -90,13 +90,12 @@ def _interval(gain: NDArray[np.float64]) -> Interval | None:
 def demo_table(results: Sequence[DemoResult]) -> str:
     """Lay the results out, a line per variant."""
     lines = [
-        f"{'':44}{'before':>8}{'after':>8}{'lowest':>8}{'highest':>8}{'change':>9}  {'95% interval':18}{'s/run':>6}"
+        f"{'':24}{'before':>8}{'after':>8}{'lowest':>8}{'highest':>8}{'change':>9}  {'95% interval':18}{'s/run':>6}"
     ]
     for result in results:
-        name = ", ".join(f"{key} {value}" for key, value in result.settings.items())
         low, high = result.interval or (float("nan"), float("nan"))
         lines.append(
-            f"{name[:43]:44}{result.before:8.1%}{fmean(result.after):8.1%}{min(result.after):8.1%}"
+            f"{result.name:24}{result.before:8.1%}{fmean(result.after):8.1%}{min(result.after):8.1%}"
             f"{max(result.after):8.1%}{result.difference:+9.1%}  {low:+7.1%} to {high:+7.1%}{result.seconds:8.1f}"
         )
     return "\n".join(lines)

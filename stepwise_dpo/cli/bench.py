@@ -10,8 +10,8 @@ from stepwise_dpo.runs.progress import ProgressBar
 DEMO_EXAMPLES = """example:
   python -m stepwise_dpo bench demo --seeds 5
 
-Trains the preset `demo` with both losses, each at its own learning rate and at five times that, and compares the greedy
-solve rate on fresh problems before and after."""
+Trains the presets `demo`, `demo-dpo` and `demo-stepwise`, imitation of the chosen answers alone, and the presets at
+five times their learning rates, and compares the greedy solve rate on fresh problems before and after."""
 
 
 def add_commands(commands: Any) -> None:
@@ -26,13 +26,17 @@ def add_commands(commands: Any) -> None:
 def _demo(options: argparse.Namespace) -> int:
     quiet_libraries()
     from stepwise_dpo.bench.demo import demo_table, run_demo
-    from stepwise_dpo.runs.config import preset_settings
+    from stepwise_dpo.runs.config import PRESETS
 
-    variants = [
-        {"loss": loss, "learning_rate": factor * preset_settings("demo", loss)["learning_rate"]}
-        for factor in (1, 5)
-        for loss in ("dpo", "stepwise")
-    ]
+    presets = {name: settings for name, settings in PRESETS.items() if name.startswith("demo")}
+    variants = {
+        **presets,
+        "demo, sft alone": {**presets["demo"], "loss_type": ["sft"]},
+        **{
+            f"{name}, rate x5": {**settings, "learning_rate": 5 * settings["learning_rate"]}
+            for name, settings in presets.items()
+        },
+    }
     results = run_demo(variants, range(1, options.seeds + 1), options.problems, ProgressBar("Runs", "run"))
     print(demo_table(results))
     return 0

@@ -13,7 +13,7 @@ from gradio.components import Component
 from stepwise_dpo.errors import ConfigError, RunError, StepwiseDPOError
 from stepwise_dpo.learning.names import POLICY, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, save_pairs
-from stepwise_dpo.runs.config import PRESETS, make_config, preset_settings
+from stepwise_dpo.runs.config import PRESETS, make_config
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.components import Shared, asset, choice_list, error, html, note, plots, plots_value
@@ -26,10 +26,17 @@ from stepwise_dpo.ui.text import MINUS, counted
 MAX_ACTIVE = 1
 """Runs at a time: two would share the same cores and memory."""
 
-LOSSES = [("DPO", "dpo"), ("Step-wise", "stepwise")]
+LOSSES = [("DPO + imitation", "demo"), ("DPO", "demo-dpo"), ("Step-wise", "demo-stepwise")]
+"""What the form offers, by the preset that says what it is."""
 
 DEMO = PRESETS["demo"]
 """What the form begins with, so that the first click shows something."""
+
+_FORMULAS = {
+    "demo": "formula_dpo_imitation.html",
+    "demo-dpo": "formula_dpo.html",
+    "demo-stepwise": "formula_stepwise.html",
+}
 
 DEMO_EXAMPLES, DEMO_HELD_OUT = 450, 120
 HELD_OUT_SET = "heldout_prm.json"
@@ -75,8 +82,8 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
     """Lay out the tab and connect its events; `chip` is the page's, updated with the rest."""
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="choose"):
-            loss = gr.Radio(LOSSES, value="dpo", label="Loss", elem_id="train-loss")
-            formula = html(asset("formula_dpo.html"), elem_id="train-formula")
+            loss = gr.Radio(LOSSES, value="demo", label="Loss", elem_id="train-loss")
+            formula = html(asset(_FORMULAS["demo"]), elem_id="train-formula")
             model = _model_field("Policy model", POLICIES, public, "train-model")
             policy_note = html(f'<p class="hint">{POLICY_NOTES[POLICY]}</p>', elem_id="train-hint")
             reward_model = _model_field("Reward model", JUDGES, public, "train-reward-model", visible=False)
@@ -184,17 +191,12 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
         *(beta, seed, max_length, likelihood, aggregation, nonpositive, reward_value),
     ]
 
-    def on_loss(value: str, rate: object) -> list[Any]:
-        stepwise = value == "stepwise"
-        name = "formula_stepwise.html" if stepwise else "formula_dpo.html"
+    def on_loss(value: str, rate: object, beta: object) -> list[Any]:
+        stepwise = value == "demo-stepwise"
         # Other losses' fields are hidden, not cleared: what was set comes back with the loss.
-        return [
-            asset(name),
-            gr.update(visible=stepwise),
-            gr.update(visible=stepwise),
-            gr.update(visible=not stepwise),
-            own_rate(value, rate),
-        ]
+        shown = [gr.update(visible=stepwise), gr.update(visible=stepwise)]
+        scale = gr.update(visible=not stepwise, value=own_value(value, "beta", beta))
+        return [asset(_FORMULAS[value]), *shown, scale, own_value(value, "learning_rate", rate)]
 
     def on_model(name: str) -> str:
         return f'<p class="hint">{POLICY_NOTES[name]}</p>' if name in POLICY_NOTES else ""
@@ -230,7 +232,10 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
         return ["", *updates(supervisor, run_id)]
 
     loss.input(
-        on_loss, [loss, learning_rate], [formula, reward_model, options, beta, learning_rate], show_progress="hidden"
+        on_loss,
+        [loss, learning_rate, beta],
+        [formula, reward_model, options, beta, learning_rate],
+        show_progress="hidden",
     )
     model.change(on_model, model, policy_note, show_progress="hidden", trigger_mode="always_last")
     tab.select(on_show, [shared.library, held_out_set], held_out_set, show_progress="hidden")
@@ -244,10 +249,10 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
     return TrainTab(live, seen)
 
 
-def own_rate(loss: str, rate: object) -> object:
-    """Give a loss's own learning rate where the form still holds another loss's; a rate that somebody typed stays."""
-    own = {name: preset_settings("demo", name)["learning_rate"] for _, name in LOSSES}
-    return own[loss] if loss in own and rate in own.values() else rate
+def own_value(loss: str, name: str, value: object) -> object:
+    """Give a loss's own value of a setting where the form still holds another loss's; what somebody typed stays."""
+    own = {key: PRESETS[key].get(name) for _, key in LOSSES}
+    return own[loss] if own.get(loss) is not None and value in own.values() else value
 
 
 def updates(supervisor: Supervisor, run_id: object, seen: object = None) -> list[Any]:
@@ -310,8 +315,10 @@ def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
         public: whether models come from the lists only.
     """
     model = check_model_name(form.model, POLICIES, public)
+    # Anything else than one of the form's choices is left to `make_config`, which says what there is.
+    kind = PRESETS[str(form.loss)] if form.loss in [key for _, key in LOSSES] else {"loss": form.loss}
     settings: dict[str, Any] = {
-        "loss": form.loss,
+        **{name: kind[name] for name in ("loss", "loss_type") if name in kind},
         "model": model,
         "epochs": _number(form.epochs, "epochs"),
         "max_steps": _whole(form.max_steps, "steps at most") or None,
@@ -324,7 +331,7 @@ def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
         "generate": min(held_out, MANY_ANSWERS if model in (POLICY, TINY) else FEW_ANSWERS),
         "max_new_tokens": 96,
     }
-    if form.loss == "stepwise":
+    if settings["loss"] == "stepwise":
         settings |= {
             "reward_model": check_model_name(form.reward_model, JUDGES, public),
             "likelihood": form.likelihood,

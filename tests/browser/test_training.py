@@ -52,6 +52,7 @@ def updates(page: Page) -> int:
 
 def test_a_short_dpo_run_to_its_end_and_its_comparison(page, app):
     fill(page, SHORT)
+    page.get_by_label("DPO", exact=True).check()
     expect(page.locator("#train-start")).to_have_text("Train 8 steps")
     start(page, app)
     expect(state(page, "finished")).to_be_visible(timeout=ENDED)
@@ -76,7 +77,14 @@ def test_a_short_stepwise_run_has_its_own_curves(page, app):
     expect(page.locator("#train-formula")).to_contain_text("preference p")
     expect(page.locator("#train-beta")).to_be_hidden()
     expect(page.locator("#train-reward-model")).to_be_visible()
-    fill(page, SHORT)
+    expect(page.locator("#train-rate input")).to_have_value("0.000003")
+    fill(page, SHORT | {"#train-rate": "0.00001"})
+    page.get_by_label("DPO", exact=True).check()
+    expect(page.locator("#train-formula")).to_contain_text("Starts at ln 2")
+    expect(page.locator("#train-beta input")).to_have_value("3")
+    expect(page.locator("#train-rate input")).to_have_value("0.00001")  # what was typed stays
+    page.get_by_label("Step-wise", exact=True).check()
+    expect(page.locator("#train-formula")).to_contain_text("preference p")
     start(page, app)
     expect(state(page, "finished")).to_be_visible(timeout=ENDED)
     assert points(page) == 8

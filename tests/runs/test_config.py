@@ -30,14 +30,16 @@ def test_the_bundled_models_are_the_default():
 
 def test_the_demo_has_a_learning_rate_for_each_loss():
     assert preset_settings("demo") == preset_settings("demo", "dpo") == PRESETS["demo"]
-    stepwise, dpo = preset_settings("demo", "stepwise"), preset_settings("demo", "dpo")
-    assert stepwise["learning_rate"] < dpo["learning_rate"]
-    assert {name for name in dpo if dpo[name] != stepwise[name]} == {"loss", "learning_rate"}
+    assert preset_settings("demo", "stepwise") == PRESETS["demo-stepwise"]
+    assert PRESETS["demo-stepwise"]["learning_rate"] < PRESETS["demo-dpo"]["learning_rate"]
+    assert preset_settings("phase1", "stepwise") == PRESETS["phase1"]  # the option overrides it, as any
+    for name in PRESETS:
+        make_config(PRESETS[name])
 
 
 def test_a_preset_leaves_the_check_of_the_loss_to_the_configuration():
     with pytest.raises(ConfigError, match="loss: input should be"):
-        make_config(preset_settings("demo", ["stepwise"]))
+        make_config(preset_settings("demo", ["stepwise"]), {"loss": ["stepwise"]})
     with pytest.raises(ConfigError, match="unknown preset 'demos'; there are phase1"):
         preset_settings("demos")
 

@@ -163,7 +163,7 @@ def test_missing_bundled_data_is_no_obstacle(tmp_path):
 # -------------------------------------------------------------------------------------------------------------- train
 
 FORM = train_tab.Form(
-    *("dpo", "tiny", "tiny", 2, 1, "", 3, 0, 2, 0.001, 0.1, 42, 1024),
+    *("demo-dpo", "tiny", "tiny", 2, 1, "", 3, 0, 2, 0.001, 0.1, 42, 1024),
     *("mean", "sum", "train", "centered"),
 )
 
@@ -187,9 +187,19 @@ def test_slow_models_answer_few_problems():
 
 def test_settings_of_the_form():
     config = make_config(train_tab.settings_of(FORM, 1, False), {"data": "x.json"})
-    assert (config.loss, config.max_steps, config.reward_model) == ("dpo", None, None)
-    stepwise = make_config(train_tab.settings_of(FORM._replace(loss="stepwise"), 1, False), {"data": "x.json"})
+    assert (config.loss, config.loss_type, config.max_steps, config.reward_model) == ("dpo", ["sigmoid"], None, None)
+    imitating = make_config(train_tab.settings_of(FORM._replace(loss="demo"), 1, False), {"data": "x.json"})
+    assert (imitating.loss, imitating.loss_type) == ("dpo", ["sigmoid", "sft"])
+    stepwise = make_config(train_tab.settings_of(FORM._replace(loss="demo-stepwise"), 1, False), {"data": "x.json"})
     assert (stepwise.reward_model, stepwise.likelihood) == ("tiny", "mean")
+
+
+def test_a_loss_brings_its_own_rate_unless_somebody_typed_one():
+    assert train_tab.own_value("demo-stepwise", "learning_rate", 1e-4) == 3e-6
+    assert train_tab.own_value("demo-dpo", "learning_rate", 3e-6) == 2e-5
+    assert train_tab.own_value("demo-dpo", "learning_rate", 0.5) == 0.5
+    assert train_tab.own_value("demo-dpo", "beta", 2.0) == 3.0
+    assert train_tab.own_value("demo-stepwise", "beta", 2.0) == 2.0  # has none
 
 
 @pytest.mark.parametrize(
@@ -208,9 +218,9 @@ def test_settings_of_the_form():
         {"held_out": -1},
         {"held_out_set": "none.json"},
         {"model": ""},
-        {"loss": "stepwise", "aggregation": "median"},
-        {"loss": "stepwise", "aggregation": "product"},
-        {"loss": "stepwise", "nonpositive": None},
+        {"loss": "demo-stepwise", "aggregation": "median"},
+        {"loss": "demo-stepwise", "aggregation": "product"},
+        {"loss": "demo-stepwise", "nonpositive": None},
     ],
 )
 def test_what_is_out_of_range_is_refused_before_anything_is_written(tmp_path, change):
