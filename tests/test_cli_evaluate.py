@@ -90,7 +90,15 @@ FIGURES = {
     "auroc": 0.875,
     "preference_accuracy": 0.5,
     "counts": {"pairs": 2, "solutions": 3, "right": 0, "wrong": 3, "unlabelled": 1, "steps": 7},
-    "intervals": {"acc1": [10.0, 90.0], "acc2": None, "f1": None, "auroc": None, "preference_accuracy": [0.0, 1.0]},
+    "intervals": {
+        "acc1": [10.0, 90.0],
+        "acc2": None,
+        "f1": None,
+        "auroc": None,
+        "preference_accuracy": [0.0, 1.0],
+        "prm_score": None,
+        "auroc_all_steps": [0.5, 1.0],
+    },
 }
 
 

@@ -18,9 +18,9 @@ def reward_table(report: Report) -> str:
         ("ProcessBench F1 (%)", bench["f1"], intervals["f1"], 1),
         ("  acc1, wrong solutions (%)", bench["acc1"], intervals["acc1"], 1),
         ("  acc2, right solutions (%)", bench["acc2"], intervals["acc2"], 1),
-        ("PRMBench score (%)", report["prm_score"], None, 1),
+        ("PRMBench score (%)", report["prm_score"], intervals["prm_score"], 1),
         ("AUROC up to first errors", report["auroc"], intervals["auroc"], 3),
-        ("AUROC of all labelled steps", report["auroc_all_steps"], None, 3),
+        ("AUROC of all labelled steps", report["auroc_all_steps"], intervals["auroc_all_steps"], 3),
         ("preference accuracy", report["preference_accuracy"], intervals["preference_accuracy"], 3),
         ("calibration error", calibration and calibration["error"], None, 3),
     ]

@@ -137,7 +137,7 @@ def tune_threshold(true: Sequence[int], scores: Sequence[Sequence[float]]) -> fl
     return float(best[(len(best) - 1) // 2])
 
 
-def prm_score(labels: Sequence[bool], predicted: Sequence[bool]) -> float | None:
+def prm_score(labels: Sequence[bool], predicted: Sequence[bool], weights: Weights = None) -> float | None:
     """PRMBench's score, 0.5 * F1 + 0.5 * F1_negative, in percent (arXiv 2501.03124).
 
     F1 is that of finding right steps, F1_negative that of finding wrong ones.
@@ -145,15 +145,17 @@ def prm_score(labels: Sequence[bool], predicted: Sequence[bool]) -> float | None
     Args:
         labels: of each step, whether it is right.
         predicted: what the reward model says of it.
+        weights: how often each step counts.
 
     Returns:
         None unless there are right and wrong steps.
     """
     truth, said = np.asarray(labels, dtype=bool), np.asarray(predicted, dtype=bool)
-    if truth.all() or not truth.any():
+    counts = np.ones(len(truth)) if weights is None else np.asarray(weights)
+    if not counts @ truth or not counts @ ~truth:
         return None
     f1 = [
-        2 * int((of_interest & found).sum()) / int(of_interest.sum() + found.sum())
+        2 * float(counts @ (of_interest & found)) / float(counts @ of_interest + counts @ found)
         for of_interest, found in ((truth, said), (~truth, ~said))
     ]
     return 100 * sum(f1) / 2

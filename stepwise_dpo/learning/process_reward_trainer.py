@@ -122,7 +122,7 @@ class ProcessRewardTrainer(Trainer):
             )
         for solution in (*labelled, *(eval_solutions or ())):
             # Turning it into tokens finds what the judge can't read now, rather than in the middle of an epoch.
-            reward_model._rows(solution.prompt, solution.steps)
+            reward_model.rows(solution.prompt, solution.steps)
         self.reward_model = reward_model
         super().__init__(
             model=reward_model.model,

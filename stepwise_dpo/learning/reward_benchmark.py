@@ -153,7 +153,7 @@ def reward_report(judged: Sequence[JudgedPair], threshold: float, seed: int = 0)
         - `auroc`, `auroc_all_steps`, `preference_accuracy` (fraction of all pairs with a preference above 0): 0..1;
         - `calibration`: `error`, 0..1, and `bins`, see `process_metrics.Calibration`;
         - `counts`: pairs, solutions, right, wrong, unlabelled (solutions) and steps (up to the first errors);
-        - `intervals`: [low, high] or null for each figure, 95% by bootstrap over pairs; of `auroc` at the top only;
+        - `intervals`: [low, high] or null for each figure, 95% by bootstrap over pairs; of `prm_score` and the `auroc`s at the top only;
         - `undefined`: for each figure that is null, why.
 
         At the top also `threshold`, `histogram` (of the steps behind `auroc`) and `mistakes`: every solution whose
@@ -165,7 +165,7 @@ def reward_report(judged: Sequence[JudgedPair], threshold: float, seed: int = 0)
     check_labels([pair.pair for pair in judged])
     early = _steps(judged, up_to_first_error=True)
     return {
-        **_figures(judged, threshold, seed, with_auroc_interval=True),
+        **_figures(judged, threshold, seed, with_step_intervals=True),
         "threshold": threshold,
         "histogram": score_histogram(early.labels.tolist(), early.scores.tolist())._asdict(),
         "per_family": _per_group(judged, "family", threshold, seed),
@@ -175,7 +175,7 @@ def reward_report(judged: Sequence[JudgedPair], threshold: float, seed: int = 0)
 
 
 def _figures(
-    judged: Sequence[JudgedPair], threshold: float, seed: int, with_auroc_interval: bool = False
+    judged: Sequence[JudgedPair], threshold: float, seed: int, with_step_intervals: bool = False
 ) -> dict[str, Any]:
     labelled = _labelled(judged)
     owners = np.array([owner for owner, _, _ in labelled], dtype=np.int64)
@@ -183,11 +183,14 @@ def _figures(
     predicted = [predicted_first_error(solution.scores, threshold) for _, solution, _ in labelled]
     preferred = np.array([pair.preference > 0 for pair in judged], dtype=float)
     early, every = _steps(judged, up_to_first_error=True), _steps(judged)
+    called_right = every.scores >= threshold
 
     def measure(weights: NDArray[np.int64]) -> dict[str, float | None]:
         figures = process_bench(true, predicted, weights[owners])._asdict()
         figures["preference_accuracy"] = float(weights @ preferred) / float(weights.sum())
-        if with_auroc_interval:
+        if with_step_intervals:
+            figures["prm_score"] = prm_score(every.labels.tolist(), called_right.tolist(), weights[every.pairs])
+            figures["auroc_all_steps"] = auroc(every.labels.tolist(), every.scores.tolist(), weights[every.pairs])
             figures["auroc"] = auroc(early.labels.tolist(), early.scores.tolist(), weights[early.pairs])
         return figures
 
@@ -197,7 +200,7 @@ def _figures(
         "process_bench": bench,
         "auroc": auroc(early.labels.tolist(), early.scores.tolist()),
         "auroc_all_steps": auroc(every.labels.tolist(), every.scores.tolist()),
-        "prm_score": prm_score(every.labels.tolist(), (every.scores >= threshold).tolist()),
+        "prm_score": prm_score(every.labels.tolist(), called_right.tolist()),
         "preference_accuracy": float(preferred.mean()),
         "calibration": curve and {"error": curve.error, "bins": [point._asdict() for point in curve.bins]},
     }

@@ -167,7 +167,7 @@ class LLMRewardModel(nn.Module):
         Raises:
             DataError: a solution without steps, or one that the judge can't read.
         """
-        rows = [self._rows(prompt, steps) for prompt, steps in solutions]
+        rows = [self.rows(prompt, steps) for prompt, steps in solutions]
         distinct = list(dict.fromkeys(row for solution in rows for row in solution))
         scored: dict[Row, Tensor] = {}
         for start in range(0, len(distinct), self.batch_size):
@@ -213,7 +213,7 @@ class LLMRewardModel(nn.Module):
             ModelError: a score isn't finite.
         """
         scale = self.value if value is None else check_value(value)
-        rows = [self._rows(prompt, steps) for prompt, steps in solutions]
+        rows = [self.rows(prompt, steps) for prompt, steps in solutions]
         distinct = dict.fromkeys(row for solution in rows for row in solution if row not in self._cache)
         # Similar lengths in one batch leave little padding; the longest first shows at once whether memory suffices.
         todo = sorted(distinct, key=lambda row: len(row.prompt_ids) + len(row.ids), reverse=True)
@@ -262,7 +262,15 @@ class LLMRewardModel(nn.Module):
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def _rows(self, prompt: str, steps: Sequence[str]) -> list[Row]:
+    def rows(self, prompt: str, steps: Sequence[str]) -> list[Row]:
+        """Tokenise one solution as the model's head reads it.
+
+        Returns:
+            one row for the whole solution, or one per step where the head's layout needs that.
+
+        Raises:
+            DataError: there are no steps, or they are longer than the model can read.
+        """
         if not steps:
             raise DataError("a solution without steps can't be scored; give at least one step")
         return self._head.rows(prompt, steps)

@@ -46,7 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """The two phases of the training log that this project grew from; what the page begins with, DPO that also imitates the
 chosen answers (arXiv 2404.19733); and, on the same data, each loss alone at a learning rate that suits it. The step-wise
-loss has no reference that holds it back: at DPO's rate it drives the bundled policy apart."""
+loss has no reference that holds it back, and falls apart at DPO's rate."""
 
 _OF_LOSS = {("demo", "stepwise"): "demo-stepwise"}
 
@@ -192,7 +192,7 @@ def make_config(*layers: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig(**merged)
     except ValidationError as error:
-        raise ConfigError("; ".join(_problem(problem) for problem in error.errors())) from error
+        raise ConfigError(problems_of(error, RunConfig)) from error
 
 
 def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -231,11 +231,16 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     return settings
 
 
-def _problem(problem: Any) -> str:
+def problems_of(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Write pydantic's errors about settings of this kind as readable clauses on one line."""
+    return "; ".join(_problem(problem, kind) for problem in error.errors())
+
+
+def _problem(problem: Any, kind: type[BaseModel]) -> str:
     """One readable sentence for one of pydantic's errors."""
     name = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, RunConfig.model_fields, n=1)
+        near = difflib.get_close_matches(name, kind.model_fields, n=1)
         return f"unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
     if problem["type"] == "missing":
         return f"{name!r} is missing"

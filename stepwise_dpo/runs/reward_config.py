@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.head_settings import Head, TokenRule
+from stepwise_dpo.runs.config import problems_of
 
 
 class RewardTrainingConfig(BaseModel):
@@ -54,11 +55,4 @@ def make_reward_config(**settings: object) -> RewardTrainingConfig:
     try:
         return RewardTrainingConfig(**settings)  # type: ignore[arg-type]  # checking them is what this is for
     except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            name, message = ".".join(map(str, problem["loc"])), problem["msg"]
-            if problem["type"] == "missing":
-                problems.append(f"{name!r} is missing")
-            else:
-                problems.append(f"{name}: {message[0].lower()}{message[1:]}, not {problem['input']!r}")
-        raise ConfigError("; ".join(problems)) from error
+        raise ConfigError(problems_of(error, RewardTrainingConfig)) from error

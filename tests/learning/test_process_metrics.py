@@ -105,7 +105,11 @@ def test_prm_score():
     # Right steps: 2 of 3 called right, and 1 wrong one too: F1 = 2*2/(3+3) = 2/3. Wrong: 1 of 2, one false: 2*1/(2+2).
     labels, predicted = [True, True, True, False, False], [True, True, False, True, False]
     assert prm_score(labels, predicted) == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
+    # The wrong step that was missed twice: 2*2/(3+4) and 2*1/(3+2).
+    weighted = prm_score(labels, predicted, np.array([1, 1, 1, 2, 1]))
+    assert weighted == pytest.approx(100 * (4 / 7 + 2 / 5) / 2)
     assert prm_score([True, True], [True, False]) is None
+    assert prm_score([True, False], [True, False], np.array([1, 0])) is None
     assert prm_score([], []) is None
 
 

@@ -55,7 +55,8 @@ def test_figures():
     assert sum(point["steps"] for point in report["calibration"]["bins"]) == 9
     assert report["undefined"] == {}
     assert report["threshold"] == 0.5
-    assert set(report["intervals"]) == {"acc1", "acc2", "f1", "preference_accuracy", "auroc"}
+    expected = {"acc1", "acc2", "f1", "preference_accuracy", "prm_score", "auroc", "auroc_all_steps"}
+    assert set(report["intervals"]) == expected
     for name, (low, high) in report["intervals"].items():
         value = {**report, **report["process_bench"]}[name]
         assert low <= value <= high
