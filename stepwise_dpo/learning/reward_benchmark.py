@@ -153,7 +153,8 @@ def reward_report(judged: Sequence[JudgedPair], threshold: float, seed: int = 0)
         - `auroc`, `auroc_all_steps`, `preference_accuracy` (fraction of all pairs with a preference above 0): 0..1;
         - `calibration`: `error`, 0..1, and `bins`, see `process_metrics.Calibration`;
         - `counts`: pairs, solutions, right, wrong, unlabelled (solutions) and steps (up to the first errors);
-        - `intervals`: [low, high] or null for each figure, 95% by bootstrap over pairs; of `prm_score` and the `auroc`s at the top only;
+        - `intervals`: [low, high] or null for each figure, 95% by bootstrap over pairs; of `prm_score` and the
+          `auroc`s at the top only;
         - `undefined`: for each figure that is null, why.
 
         At the top also `threshold`, `histogram` (of the steps behind `auroc`) and `mistakes`: every solution whose

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,9 +45,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo-dpo": {"loss": "dpo", "epochs": 3.0, "learning_rate": 2e-5, "beta": 3.0, **_DEMO},
     "demo-stepwise": {"loss": "stepwise", "reward_model": REWARD, "epochs": 3.0, "learning_rate": 3e-6, **_DEMO},
 }
-"""The two phases of the training log that this project grew from; what the page begins with, DPO that also imitates the
-chosen answers (arXiv 2404.19733); and, on the same data, each loss alone at a learning rate that suits it. The step-wise
-loss has no reference that holds it back, and falls apart at DPO's rate."""
+"""The two phases of the training log that this project grew from; what the page begins with, DPO that also imitates
+the chosen answers (arXiv 2404.19733); and, on the same data, each loss alone at a learning rate that suits it. The
+step-wise loss has no reference that holds it back, and falls apart at DPO's rate."""
 
 _OF_LOSS = {("demo", "stepwise"): "demo-stepwise"}
 
@@ -173,7 +174,7 @@ def check_aggregation(aggregation: str, reward_value: str) -> None:
         )
 
 
-def make_config(*layers: dict[str, Any]) -> RunConfig:
+def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     """Build a configuration from dictionaries; later ones override earlier ones.
 
     Raises:
