@@ -79,6 +79,22 @@ def check_solution(prompt: str, steps: Sequence[str]) -> list[bool]:
         DataError: the prompt is of no known family, or has no whole-number solution.
     """
     ops, answer = _problem(prompt)
+    return _judged(ops, answer, steps)[0]
+
+
+def open_steps(prompt: str, steps: Sequence[str]) -> int:
+    """Count the calculations that could rightly come next after these steps, whatever else they hold.
+
+    Raises:
+        DataError: the prompt is of no known family, or has no whole-number solution.
+    """
+    ops, answer = _problem(prompt)
+    known = _judged(ops, answer, steps)[1]
+    return sum(_is_ready(i, op, known) for i, op in enumerate(ops))
+
+
+def _judged(ops: Sequence[Op], answer: int, steps: Sequence[str]) -> tuple[list[bool], dict[int, int]]:
+    """Whether each step is right, and the results of the operations that the right ones carried out."""
     known: dict[int, int] = {}
     verdicts = []
     answered = False
@@ -91,7 +107,7 @@ def check_solution(prompt: str, steps: Sequence[str]) -> list[bool]:
         if made is not None:
             known[made[0]] = made[1]
         verdicts.append(made is not None)
-    return verdicts
+    return verdicts, known
 
 
 def solves(prompt: str, steps: Sequence[str]) -> bool:
@@ -123,12 +139,16 @@ def _made(step: str, ops: Sequence[Op], known: dict[int, int]) -> tuple[int, int
         return None
     a, symbol, b, result = calculation
     for i, op in enumerate(ops):
-        ready = i not in known and known.keys() >= {*refs(op.left), *refs(op.right)}
-        if ready and op.symbol == symbol:
+        if op.symbol == symbol and _is_ready(i, op, known):
             wanted = (_resolved(op.left, known), _resolved(op.right, known))
             if (a, b) == wanted or (symbol in "+*" and (b, a) == wanted):
                 return i, result
     return None
+
+
+def _is_ready(index: int, op: Op, known: dict[int, int]) -> bool:
+    """Whether an operation is still to be done, and all that it needs is known."""
+    return index not in known and known.keys() >= {*refs(op.left), *refs(op.right)}
 
 
 def _solution(ops: Sequence[Op]) -> int | None:

@@ -7,7 +7,14 @@ checker knows the problem it decides; elsewhere only what arithmetic alone shows
 import re
 from collections.abc import Sequence
 
-from stepwise_dpo.preferences.checker import Calculation, check_solution, is_known, read_calculation, stated_answer
+from stepwise_dpo.preferences.checker import (
+    Calculation,
+    check_solution,
+    is_known,
+    open_steps,
+    read_calculation,
+    stated_answer,
+)
 
 _WHOLE_NUMBER = re.compile(r"[0-9]+")
 
@@ -29,7 +36,11 @@ def describe_step(prompt: str, steps: Sequence[str], index: int) -> str:
         return f"it is miscalculated: {calculation.expression} is {value}"
     known = is_known(prompt)
     if known and check_solution(prompt, steps)[index]:
-        return "it is right by the checker"
+        # A likelihood divides its probability among all that could come next.
+        others = open_steps(prompt, steps[:index]) - 1
+        return "it is right by the checker" + (
+            f", as {others} other{'s' * (others > 1)} would be here" if others > 0 else ""
+        )
     if calculation is not None:
         foreign = _foreign_numbers(prompt, steps[:index], calculation)
         if foreign:

@@ -14,6 +14,12 @@ def test_right_steps(index):
     assert describe_step(AGES, SOLUTION, index) == "it is right by the checker"
 
 
+def test_a_right_step_that_is_one_of_several():
+    prompt = AGES.replace("Will is 6 years older than Tara", "Will is 6 years older than Iris")
+    assert describe_step(prompt, ["11 + 6 = 17"], 0) == "it is right by the checker, as 1 other would be here"
+    assert describe_step(prompt, ["11 + 6 = 17", "11 * 7 = 77"], 1) == "it is right by the checker"
+
+
 @pytest.mark.parametrize(
     ("prompt", "steps", "clause"),
     [
