@@ -5,7 +5,7 @@ Before and after are compared on the same fresh problems, so the interval is one
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -50,8 +50,10 @@ class DemoResult:
 
 def run_demo(
     variants: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], problems: int, progress: Progress | None = None
-) -> list[DemoResult]:
+) -> Iterator[DemoResult]:
     """Train each variant with each seed, and measure on fresh problems.
+
+    Gives each variant's result as soon as it has it: all of them take half an hour.
 
     Args:
         variants: settings of a run by name, without a seed.
@@ -62,7 +64,6 @@ def run_demo(
     trained_on = {pair.prompt for pair in load_pairs(PRESETS["demo"]["data"])}
     fresh = [draw_solution(PROBLEM_SEED, index, avoid=trained_on) for index in range(problems)]
     before = _solved(load_policy(PRESETS["demo"]["model"]), fresh)
-    results = []
     for number, (name, variant) in enumerate(variants.items()):
         gains, rates, seconds = [], [], []
         for count, seed in enumerate(seeds):
@@ -76,10 +77,7 @@ def run_demo(
             if progress is not None:
                 progress(number * len(seeds) + count + 1, len(variants) * len(seeds))
         gain = np.mean(gains, axis=0)  # per problem, over seeds
-        results.append(
-            DemoResult(name, float(before.mean()), rates, float(gain.mean()), _interval(gain), fmean(seconds))
-        )
-    return results
+        yield DemoResult(name, float(before.mean()), rates, float(gain.mean()), _interval(gain), fmean(seconds))
 
 
 def _interval(gain: NDArray[np.float64]) -> Interval | None:
@@ -87,18 +85,18 @@ def _interval(gain: NDArray[np.float64]) -> Interval | None:
     return intervals["gain"]
 
 
-def demo_table(results: Sequence[DemoResult]) -> str:
-    """Lay the results out, a line per variant."""
-    lines = [
-        f"{'':24}{'before':>8}{'after':>8}{'lowest':>8}{'highest':>8}{'change':>9}  {'95% interval':18}{'s/run':>6}"
-    ]
-    for result in results:
-        low, high = result.interval or (float("nan"), float("nan"))
-        lines.append(
-            f"{result.name:24}{result.before:8.1%}{fmean(result.after):8.1%}{min(result.after):8.1%}"
-            f"{max(result.after):8.1%}{result.difference:+9.1%}  {low:+7.1%} to {high:+7.1%}{result.seconds:8.1f}"
-        )
-    return "\n".join(lines)
+TABLE_HEADER = (
+    f"{'':24}{'before':>8}{'after':>8}{'lowest':>8}{'highest':>8}{'change':>9}  {'95% interval':18}{'s/run':>6}"
+)
+
+
+def table_line(result: DemoResult) -> str:
+    """Lay one variant's result out under `TABLE_HEADER`."""
+    low, high = result.interval or (float("nan"), float("nan"))
+    return (
+        f"{result.name:24}{result.before:8.1%}{fmean(result.after):8.1%}{min(result.after):8.1%}"
+        f"{max(result.after):8.1%}{result.difference:+9.1%}  {low:+7.1%} to {high:+7.1%}{result.seconds:8.1f}"
+    )
 
 
 def _solved(policy: Policy, problems: Sequence[Solution]) -> NDArray[np.float64]:

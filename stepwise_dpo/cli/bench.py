@@ -25,7 +25,7 @@ def add_commands(commands: Any) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     quiet_libraries()
-    from stepwise_dpo.bench.demo import demo_table, run_demo
+    from stepwise_dpo.bench.demo import TABLE_HEADER, run_demo, table_line
     from stepwise_dpo.runs.config import PRESETS
 
     presets = {name: settings for name, settings in PRESETS.items() if name.startswith("demo")}
@@ -37,6 +37,7 @@ def _demo(options: argparse.Namespace) -> int:
             for name, settings in presets.items()
         },
     }
-    results = run_demo(variants, range(1, options.seeds + 1), options.problems, ProgressBar("Runs", "run"))
-    print(demo_table(results))
+    print(TABLE_HEADER)
+    for result in run_demo(variants, range(1, options.seeds + 1), options.problems, ProgressBar("Runs", "run")):
+        print(table_line(result), flush=True)
     return 0

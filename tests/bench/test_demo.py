@@ -1,4 +1,4 @@
-from stepwise_dpo.bench.demo import DemoResult, demo_table, run_demo
+from stepwise_dpo.bench.demo import TABLE_HEADER, DemoResult, run_demo, table_line
 from stepwise_dpo.runs.config import PRESETS
 
 
@@ -10,9 +10,8 @@ def test_a_short_demo_is_measured_before_and_after():
     assert result.interval == (0, 0)
 
 
-def test_the_table_has_a_line_per_variant():
+def test_a_variant_has_a_line_in_the_table():
     result = DemoResult("demo, rate x5", 0.5, [0.5, 0.7], 0.1, (0.05, 0.15), 12.0)
-    header, line = demo_table([result]).splitlines()
-    assert line.split() == ["demo,", "rate", "x5", "50.0%", "60.0%", "50.0%", "70.0%", "+10.0%",
+    assert table_line(result).split() == ["demo,", "rate", "x5", "50.0%", "60.0%", "50.0%", "70.0%", "+10.0%",
                             "+5.0%", "to", "+15.0%", "12.0"]  # fmt: skip
-    assert header.split() == ["before", "after", "lowest", "highest", "change", "95%", "interval", "s/run"]
+    assert TABLE_HEADER.split() == ["before", "after", "lowest", "highest", "change", "95%", "interval", "s/run"]
