@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.head_settings import CONFIG_KEY, HeadSettings
 from stepwise_dpo.learning.loading import Policy, switch_off_dropout
 from stepwise_dpo.learning.pretraining import (
     PretrainingPlan,
@@ -65,7 +67,7 @@ def save_policy(
     Returns:
         what it solves as it is stored, see `solve_rates`.
     """
-    _save(policy, folder)
+    _round(policy)
     measured = solve_rates(policy, held_out_problems(plan))
     families = {f"of {name.partition('/')[2]}": f"{v:.0%}" for name, v in measured.items() if "/" in name}
     card = _card(
@@ -80,7 +82,7 @@ def save_policy(
         "Knows the six families of problems, with two to six computations and numbers up to 100, and nothing else: it "
         "answers any other text with a made-up calculation. It is stopped early on purpose.",
     )
-    _write_card(folder, card)
+    _write(policy, folder, card)
     return measured
 
 
@@ -98,13 +100,14 @@ def save_reward(
 
     Returns:
         what it reached on the held-out pairs, see `reward_report`.
+
+    Raises:
+        RunError: the line is too weak for a judge.
     """
-    _save(policy, folder)
-    reward_model = LLMRewardModel.from_pretrained(os.fspath(folder), head="likelihood")
+    _round(policy)
+    reward_model = LLMRewardModel(policy.model, policy.tokenizer, HeadSettings("likelihood"), name=policy.name)
     reward_model.set_calibration(*calibration_of(reward_model, calibration_pairs))
-    reward_model.model.to(torch.bfloat16)
-    reward_model.save_pretrained(folder)
-    reward_model.model.to(torch.float32)
+    setattr(policy.model.config, CONFIG_KEY, reward_model.settings.to_config())
     solve_rate = solve_rates(policy, held_out_problems(plan))["solve_rate"]
     threshold = tuned_threshold(judge_pairs(reward_model, calibration_pairs))
     report = reward_report(judge_pairs(reward_model, held_out_pairs), threshold)
@@ -133,7 +136,7 @@ def save_reward(
         "carries an earlier error on faithfully looks right in its context: count only up to the first error "
         "(aggregation until_error) where that matters.",
     )
-    _write_card(folder, card)
+    _write(policy, folder, card)
     return report
 
 
@@ -145,6 +148,9 @@ def calibration_of(reward_model: LLMRewardModel, pairs: Sequence[PreferencePair]
 
     Returns:
         (scale, bias) for `LLMRewardModel.set_calibration`.
+
+    Raises:
+        RunError: right steps don't score higher than wrong ones, so no calibration makes sense.
     """
     solutions = [
         (pair.prompt, side, labelled_first_error([step.label for step in side]))
@@ -162,21 +168,30 @@ def calibration_of(reward_model: LLMRewardModel, pairs: Sequence[PreferencePair]
             odds += [(value - now.bias) / now.scale for value in values[:upto]]
             labels += [step.label for step in side[:upto]]
     fitted = LogisticRegression().fit([[value] for value in odds], labels)
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    scale, bias = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if scale <= 0:
+        raise RunError(
+            f"{reward_model.name} doesn't score right steps higher than wrong ones yet, so it is no judge; train it "
+            "for more steps"
+        )
+    return scale, bias
 
 
-def _save(policy: Policy, folder: str | os.PathLike[str]) -> None:
-    """Write an ordinary Transformers folder with the weights in bfloat16, which halves the file.
+def _round(policy: Policy) -> None:
+    """Round the weights to bfloat16, as which they are stored: it halves the file."""
+    policy.model.to(torch.bfloat16).to(torch.float32)
 
-    They are float32 again when they are loaded, and the given policy keeps them as rounded.
-    """
-    policy.model.to(torch.bfloat16).save_pretrained(folder)
+
+def _write(policy: Policy, folder: str | os.PathLike[str], card: str) -> None:
+    """Write an ordinary Transformers folder with its card, all of it or nothing; the folder may exist, but empty."""
+    whole = Path(folder).resolve()
+    unfinished = whole.with_name(whole.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    policy.model.to(torch.bfloat16).save_pretrained(unfinished)
     policy.model.to(torch.float32)
-    policy.tokenizer.save_pretrained(folder)
-
-
-def _write_card(folder: str | os.PathLike[str], card: str) -> None:
-    (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+    policy.tokenizer.save_pretrained(unfinished)
+    (unfinished / "README.md").write_text(card, encoding="utf-8")
+    unfinished.replace(whole)
 
 
 def _card(

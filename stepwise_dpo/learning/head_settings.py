@@ -3,12 +3,12 @@
 The settings travel with the model: its config.json holds them under "process_reward". No torch is needed to read them.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from stepwise_dpo.errors import ConfigError, ModelError
+from stepwise_dpo.preferences.faults import seen
 
 Head = Literal["likelihood", "verbalizer", "step_tag", "token_classification"]
 TokenRule = Literal["lowest", "mean"]
@@ -32,6 +32,9 @@ DEFAULTS: dict[Head, dict[str, str]] = {
 }
 """What each head reads of the settings, and what it does if nobody says."""
 
+_LARGEST = 1e4
+"""Of a scale (and its inverse) and a bias: far beyond any calibration, and far from what float32 can't hold."""
+
 
 @dataclass(frozen=True)
 class HeadSettings:
@@ -44,9 +47,9 @@ class HeadSettings:
         template: verbalizer: the question, see `DEFAULT_TEMPLATE`.
         tag: step_tag: the text after each step, after which the model says its word.
         token: likelihood: "lowest", or the (geometric) "mean" of a step's token probabilities.
-        scale: calibration, > 0: a step's log-odds are scale * (the head's own) + bias, so that 0, that is probability
-            0.5, is the decision boundary.
-        bias: see scale, in nats.
+        scale: calibration, 1e-4..1e4: a step's log-odds are scale * (the head's own) + bias, so that 0, that is
+            probability 0.5, is the decision boundary.
+        bias: see scale, in nats, -1e4..1e4.
 
     Raises:
         ConfigError: a value is out of range, or is given to a head that doesn't read it.
@@ -81,10 +84,19 @@ class HeadSettings:
             raise ConfigError(f"token must be one of {', '.join(TOKEN_RULES)}, not {self.token!r}")
         for name in ("scale", "bias"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ConfigError(f"a reward model's {name} must be a finite number, not {value!r}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST:
+                raise ConfigError(
+                    f"a reward model's {name} must be a number of at most ±{_LARGEST:g}, not {seen(value)}"
+                )
         if self.scale <= 0:
-            raise ConfigError(f"a reward model's scale must be above 0, not {self.scale}: it would call right wrong")
+            raise ConfigError(
+                f"a reward model's scale must be above 0, not {self.scale:.3g}: it would call right steps wrong"
+            )
+        if self.scale < 1 / _LARGEST:
+            raise ConfigError(
+                f"a reward model's scale must be at least {1 / _LARGEST:g}, not {self.scale:.3g}: all steps would "
+                "score the same"
+            )
 
     def to_config(self) -> dict[str, Any]:
         """What config.json holds: everything that isn't None."""
@@ -108,7 +120,7 @@ def choose_settings(config: Any, kinds: Sequence[str], name: str, **given: Any) 
     """
     given = {key: value for key, value in given.items() if value is not None}
     saved = read_settings(config, name)
-    usual: Head = "token_classification" if _classifies_tokens(kinds) else "verbalizer"
+    usual: Head = "token_classification" if classifies_tokens(kinds) else "verbalizer"
     head = given.pop("head", None) or (saved.head if saved else usual)
     base = saved if saved is not None and saved.head == head else HeadSettings(head)
     settings = replace(base, **given)
@@ -124,20 +136,21 @@ def check_fits(head: Head, kinds: Sequence[str], name: str) -> None:
     Raises:
         ConfigError: with the head to use instead.
     """
-    if head == "token_classification" and not _classifies_tokens(kinds):
+    if head == "token_classification" and not classifies_tokens(kinds):
         others = ", ".join(repr(other) for other in HEADS if other != head)
         raise ConfigError(
             f"model {name!r} is no token classification model, which head 'token_classification' needs; use one of the "
             f"heads {others}, or a model that was saved as …ForTokenClassification"
         )
-    if head != "token_classification" and _classifies_tokens(kinds):
+    if head != "token_classification" and classifies_tokens(kinds):
         raise ConfigError(
             f"model {name!r} classifies tokens and has no language-model head, which head {head!r} needs; use head "
             "'token_classification', or another model"
         )
 
 
-def _classifies_tokens(kinds: Sequence[str]) -> bool:
+def classifies_tokens(kinds: Sequence[str]) -> bool:
+    """Whether one of these model classes gives each token a label."""
     return any("ForTokenClassification" in kind for kind in kinds)
 
 

@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from stepwise_dpo.errors import ConfigError, DataError, ModelError
 from stepwise_dpo.learning.head_settings import HeadSettings
+from stepwise_dpo.learning.loading import reads_ahead
 from stepwise_dpo.learning.tokenization import SEPARATORS, StepTokenizer, check_no_special_token
 from stepwise_dpo.preferences.pairs import Step
 
@@ -276,7 +277,7 @@ class TokenClassificationHead:
                 f"{model.config.num_labels}"
             )
         self.model, self.tokenizer, self.name = model, tokenizer, name
-        self.reads_ahead = _reads_ahead(model)
+        self.reads_ahead = reads_ahead(model)
         self.separator = _visible_separator(tokenizer, name)
 
     def rows(self, prompt: str, steps: Sequence[str]) -> list[Row]:
@@ -425,20 +426,6 @@ def _visible_separator(tokenizer: PreTrainedTokenizerBase, name: str) -> list[in
         f"{name}: its tokenizer loses every separator that could stand after a step "
         f"({', '.join(map(repr, SEPARATORS))}); choose another model"
     )
-
-
-def _reads_ahead(model: PreTrainedModel) -> bool:
-    """Whether a position's output depends on later tokens.
-
-    No field of a config says so for all models, so the model is asked: behind a causal mask the derivative by a later
-    embedding is exactly 0.
-    """
-    embed = model.get_input_embeddings()
-    with torch.enable_grad():
-        inputs = embed(torch.tensor([[0, 1]], device=model.device)).detach().requires_grad_()
-        first = model.base_model(inputs_embeds=inputs).last_hidden_state[0, 0, 0]
-        (gradient,) = torch.autograd.grad(first, inputs)
-    return bool(gradient[0, 1].any())
 
 
 def _tell_apart(

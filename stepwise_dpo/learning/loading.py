@@ -5,7 +5,7 @@ Never runs code that comes with a model (`trust_remote_code=False`) and never re
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from urllib.request import getproxies
 
 import torch
 from huggingface_hub import constants
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -32,6 +33,20 @@ from stepwise_dpo.learning.tiny import build_tiny_model, build_tiny_tokenizer
 from stepwise_dpo.learning.tokenization import StepTokenizer
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_FILE_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    SafetensorError,
+    StrictDataclassError,
+)
+"""What Transformers raises over a model's files. It checks little of them: a null in JSON ends in a TypeError."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +89,18 @@ def load_policy(name: str = POLICY) -> Policy:
         return Policy(TINY, switch_off_dropout(build_tiny_model()), build_tiny_tokenizer())
     model, tokenizer = _load(name, _language_model_class)
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"model {name!r}: its tokenizer has no end-of-sequence token, so answers could never end")
+        raise ModelError(
+            f"model {name!r}: its tokenizer has no end-of-sequence token, so answers could never end; choose another "
+            "model, or name one in its tokenizer_config.json"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _check_token_ids(model, name)
+    if not model.config.is_encoder_decoder and reads_ahead(model):
+        raise ModelError(
+            f"model {name!r} reads in both directions ({type(model).__name__}), so it can't write one token after "
+            "another, and a likelihood by it would mean nothing; choose a causal or an encoder-decoder model"
+        )
     return Policy(name, model, tokenizer)
 
 
@@ -94,10 +118,13 @@ def load_token_classifier(name: str, new_head: bool = False) -> tuple[PreTrained
         ModelError: as `load_policy`; or it has no classifier, without `new_head`.
     """
     settings = {"num_labels": 2} if new_head else {}
-    model, tokenizer = _load(name, lambda config: AutoModelForTokenClassification, complete=not new_head, **settings)
+    model, tokenizer = _load(name, lambda config: AutoModelForTokenClassification, new_head=new_head, **settings)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise ModelError(f"model {name!r}: its tokenizer has neither a padding nor an end-of-sequence token")
+            raise ModelError(
+                f"model {name!r}: its tokenizer has neither a padding nor an end-of-sequence token; name one in its "
+                "tokenizer_config.json"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
 
@@ -113,8 +140,14 @@ def load_config(name: str) -> Any:
     source, options = _source(name)
     try:
         return AutoConfig.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except _FILE_ERRORS as error:
         raise ModelError(_explain(name, error)) from error
+
+
+def model_classes(config: Any) -> list[str]:
+    """The names of the classes that a model was saved as, which its config lists under `architectures`."""
+    names = getattr(config, "architectures", None)
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def bundled_folder(name: str) -> str:
@@ -166,14 +199,14 @@ def _source(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _load(
-    name: str, auto_class_of: Callable[[Any], Any], complete: bool = False, **settings: Any
+    name: str, auto_class_of: Callable[[Any], Any], new_head: bool = False, **settings: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model of some class and its tokenizer, in eval mode with dropout off.
 
     Args:
         name: as `load_policy`, but "tiny".
         auto_class_of: chooses the class by the model's config.
-        complete: refuse a model whose files lack some of its weights.
+        new_head: the files may lack the weights of what stands on the backbone.
         settings: for the model's config.
     """
     source, options = _source(name)
@@ -184,16 +217,71 @@ def _load(
         model, info = auto_class.from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options, **settings
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except _FILE_ERRORS as error:
         raise ModelError(_explain(name, error)) from error
-    if complete and info["missing_keys"]:
-        raise ModelError(f"model {name!r}: its files lack weights, {', '.join(sorted(info['missing_keys'])[:3])} first")
+    _check_weights(model, name, info["missing_keys"], info["unexpected_keys"], new_head)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"model {name!r}: the tokenizer knows {len(tokenizer)} tokens but the model embeds only "
             f"{model.get_input_embeddings().num_embeddings}; use the tokenizer that the model was trained with"
         )
     return switch_off_dropout(model.eval()), tokenizer
+
+
+def _check_weights(
+    model: PreTrainedModel, name: str, missing: Iterable[str], unexpected: Iterable[str], new_head: bool
+) -> None:
+    """Refuse a model that isn't what its files hold: Transformers fills gaps with random numbers and drops the rest."""
+    backbone = model.base_model_prefix + "."
+    lacking = sorted(key for key in missing if not (new_head and not key.startswith(backbone)))
+    if lacking:
+        raise ModelError(
+            f"model {name!r}: its files lack {len(lacking)} weights of a {type(model).__name__}, {lacking[0]!r} first; "
+            "they would be random numbers. Is config.json that of these weights, and the kind of model the right one?"
+        )
+    # A head that this class doesn't have, such as a value head, may be left out; a layer may not.
+    parts = {part for module in (model, model.base_model) for part, _ in module.named_children()}
+    surplus = sorted(key for key in unexpected if key.partition(".")[0] in parts)
+    if surplus:
+        raise ModelError(
+            f"model {name!r}: its files hold {len(surplus)} weights that its config.json has no place for, "
+            f"{surplus[0]!r} first; use the config.json that was saved with these weights"
+        )
+
+
+def _check_token_ids(model: PreTrainedModel, name: str) -> None:
+    """Refuse ids that are no tokens, and let the generation begin as training does where its config doesn't say."""
+    tokens = range(model.get_input_embeddings().num_embeddings)
+    generation = model.generation_config
+    if model.config.is_encoder_decoder:
+        if model.config.decoder_start_token_id not in tokens:
+            raise ModelError(
+                f"model {name!r}: decoder_start_token_id in its config.json must be the id of a token, not "
+                f"{model.config.decoder_start_token_id!r}"
+            )
+        if generation.decoder_start_token_id is None:
+            generation.decoder_start_token_id = model.config.decoder_start_token_id
+    for key in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(generation, key)
+        for token in value if isinstance(value, list) else [value]:
+            if token is not None and token not in tokens:
+                raise ModelError(
+                    f"model {name!r}: {key} in its generation_config.json must be the id of a token, not {value!r}"
+                )
+
+
+def reads_ahead(model: PreTrainedModel) -> bool:
+    """Whether a position's output depends on later tokens.
+
+    No field of a config says so for all models, so the model is asked: behind a causal mask the derivative by a later
+    embedding is exactly 0.
+    """
+    embed = model.get_input_embeddings()
+    with torch.enable_grad():
+        inputs = embed(torch.tensor([[0, 1]], device=model.device)).detach().requires_grad_()
+        first = model.base_model(inputs_embeds=inputs).last_hidden_state[0, 0, 0]
+        (gradient,) = torch.autograd.grad(first, inputs)
+    return bool(gradient[0, 1].any())
 
 
 def _check_folder(name: str) -> None:
@@ -230,4 +318,15 @@ def _explain(name: str, error: Exception) -> str:
             f"model {name!r} is not on this machine and the Hugging Face Hub can't be reached; "
             f"give a local folder, connect and try again, or use the bundled model {POLICY!r}"
         )
-    return f"model {name!r} can't be loaded: {text[:300]}"
+    if "ignore_mismatched_sizes" in text:
+        return (
+            f"model {name!r}: its weights have other shapes than its config.json says; use the config.json that was "
+            "saved with these weights"
+        )
+    if "Unrecognized configuration class" in text:
+        return (
+            f"model {name!r} is not of a kind that is wanted here: {text.partition(' for this kind')[0]}; choose an "
+            "encoder-decoder or causal language model of text, and check is_encoder_decoder in its config.json"
+        )
+    reason = text[:300] or type(error).__name__
+    return f"model {name!r} can't be loaded; its files seem to be damaged, or of another kind: {reason}"

@@ -63,6 +63,12 @@ class Histogram(NamedTuple):
     wrong: list[int]
 
 
+def probabilities(log_odds: Sequence[float]) -> list[float]:
+    """Turn log-odds, in nats, into scores, in double precision: in single, all beyond 17 nats would be one."""
+    scores: list[float] = np.exp(-np.logaddexp(0.0, -np.asarray(log_odds, dtype=np.float64))).tolist()
+    return scores
+
+
 def labelled_first_error(labels: Sequence[bool | None]) -> int | None:
     """Index of the first wrong step, or NO_ERROR; None where an unlabelled step leaves that open.
 

@@ -37,6 +37,7 @@ from stepwise_dpo.learning.process_metrics import (
     auroc,
     labelled_first_error,
     predicted_first_error,
+    probabilities,
     process_bench,
 )
 from stepwise_dpo.learning.rewards import LLMRewardModel, Progress
@@ -348,8 +349,7 @@ def first_errors(
         index = labelled_first_error(solution.labels)
         if index is not None:
             true.append(index)
-            # In double precision, or all scores beyond 17 nats would be one.
-            scores.append(torch.tensor(values, dtype=torch.float64).sigmoid().tolist())
+            scores.append(probabilities(values))
     return true, scores
 
 

@@ -25,6 +25,7 @@ from stepwise_dpo.learning.process_metrics import (
     labelled_first_error,
     predicted_first_error,
     prm_score,
+    probabilities,
     process_bench,
     score_histogram,
     tune_threshold,
@@ -102,7 +103,8 @@ def judge_pairs(
         ModelError: a score isn't finite.
     """
     sides = [(pair.prompt, [step.text for step in side]) for pair in pairs for side in (pair.chosen, pair.rejected)]
-    scores = reward_model.score_solutions(sides, value="probability", progress=progress)
+    log_odds = reward_model.score_solutions(sides, value="log_odds", progress=progress)
+    scores = [probabilities(values) for values in log_odds]
     return [
         JudgedPair(
             pair,

@@ -19,8 +19,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from stepwise_dpo.errors import ConfigError, DataError, ModelError
 from stepwise_dpo.learning.head_settings import CONFIG_KEY, Head, HeadSettings, check_fits, choose_settings
 from stepwise_dpo.learning.heads import Row, make_head
-from stepwise_dpo.learning.loading import load_config, load_policy, load_token_classifier, switch_off_dropout
+from stepwise_dpo.learning.loading import (
+    load_config,
+    load_policy,
+    load_token_classifier,
+    model_classes,
+    switch_off_dropout,
+)
 from stepwise_dpo.learning.losses import Aggregation, aggregate_steps
+from stepwise_dpo.preferences.faults import refuse, text_faults
 from stepwise_dpo.preferences.pairs import PreferencePair
 
 RewardValue = Literal["probability", "centered", "log_odds"]
@@ -125,7 +132,7 @@ class LLMRewardModel(nn.Module):
         config = load_config(name)
         settings = choose_settings(
             config,
-            getattr(config, "architectures", None) or [],
+            model_classes(config),
             name,
             head=head,
             right_word=right_word,
@@ -269,10 +276,16 @@ class LLMRewardModel(nn.Module):
             one row for the whole solution, or one per step where the head's layout needs that.
 
         Raises:
-            DataError: there are no steps, or they are longer than the model can read.
+            DataError: there are no steps, a text is blank or none, or they are longer than the model can read.
         """
+        if isinstance(steps, str):
+            raise DataError(f"a solution's steps must be a sequence of texts, not the one text {steps[:80]!r}")
         if not steps:
             raise DataError("a solution without steps can't be scored; give at least one step")
+        faults = text_faults(prompt, "prompt")
+        for index, text in enumerate(steps):
+            faults += text_faults(text, f"steps[{index}]")
+        refuse(faults)
         return self._head.rows(prompt, steps)
 
 

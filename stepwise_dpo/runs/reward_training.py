@@ -21,8 +21,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import is_torch_bf16_gpu_available
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError
-from stepwise_dpo.learning.head_settings import HeadSettings
-from stepwise_dpo.learning.loading import load_config, load_token_classifier
+from stepwise_dpo.learning.head_settings import HeadSettings, classifies_tokens
+from stepwise_dpo.learning.loading import load_config, load_token_classifier, model_classes
 from stepwise_dpo.learning.names import TINY
 from stepwise_dpo.learning.process_metrics import tune_threshold
 from stepwise_dpo.learning.process_reward_trainer import (
@@ -148,8 +148,7 @@ def _load_model(config: RewardTrainingConfig) -> LLMRewardModel:
     words = {name: getattr(config, name) for name in ("right_word", "wrong_word", "template", "tag", "token")}
     if config.head == "token_classification":
         settings = HeadSettings(config.head, **words)
-        kinds = getattr(load_config(config.model), "architectures", None) or []
-        if not any("ForTokenClassification" in kind for kind in kinds):
+        if not classifies_tokens(model_classes(load_config(config.model))):
             if config.model == TINY:
                 raise ConfigError(f"model {TINY!r} can't have head {config.head!r}; choose another head or model")
             _say(f"note: model {config.model!r} has no token classification head; it gets a new, untrained one")

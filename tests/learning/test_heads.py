@@ -322,7 +322,7 @@ def test_a_token_classifier_is_no_language_model(build, tmp_path):
 
 
 def test_a_language_model_can_be_given_a_new_classifier(build, tmp_path, causal_folder):
-    with pytest.raises(ModelError, match="lack weights"):
+    with pytest.raises(ModelError, match="lack 2 weights"):
         load_token_classifier(str(causal_folder))
     judge = LLMRewardModel(*load_token_classifier(str(causal_folder), new_head=True))
     judge.save_pretrained(tmp_path)
@@ -351,7 +351,10 @@ def test_a_classifier_needs_two_labels(build, tmp_path):
         ("likelihood", "must be an object"),
         ({"head": "likelihood", "tokens": "mean"}, "unknown key 'tokens'"),
         ({"head": "likelihood", "token": 3}, "token must be"),
-        ({"head": "likelihood", "scale": "2"}, "scale must be a finite number"),
+        ({"head": "likelihood", "scale": "2"}, "scale must be a number of at most"),
+        ({"head": "likelihood", "scale": 1e39}, "scale must be a number of at most"),
+        ({"head": "likelihood", "scale": 1e-320}, "scale must be at least 0.0001"),
+        ({"head": "likelihood", "bias": 10**400}, "bias must be a number of at most"),
         ({"head": "likelihood", "scale": -1}, "scale must be above 0"),
         ({"head": ["likelihood"]}, "head must be one of"),
     ],

@@ -3,11 +3,20 @@ import shutil
 
 import pytest
 import torch
-from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from stepwise_dpo.errors import ModelError
 from stepwise_dpo.learning import loading
 from stepwise_dpo.learning.loading import load_policy, switch_off_dropout
+from stepwise_dpo.learning.names import MODELS_DIR
+from stepwise_dpo.learning.tiny import build_tiny_tokenizer
 
 
 def test_a_local_encoder_decoder(flan_t5_small_folder):
@@ -136,3 +145,67 @@ def test_a_tokenizer_larger_than_the_model(causal_folder, sentencepiece_tokenize
     sentencepiece_tokenizer.save_pretrained(folder)
     with pytest.raises(ModelError, match="the tokenizer knows 600 tokens but the model embeds only 258"):
         load_policy(str(folder))
+
+
+@pytest.fixture
+def bundled_copy(tmp_path):
+    """A copy of the bundled policy to damage."""
+    return shutil.copytree(MODELS_DIR / "policy", tmp_path / "copy")
+
+
+def set_in(path, **settings):
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_layers": 4}, r"lack 8 weights .* 'encoder\.block\.3\..* random numbers"),
+        ({"num_decoder_layers": 1}, r"hold \d+ weights that its config\.json has no place for, 'decoder\.block\.1"),
+        ({"num_layers": -1}, "has no place for"),
+        ({"vocab_size": 10}, "other shapes than its config.json says"),
+        ({"d_model": "x"}, "damaged, or of another kind"),
+        ({"eos_token_id": "a"}, "damaged, or of another kind"),
+        ({"decoder_start_token_id": None}, "decoder_start_token_id in its config.json .* not None"),
+        ({"decoder_start_token_id": 99999}, "decoder_start_token_id in its config.json .* not 99999"),
+        ({"model_type": "gpt2", "is_encoder_decoder": True}, "not of a kind that is wanted here"),
+    ],
+)
+def test_a_config_that_does_not_describe_the_weights(bundled_copy, settings, words):
+    set_in(bundled_copy / "config.json", **settings)
+    with pytest.raises(ModelError, match=words):
+        load_policy(str(bundled_copy))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+@pytest.mark.parametrize("text", ["null", "[]", "3", '"x"'])
+def test_json_of_another_shape(bundled_copy, name, text):
+    (bundled_copy / name).write_text(text)
+    with pytest.raises(ModelError, match="can't be loaded"):
+        load_policy(str(bundled_copy))
+
+
+def test_token_ids_of_the_generation_are_checked_and_completed(bundled_copy):
+    path = bundled_copy / "generation_config.json"
+    path.write_text('{"eos_token_id": [1, 99999]}')
+    with pytest.raises(ModelError, match=r"eos_token_id in its generation_config\.json"):
+        load_policy(str(bundled_copy))
+    path.write_text('{"eos_token_id": 1}')
+    model = load_policy(str(bundled_copy)).model
+    assert model.generation_config.decoder_start_token_id == model.config.decoder_start_token_id
+
+
+def test_a_model_that_reads_in_both_directions_is_no_language_model(tmp_path):
+    tokenizer = build_tiny_tokenizer()
+    BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
+    ).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="reads in both directions"):
+        load_policy(str(tmp_path))

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from stepwise_dpo.errors import ConfigError, RunError
-from stepwise_dpo.learning.bundling import checkpoint_of, load_checkpoint, save_policy, save_reward
+from stepwise_dpo.learning.bundling import calibration_of, checkpoint_of, load_checkpoint, save_policy, save_reward
 from stepwise_dpo.learning.evaluation import answer_prompts
+from stepwise_dpo.learning.head_settings import HeadSettings
 from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.pretraining import (
     HELD_OUT_SEED,
@@ -20,6 +21,7 @@ from stepwise_dpo.learning.pretraining import (
     rate_factor,
 )
 from stepwise_dpo.learning.rewards import LLMRewardModel
+from stepwise_dpo.preferences.pairs import PreferencePair, Step
 from stepwise_dpo.preferences.synthetic import draw_solution, generate_pairs, solves
 
 SMALL = PretrainingPlan(
@@ -172,6 +174,27 @@ def test_bundled_models_are_ordinary_folders(line, tmp_path):
     for name in ("policy", "reward"):
         config = json.loads((tmp_path / name / "config.json").read_text(encoding="utf-8"))
         assert "_name_or_path" not in config  # no place of the machine that made it
+
+
+def test_a_line_that_is_no_judge_yet_writes_nothing(line, tmp_path):
+    policy = load_checkpoint(checkpoint_of(line[0]))
+    one_step = [PreferencePair(pair.prompt, pair.chosen[:1], pair.rejected[:1]) for pair in generate_pairs(24, 3)]
+    flipped = [
+        PreferencePair(pair.prompt, *([Step(side[0].text, not side[0].label)] for side in (pair.chosen, pair.rejected)))
+        for pair in one_step
+    ]
+    # A judge that finds right steps likelier finds wrong ones likelier by the opposite labels, or the other way round.
+    judge = LLMRewardModel(policy.model, policy.tokenizer, HeadSettings("likelihood"))
+    refused = []
+    for pairs in (one_step, flipped):
+        try:
+            calibration_of(judge, pairs)
+        except RunError:
+            refused.append(pairs)
+    (pairs,) = refused
+    with pytest.raises(RunError, match="no judge; train it for more steps"):
+        save_reward(policy, tmp_path / "reward", SMALL, 6, ["x"], calibration_pairs=pairs, held_out_pairs=pairs)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_miniature_of_the_bundled_line_learns_to_solve(tmp_path):

@@ -14,6 +14,7 @@ from stepwise_dpo.learning.process_metrics import (
     labelled_first_error,
     predicted_first_error,
     prm_score,
+    probabilities,
     process_bench,
     score_histogram,
     tune_threshold,
@@ -154,3 +155,11 @@ def test_histogram():
     assert histogram.edges == [0, 0.5, 1]
     assert histogram.right == [1, 2]
     assert histogram.wrong == [0, 1]
+
+
+def test_probabilities_tell_large_log_odds_apart():
+    first, second, half, low, lowest = probabilities([17.5, 25.0, 0.0, -800.0, -1e9])
+    assert first < second < 1
+    assert first == pytest.approx(1 / (1 + np.exp(-17.5)), rel=1e-15)
+    assert half == 0.5
+    assert low == lowest == 0.0

@@ -170,3 +170,19 @@ def test_the_settings_of_a_run_from_before_there_were_heads():
     )
     words = {"right_word": config.reward_right_word, "wrong_word": config.reward_wrong_word}
     assert LLMRewardModel.from_pretrained("tiny", **words).settings == LLMRewardModel.from_pretrained("tiny").settings
+
+
+@pytest.mark.parametrize(
+    ("prompt", "steps", "words"),
+    [
+        ("p", ["a", " "], r"steps\[1\] must be a non-blank string"),
+        ("p", ["a", None], r"steps\[1\] must be a non-blank string, not null"),
+        ("p", ["\ud800"], r"steps\[0\] must be valid Unicode"),
+        (3, ["a"], "prompt must be a non-blank string, not 3"),
+        ("p", "a", "must be a sequence of texts"),
+        ("p", [], "without steps"),
+    ],
+)
+def test_texts_that_are_none(judge, prompt, steps, words):
+    with pytest.raises(DataError, match=words):
+        judge.score(prompt, steps)
