@@ -7,6 +7,7 @@ its template: Gradio compiles templates as JavaScript, so that `${...}` in a ste
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import plotly
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, divergence, first_error
 from stepwise_dpo.ui import colours
 from stepwise_dpo.ui.figures import Chart, Figure
+from stepwise_dpo.ui.glossary import GLOSSARY
 from stepwise_dpo.ui.text import counted, plain, shown, signed
 
 ASSETS = Path(__file__).parent / "assets"
@@ -43,17 +45,26 @@ class Shared:
         library: the visitor's example sets.
         selected: index of the chosen example in the open set.
         run_id: the chosen run; "" for none.
+        visitor: a secret of the visitor's browser, which finds the visitor's own things again after a refresh; "" for
+            a caller without one.
     """
 
     library: gr.State
     selected: gr.State
     run_id: gr.State
+    visitor: gr.State
 
 
 @cache
 def asset(name: str) -> str:
     """Read a file of the assets folder."""
     return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def stylesheet() -> str:
+    """Read all style sheets: the page's, then each tab's own."""
+    names = sorted(path.name for path in ASSETS.glob("*.css"))
+    return "\n".join(asset(name) for name in sorted(names, key=lambda name: name != "page.css"))
 
 
 # ------------------------------------------------------------------------------------------------------- components
@@ -72,6 +83,7 @@ def choice_list(value: str = "", **options: Any) -> gr.HTML:
 def plots(**options: Any) -> gr.HTML:
     """Make a group of figures that keep zoom and legend when they are updated; its value comes from `plots_value`.
 
+    Its `choose` event brings {"chart", "trace", "x", "y", "key"} of a clicked point; `key` is the point's customdata.
     Not `gr.Plot`, which builds the figure anew at every change and brings another version of plotly.js.
     """
     single = " single" if options.pop("single", False) else ""
@@ -97,8 +109,13 @@ def editor(value: dict[str, Any] | None = None, **options: Any) -> gr.HTML:
 
 
 def plots_value(charts: Iterable[Chart]) -> dict[str, Any]:
-    """Write charts as the value of `plots`."""
-    return {"charts": [chart._asdict() for chart in charts]}
+    """Write charts as the value of `plots`; a chart whose id is in the glossary explains itself."""
+    return {
+        "charts": [
+            {**chart._asdict(), "what": GLOSSARY[chart.id]._asdict() if chart.id in GLOSSARY else None}
+            for chart in charts
+        ]
+    }
 
 
 def single_plot(title: str, unit: str, figure: Figure) -> dict[str, Any]:
@@ -125,6 +142,23 @@ def notes(messages: Sequence[str], heading: str) -> str:
         return ""
     points = "".join(f"<li>{shown(message)}</li>" for message in messages)
     return f'<div class="message note"><b>{shown(heading)}</b><ul>{points}</ul></div>'
+
+
+_made = count()
+
+
+def what(key: str) -> str:
+    """Write a small button that explains a term of the glossary in a popover."""
+    entry = GLOSSARY[key]
+    name = f"what-{next(_made)}"
+    formula = f'<span class="math">{shown(entry.formula)}</span>' if entry.formula else ""
+    source = f'<span class="source">{shown(entry.source)}</span>' if entry.source else ""
+    label = plain(f"What is {entry.title}?")
+    return (
+        f'<button type="button" class="what" popovertarget="{name}" aria-label="{label}">?</button>'
+        f'<span class="what-box" popover id="{name}"><b>{shown(entry.title)}</b>'
+        f"<span>{shown(entry.words)}</span>{formula}{source}</span>"
+    )
 
 
 def empty_state(what: str, do: str) -> str:

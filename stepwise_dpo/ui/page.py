@@ -11,7 +11,7 @@ from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, train_tab
-from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html
+from stepwise_dpo.ui.components import PLOTLY_JS, Shared, choice_list, html, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.runs_view import find, look
@@ -45,7 +45,7 @@ def build_app(
         with gr.Column(elem_id="page"):
             html(f"<h1>{TITLE}</h1>", elem_id="brand")
             chip = choice_list(elem_id="chip")
-            shared = Shared(gr.State(bundled_library(Path(data_dir))), gr.State(0), gr.State(""))
+            shared = Shared(gr.State(bundled_library(Path(data_dir))), gr.State(0), gr.State(""), gr.State(""))
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
             with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                 with gr.Tab("Data", id="data") as tab:
@@ -90,7 +90,7 @@ def launch_options() -> dict[str, Any]:
     """Everything that `launch` has to be told for the page to look and behave as it should."""
     return {
         "theme": _theme(),
-        "css": asset("page.css"),
+        "css": stylesheet(),
         "footer_links": [],
         "ssr_mode": False,  # on a Space it would need Node
         "run_history": False,  # would keep other people's text in the browser

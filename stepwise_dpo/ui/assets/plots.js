@@ -1,6 +1,6 @@
 // Figures that are drawn once and then updated in place, so that a zoom and the legend's choices survive.
 // value: {"charts": [{"id", "title", "unit", "figure": {"data", "layout", "dark"?}}]}; "dark" holds what differs there: colorscale, colours, inks. All text arrives escaped for
-// plotly or is set as textContent. Gradio gives: element, props, watch.
+// plotly or is set as textContent. Gradio gives: element, props, trigger, watch.
 const root = element.querySelector('.plots');
 const config = {
   displaylogo: false,
@@ -38,6 +38,27 @@ function darken(data, { colours = {}, inks = [] }) {
   });
 }
 
+function explained({ id, what }) {
+  const box = document.createElement('span');
+  box.className = 'what-box';
+  box.popover = 'auto';
+  box.id = `what-${id}-${Math.random().toString(36).slice(2)}`;
+  for (const [tag, name, text] of [['b', '', what.title], ['span', '', what.words], ['span', 'math', what.formula], ['span', 'source', what.source]]) {
+    if (!text) continue;
+    const part = document.createElement(tag);
+    part.className = name;
+    part.textContent = text;
+    box.append(part);
+  }
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.className = 'what';
+  button.textContent = '?';
+  button.setAttribute('aria-label', `What is ${what.title}?`);
+  button.popoverTargetElement = box;
+  return [button, box];
+}
+
 function boxFor(chart, position) {
   let box = [...root.children].find((child) => child.dataset.id === chart.id);
   if (!box) {
@@ -49,6 +70,7 @@ function boxFor(chart, position) {
     const figure = document.createElement('div');
     figure.className = 'figure';
     heading.append(document.createElement('b'), unit);
+    if (chart.what) heading.append(...explained(chart));
     box.append(heading, figure);
     new ResizeObserver(() => {
       if (!figure.clientWidth || !figure.data) return;
@@ -60,6 +82,12 @@ function boxFor(chart, position) {
   box.querySelector('b').textContent = chart.title;
   box.querySelector('h4 span').textContent = chart.unit;
   return box;
+}
+
+function reportClicks(figure, id) {
+  figure.on('plotly_click', ({ points: [point] }) => {
+    if (point) trigger('choose', { chart: id, trace: point.data.name ?? '', x: point.x, y: point.y, key: point.customdata ?? null });
+  });
 }
 
 function shareCursor(figure) {
@@ -104,7 +132,10 @@ function draw() {
     box.classList.toggle('empty', !data.some((trace) => trace.x?.length));
     const first = !figure.data;
     Plotly.react(figure, data, layout, config).then(() => {
-      if (first) shareCursor(figure);
+      if (first) {
+        shareCursor(figure);
+        reportClicks(figure, chart.id);
+      }
       figure.dataset.updates = String(Number(figure.dataset.updates ?? 0) + 1);
     });
   });

@@ -1,0 +1,135 @@
+"""What the page says about each formula and metric when somebody asks "what is this"."""
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One explanation: plain text, a formula in plain text ("" for none), and where it comes from ("" for nobody)."""
+
+    title: str
+    words: str
+    formula: str = ""
+    source: str = ""
+
+
+GLOSSARY: dict[str, Entry] = {
+    "dpo": Entry(
+        "DPO",
+        "Raises the chosen answer's likelihood over the rejected one's, both measured against a frozen copy of the "
+        "policy. Before the first step policy and copy are equal, so the loss starts at ln 2 = 0.693.",
+        "loss = −log σ( β · (lr(chosen) − lr(rejected)) ),  lr(y) = log π(y|x) − log π_ref(y|x)",
+        "Rafailov et al. 2023, arXiv 2305.18290",
+    ),
+    "imitation": Entry(
+        "DPO + imitation",
+        "DPO with a second term that raises the chosen answer's own likelihood, so that it can't fall together with "
+        "the rejected one's.",
+        "loss = DPO + mean over tokens of −log π(chosen|x)",
+        "Pang et al. 2024, arXiv 2404.19733",
+    ),
+    "stepwise": Entry(
+        "Step-wise loss",
+        "A process reward model scores every step; the difference of the two sums decides how strongly, and in which "
+        "direction, the pair is trained. No reference model holds the policy back. The loss can't be compared with "
+        "DPO's.",
+        "loss = −log σ( p · (ll(chosen) − ll(rejected)) ),  p = Σ r(chosen step) − Σ r(rejected step)",
+        "this project; the closest published form is TGDPO, arXiv 2506.14574",
+    ),
+    "process_reward": Entry(
+        "Process reward",
+        "What a reward model thinks of one step, given the problem and the steps before it. Centred: 2p − 1, where p "
+        "is its probability that the step is right.",
+        "",
+        "Lightman et al. 2023, arXiv 2305.20050",
+    ),
+    "implicit_reward": Entry(
+        "Policy log-ratio",
+        "How much likelier a step has become by training: the trained policy's log-probability of the step minus the "
+        "base policy's, summed over its tokens, in nats. Times beta it is DPO's implicit reward.",
+        "β · Σ over the step's tokens of log π / π_ref",
+        "Yuan et al. 2024, arXiv 2412.01981",
+    ),
+    "preference": Entry(
+        "Preference",
+        "Aggregated process rewards of the chosen side minus those of the rejected side. Its size acts like DPO's "
+        "beta for this pair; where it is negative, the step-wise loss trains towards the rejected answer.",
+        "p = Σ r(chosen step) − Σ r(rejected step)",
+    ),
+    "negative_preference": Entry(
+        "Negative preference",
+        "The reward model likes the rejected side more. The step-wise loss then trains the wrong way, unless such "
+        "pairs are skipped or clamped.",
+        "dL/dd = −p · σ(−p·d): its sign is that of p",
+    ),
+    "log_likelihood_gap": Entry(
+        "Log-likelihood gap",
+        "How much likelier, per token, the policy finds the chosen answer than the rejected one.",
+        "d = ll(chosen) − ll(rejected), in nats per token",
+    ),
+    "loss": Entry(
+        "Loss",
+        "What training minimises, averaged over the batch of each optimiser step. The thick line is an exponential "
+        "average; diamonds are the held-out examples.",
+    ),
+    "rewards": Entry(
+        "Implicit rewards",
+        "Beta times the log-ratio of policy to reference, per answer. Both may fall while the margin rises: for nearly "
+        "identical answers, as step pairs are, that is common. An imitation term is the usual remedy.",
+        "rewards/margins = rewards/chosen − rewards/rejected",
+        "likelihood displacement: Razin et al. 2024, arXiv 2410.08847",
+    ),
+    "accuracy": Entry(
+        "Preference accuracy",
+        "The share of pairs for which the policy, measured against its reference, prefers the chosen answer more than "
+        "before.",
+        "share of pairs with rewards/margins > 0",
+    ),
+    "preference_accuracy": Entry(
+        "Preference accuracy",
+        "The share of pairs whose chosen answer is likelier per token than the rejected one.",
+    ),
+    "mean_margin": Entry(
+        "Mean margin",
+        "Log-likelihood of chosen minus that of rejected, per token, averaged over pairs.",
+    ),
+    "logps": Entry(
+        "Log-probabilities",
+        "The policy's log-probability of the whole answer, in nats, summed over its tokens: the closer to 0, the likelier.",
+    ),
+    "process": Entry(
+        "Process rewards",
+        "The reward model's scores of the steps, aggregated per answer, and their difference, the preference.",
+    ),
+    "negative": Entry(
+        "Negative preferences",
+        "The share of pairs in the batch whose rejected side scores higher. There the step-wise loss trains the wrong "
+        "way.",
+    ),
+    "gradient": Entry(
+        "Gradient norm",
+        "The length of the gradient before it is clipped. A sudden rise announces trouble; a lower learning rate or "
+        "clipping helps.",
+    ),
+    "rate": Entry("Learning rate", "AdamW's step size at each optimiser step, as the schedule sets it."),
+    "solve_rate": Entry(
+        "Solve rate",
+        "The share of held-out problems whose generated answer the checker finds right. The interval is a 95% "
+        "bootstrap over problems.",
+    ),
+    "beta": Entry(
+        "Beta",
+        "How strongly DPO holds the policy to its reference: a large beta keeps it close, a small one lets it drift.",
+    ),
+    "first_error": Entry(
+        "First error",
+        "The first step that is labelled wrong. ProcessBench asks a reward model to find exactly this step.",
+        "",
+        "Zheng et al. 2024, arXiv 2412.06559",
+    ),
+    "aggregation": Entry(
+        "Aggregation",
+        "How the rewards of a solution's steps become one number. A sum of positive rewards favours more steps; mean, "
+        "min and last don't.",
+    ),
+}
+"""Explanations by key; a chart's key is its id."""
