@@ -94,7 +94,7 @@ GLOSSARY: dict[str, Entry] = {
     ),
     "logps": Entry(
         "Log-probabilities",
-        "The policy's log-probability of the whole answer, in nats, summed over its tokens: the closer to 0, the likelier.",
+        "The policy's log-probability of the whole answer, in nats, summed over tokens: the closer to 0, the likelier.",
     ),
     "process": Entry(
         "Process rewards",
