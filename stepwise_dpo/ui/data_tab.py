@@ -26,7 +26,7 @@ _DOWNLOAD_JS = """
 """
 
 
-def build(shared: Shared, tab: gr.Tab, demo: gr.Blocks) -> None:
+def build(shared: Shared, tab: gr.Tab) -> None:
     """Lay out the tab and connect its events."""
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="choose"):
@@ -133,7 +133,7 @@ def build(shared: Shared, tab: gr.Tab, demo: gr.Blocks) -> None:
 
     states = [shared.library, shared.selected]
     everything = [*states, *view, message]
-    for event in (demo.load, tab.select):
+    for event in (shared.arrived.change, tab.select):
         # Whoever types a search before the first answer is there shall not see it overwritten by that.
         event(on_show, [*states, search], view, show_progress="hidden").then(
             on_search, [*states, search], listing, show_progress="hidden"

@@ -1,6 +1,7 @@
 """What drives the real app in a real browser: finds or installs Chromium, starts app.py, watches a page."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import Dialog, Page, Playwright
+from playwright.sync_api import Dialog, Page, Playwright, expect
 
 from stepwise_dpo.runs.supervisor import Supervisor
 
@@ -122,9 +123,15 @@ class Watch:
         page.on("dialog", self._dialog)
 
     def refresh(self) -> None:
-        """Load the page again. Gradio logs the requests that this cuts off, which is no problem of ours."""
+        """Load the page again."""
+        self.go(self.url)
+
+    def go(self, address: str) -> None:
+        """Load another address. Gradio logs the requests that this cuts off, which is no problem of ours."""
         known = list(self.problems)
-        open_page(self.page, self.url)
+        self.page.goto(address)
+        self.page.locator("#page-message").wait_for(state="attached")
+        expect(self.page).to_have_url(re.compile("[?&]set="))
         cut_off = ("console: AbortError: signal is aborted", "console: Unexpected error Connection errored out")
         self.problems = known + [text for text in self.problems[len(known) :] if not text.startswith(cut_off)]
 
