@@ -1,18 +1,44 @@
-"""Data: choose a set, search it, edit an example step by step, add, delete, download."""
+"""Data: choose, upload or generate a set; find an example in the table; edit it step by step; download.
+
+What the buttons do is in `data_actions`, as functions without Gradio; here is the layout, and which event does what.
+"""
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from stepwise_dpo.errors import DataError
-from stepwise_dpo.preferences.pairs import dump_pairs, parse_pairs
-from stepwise_dpo.preferences.rows import MAX_BYTES
-from stepwise_dpo.ui.components import Shared, choice_list, editor, empty_state, error, examples_html, html, note, notes
-from stepwise_dpo.ui.library import Library, draft_of, new_pair, pair_from_draft
+from stepwise_dpo.preferences.statistics import statistics
+from stepwise_dpo.preferences.synthetic import CORRUPTIONS, FAMILIES
+from stepwise_dpo.ui import data_actions as actions
+from stepwise_dpo.ui.components import (
+    Shared,
+    editor,
+    empty_state,
+    error,
+    examples_table,
+    html,
+    note,
+    notes,
+    plots,
+    plots_value,
+    stats,
+    what,
+)
+from stepwise_dpo.ui.data_figures import statistics_charts
+from stepwise_dpo.ui.draft_check import TOKEN_MODELS, check_draft, count_tokens, is_on_disk
+from stepwise_dpo.ui.examples_table import FILTERS, Arrangement, example_key, page_with, rearranged, table_html
+from stepwise_dpo.ui.library import Library, draft_of
+from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.text import counted
+from stepwise_dpo.ui.workspace import Workspace
+
+HELD_OUT = "heldout_prm.json"
 
 _DOWNLOAD_JS = """
 (file) => {
@@ -26,184 +52,311 @@ _DOWNLOAD_JS = """
 """
 
 
-def build(shared: Shared, tab: gr.Tab, demo: gr.Blocks) -> None:
-    """Lay out the tab and connect its events."""
-    with gr.Row(elem_classes="split"):
+@dataclass(frozen=True)
+class DataTab:
+    """What the page needs of the tab to show a visitor's own things when it loads.
+
+    Attributes:
+        show: takes the values of `inputs` and writes those of `view`.
+        inputs: states and fields.
+        view: all that depends on the library.
+        message: where what could not be read back is said.
+    """
+
+    show: Callable[..., list[Any]]
+    inputs: list[Any]
+    view: list[Any]
+    message: gr.HTML
+
+
+def build(
+    shared: Shared, tab: gr.Tab, workspace: Workspace, policies: Policies | None = None, public: bool = False
+) -> DataTab:
+    """Lay out the tab and connect its events.
+
+    Args:
+        shared: the states of a session.
+        tab: the tab itself.
+        workspace: keeps what visitors change; knows the bundled sets.
+        policies: count tokens.
+        public: whether strangers use the page, so that generating has a lower limit.
+    """
+    policies = policies or Policies()
+    bundled = workspace.bundled
+
+    def check(sent: Any) -> Any:
+        return check_draft(sent)
+
+    def tokens(sent: Any) -> Any:
+        return count_tokens(policies.token_counts, is_on_disk, sent)
+
+    with gr.Row(elem_classes="split", elem_id="data-split"):
         with gr.Column(elem_classes="choose"):
-            chosen_set = gr.Dropdown(label="Example set", elem_id="data-set", filterable=False)
-            upload = gr.UploadButton(
-                "Upload JSON or JSON Lines", file_types=[".json", ".jsonl"], size="sm", elem_id="data-upload"
+            chosen_set = gr.Dropdown(
+                label="Example set",
+                choices=bundled.names,
+                value=bundled.open_name,
+                elem_id="data-set",
+                filterable=False,
             )
-            upload_message = html(elem_id="data-upload-message")
-            search = gr.Textbox(
-                label="Search", placeholder="words in prompt or steps", elem_id="data-search", max_lines=1
+            settle = gr.Button("Restore the bundled examples", size="sm", visible=False, elem_id="data-settle")
+            upload = gr.File(
+                label="Drop a JSON or JSON Lines file here",
+                file_types=[".json", ".jsonl"],
+                height=96,
+                elem_id="data-upload",
             )
-            listing = choice_list(elem_id="data-list")
-            with gr.Row():
-                add = gr.Button("Add example", size="sm", elem_id="data-add")
-                delete = gr.Button("Delete example", size="sm", elem_id="data-delete")
-            with gr.Row():
-                undo = gr.Button("Undo", size="sm", elem_id="data-undo")
-                download = gr.Button("Download JSON", size="sm", elem_id="data-download")
+            recipe, generate = _generator(bundled, public)
+            avoid = recipe[-1]
+            with gr.Accordion("Download", open=False, elem_id="data-downloads"):
+                html('<p class="hint">All examples of the open set, saved changes included.</p>')
+                downloads = {
+                    "native": gr.Button("Download JSON", size="sm", elem_id="data-download"),
+                    "trl-preference": gr.Button(
+                        "Download TRL preference", size="sm", elem_id="data-download-preference"
+                    ),
+                    "trl-stepwise": gr.Button("Download TRL stepwise", size="sm", elem_id="data-download-stepwise"),
+                }
+            # Where somebody who works on the left looks: what came of an upload, a recipe, a download.
+            set_message = html(elem_id="data-set-message")
             download_file = gr.Textbox(visible=False)
         with gr.Column(elem_classes="look"):
-            steps = editor(elem_id="data-editor")
+            with gr.Row(elem_id="data-find"):
+                search = gr.Textbox(
+                    label="Search", placeholder="words in prompt or steps", elem_id="data-search", max_lines=1, scale=3
+                )
+                narrow = gr.Dropdown(
+                    [(title, key) for key, (title, _) in FILTERS.items()],
+                    value="all",
+                    label="Show",
+                    filterable=False,
+                    elem_id="data-filter",
+                    scale=1,
+                )
+            table = examples_table(table_html(bundled, 0, "", "all", Arrangement()), elem_id="data-table")
+            with gr.Row(elem_id="data-buttons"):
+                add = gr.Button("Add example", size="sm", elem_id="data-add")
+                duplicate = gr.Button("Duplicate", size="sm", elem_id="data-duplicate")
+                delete = gr.Button("Delete example", size="sm", elem_id="data-delete")
+                undo = gr.Button("Undo", size="sm", elem_id="data-undo")
+                redo = gr.Button("Redo", size="sm", elem_id="data-redo")
             message = html(elem_id="data-message")
+            steps = editor(elem_id="data-editor", server_functions=[check, tokens])
             remarks = html(elem_id="data-remarks")
+            with gr.Accordion("Statistics of this set", open=False, elem_id="data-statistics") as folded:
+                numbers = html(elem_id="data-numbers")
+                charts = plots(elem_id="data-charts")
 
-    view = [chosen_set, listing, steps, remarks]
+    arrangement, unfolded = gr.State(Arrangement()), gr.State(False)
+    states = [shared.visitor, shared.library, shared.selected]
+    looks = [search, narrow, arrangement]
+    figures = [numbers, charts]
+    view = [chosen_set, avoid, settle, table, steps, remarks, undo, redo, *figures]
+    context = [*states, *looks, unfolded]
 
-    def show(library: Library, selected: int, query: str, forget: Sequence[str] = ()) -> list[Any]:
+    def show(
+        library: Library,
+        selected: int,
+        query: str,
+        filter: str,
+        order: Arrangement,
+        open_: bool,
+        forget: Sequence[str] = (),
+    ) -> list[Any]:
         return [
             gr.Dropdown(choices=library.names, value=library.open_name),
-            list_view(library, selected, query),
+            gr.Dropdown(choices=library.names),
+            settle_button(library, bundled),
+            table_html(library, selected, str(query), str(filter), order),
             editor_value(library, selected, forget),
-            remarks_view(library, selected),
+            remarks_view(library),
+            history_button("Undo", library.current.history or library.removed),
+            history_button("Redo", library.current.future),
+            *(statistics_view(library) if open_ else [gr.skip()] * len(figures)),
         ]
 
-    def on_show(library: Library, selected: int, query: str) -> list[Any]:
-        return show(library, _valid(library, selected), str(query))
+    def on_show(_: str, library: Library, selected: int, *rest: Any) -> list[Any]:
+        return show(library, actions.valid_index(library, selected), *rest)
 
-    def on_set(library: Library, name: str) -> list[Any]:
-        try:
-            library = library.opened(name)
-        except DataError as problem:
-            return [gr.skip()] * 6 + [error(str(problem)), gr.skip()]
-        return [library, 0, *show(library, 0, ""), "", ""]
+    everything = [shared.library, shared.selected, *looks, *view, message, set_message]
 
-    def on_upload(library: Library, path: str) -> list[Any]:
-        try:
-            library = read_upload(library, Path(path))
-        except DataError as problem:
-            return [gr.skip()] * 6 + [error(f"{problem}\nYour examples are unchanged."), gr.skip()]
-        loaded = note(f"Loaded {len(library.current.pairs):,} examples from {library.open_name}.")
-        return [library, 0, *show(library, 0, ""), loaded, ""]
+    def bind(
+        listener: Callable[..., Any],
+        act: Callable[..., actions.Outcome],
+        extra: Sequence[Any] = (),
+        also: Sequence[Any] = (),
+        on_left: bool = False,
+        **options: Any,
+    ) -> None:
+        """Let an event do an action: run it, keep the result on disk, show it.
 
-    def on_search(library: Library, selected: int, query: str) -> str:
-        return list_view(library, selected, str(query))
+        Args:
+            listener: of the event.
+            act: takes library, selected index, the values of `extra` and the event's data; may raise DataError.
+            extra: components whose values it needs.
+            also: components that are emptied.
+            on_left: whether the message belongs to the left column.
+            options: of the listener.
+        """
 
-    def on_choose(library: Library, event: gr.EventData) -> list[Any]:
-        selected = chosen_index(library, event)
-        return [selected, editor_value(library, selected), remarks_view(library, selected), ""]
+        def said(text: str) -> list[str]:
+            return ["", text] if on_left else [text, ""]
 
-    def on_save(library: Library, query: str, event: gr.EventData) -> list[Any]:
-        try:
-            library, selected = save_draft(library, event._data)
-        except DataError as problem:
-            return [gr.skip()] * 6 + [error(f"Not saved: {problem}")]
-        forget = [example_key(library, selected)]
-        return [library, selected, *show(library, selected, query, forget), note("Saved in this session.")]
+        def on_event(
+            event: gr.EventData, visitor: str, library: Library, selected: int, query: str, filter: str, order: Any,
+            open_: bool, *more: Any,
+        ) -> list[Any]:  # fmt: skip
+            emptied: list[None] = [None] * len(also)
+            try:
+                result = act(library, actions.valid_index(library, selected), *more, event._data)
+                kept = workspace.save(visitor, result.library, library) if result.library is not library else []
+            except DataError as problem:
+                return [*[gr.skip()] * (len(everything) - 2), *said(error(str(problem))), *emptied]
+            looked = looked_at(result, str(query), str(filter), order)
+            changed = [
+                now if now != was else gr.skip() for now, was in zip(looked, (query, filter, order), strict=True)
+            ]
+            shown_now = show(result.library, result.selected, *looked, open_, result.forget)
+            words = "\n".join([result.message, *kept]).strip()
+            return [result.library, result.selected, *changed, *shown_now, *said(note(words)), *emptied]
 
-    def on_add(library: Library) -> list[Any]:
-        current = library.current
-        selected = len(current.pairs)
-        library = library.updated(current.inserted(selected, new_pair(current.new_id())))
-        shown = show(library, selected, "", [example_key(library, selected)])
-        return [library, selected, *shown, note("Added a small example at the end; edit it."), ""]
+        listener(on_event, [*context, *extra], [*everything, *also], show_progress="hidden", **options)
 
-    def on_delete(library: Library, selected: int, query: str) -> list[Any]:
-        try:
-            current = library.current.deleted(selected)
-        except DataError as problem:
-            return [gr.skip()] * 6 + [error(str(problem))]
-        forget = [example_key(library, selected)]
-        library = library.updated(current)
-        kept = _valid(library, selected)
-        return [
-            library,
-            kept,
-            *show(library, kept, query, forget),
-            note(f"Deleted example {selected + 1}. Undo brings it back."),
-        ]
-
-    def on_undo(library: Library, selected: int, query: str) -> list[Any]:
-        if not library.current.edited:
-            return [gr.skip()] * 6 + [note("There is nothing to undo in this set.")]
-        library = library.updated(library.current.undone())
-        kept = _valid(library, selected)
-        forget = [example_key(library, kept)] if library.current.pairs else []
-        return [library, kept, *show(library, kept, query, forget), note("Took back the last change.")]
-
-    def on_download(library: Library) -> list[Any]:
-        try:
-            text = dump_pairs(library.current.pairs)
-        except DataError as problem:
-            return [gr.skip(), error(str(problem))]
-        return [json.dumps({"name": download_name(library.open_name), "text": text}), ""]
-
-    states = [shared.library, shared.selected]
-    everything = [*states, *view, message]
-    for event in (demo.load, tab.select):
-        # Whoever types a search before the first answer is there shall not see it overwritten by that.
-        event(on_show, [*states, search], view, show_progress="hidden").then(
-            on_search, [*states, search], listing, show_progress="hidden"
-        )
-    chosen_set.input(
-        on_set, [shared.library, chosen_set], [*states, *view, upload_message, search], show_progress="hidden"
+    in_order: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": 1}  # every click counts
+    bind(chosen_set.input, lambda library, _, name, __: actions.open_set(library, name), [chosen_set], on_left=True)
+    bind(
+        upload.upload,
+        lambda library, _, path, __: actions.upload(library, Path(str(path))),
+        [upload],
+        also=[upload],
+        on_left=True,
     )
-    upload.upload(
-        on_upload, [shared.library, upload], [*states, *view, upload_message, search], show_progress="minimal"
+    bind(
+        generate.click,
+        lambda library, _, *form: actions.generate(library, actions.Recipe(*form[:-1]), public),
+        recipe,
+        on_left=True,
     )
+    bind(settle.click, lambda library, *_: settled(library, bundled), on_left=True)
+    bind(steps.save, lambda library, _, sent: actions.save(library, sent))
+    bind(add.click, lambda library, *_: actions.add(library))
+    bind(duplicate.click, lambda library, selected, _: actions.duplicate(library, selected))
+    bind(delete.click, lambda library, selected, _: actions.delete(library, selected))
+    bind(undo.click, lambda library, selected, _: actions.undo(library, selected), **in_order)
+    bind(redo.click, lambda library, selected, _: actions.redo(library, selected), **in_order)
+
+    def on_find(
+        _: str, library: Library, selected: int, query: str, filter: str, order: Arrangement, __: bool
+    ) -> list[Any]:
+        order = order._replace(page=0)
+        return [order, table_html(library, selected, str(query), str(filter), order)]
+
+    def on_look(
+        library: Library, selected: int, query: str, filter: str, order: Arrangement, event: gr.EventData
+    ) -> list[Any]:
+        order = rearranged(order, event._data)
+        return [order, table_html(library, selected, str(query), str(filter), order)]
+
+    def on_choose(library: Library, query: str, filter: str, order: Arrangement, event: gr.EventData) -> list[Any]:
+        selected = actions.chosen_index(library, event._data)
+        if isinstance(event._data, dict) and "example" in event._data:
+            # It may be on another page, or left out by the search.
+            looked = looked_at(actions.Outcome(library, selected, ""), str(query), str(filter), order)
+            return [selected, *looked, table_html(library, selected, *looked), editor_value(library, selected), ""]
+        return [selected, *[gr.skip()] * 4, editor_value(library, selected), ""]
+
+    def on_unfold(library: Library) -> list[Any]:
+        return [True, *statistics_view(library)]
+
+    quietly: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    tab.select(on_show, context, view, show_progress="hidden")
     # Not .input, which a paste does not fire.
-    search.change(on_search, [*states, search], listing, show_progress="hidden", trigger_mode="always_last")
-    listing.choose(
-        on_choose,
-        shared.library,
-        [shared.selected, steps, remarks, message],
-        show_progress="hidden",
-        trigger_mode="always_last",
-    )
-    steps.save(on_save, [shared.library, search], everything, show_progress="hidden")
-    add.click(on_add, shared.library, [*everything, search], show_progress="hidden")
-    delete.click(on_delete, [*states, search], everything, show_progress="hidden")
-    # Every click counts, one after the other: each takes back one change.
-    undo.click(
-        on_undo,
-        [*states, search],
-        everything,
-        show_progress="hidden",
-        trigger_mode="multiple",
-        concurrency_limit=1,
-    )
-    # The text travels to the browser and becomes a file there: a path returned from here would be copied into
-    # Gradio's cache, where everyone who knows its name can read it.
-    download.click(on_download, shared.library, [download_file, message], show_progress="hidden").success(
-        None, download_file, None, js=_DOWNLOAD_JS
-    )
+    for field in (search, narrow):
+        field.change(on_find, context, [arrangement, table], **quietly)
+    table.look(on_look, [*states[1:], *looks], [arrangement, table], **quietly)
+    table.choose(on_choose, [shared.library, *looks], [shared.selected, *looks, table, steps, message], **quietly)
+    folded.expand(on_unfold, shared.library, [unfolded, *figures], show_progress="hidden")
+    folded.collapse(lambda: False, None, unfolded, show_progress="hidden")
+    for kind, button in downloads.items():
+        # The text travels to the browser and becomes a file there: a path returned from here would be copied into
+        # Gradio's cache, where everyone who knows its name can read it.
+        button.click(_download(kind), shared.library, [download_file, set_message], show_progress="hidden").success(
+            None, download_file, None, js=_DOWNLOAD_JS
+        )
+    return DataTab(on_show, context, view, message)
 
 
-def list_view(library: Library, selected: int, query: str) -> str:
-    """List the examples that match a search."""
-    return examples_html(library.current.pairs, library.current.found(query[:200]), selected)
+def load(workspace: Workspace, visitor: object) -> tuple[Library, str]:
+    """Find a visitor's sets again when the page loads.
+
+    Returns:
+        the library; what could not be read back, as HTML for the tab's message.
+    """
+    library, messages = workspace.load(visitor)
+    return library, notes(messages, "Not all of your earlier changes could be read back")
+
+
+def looked_at(result: actions.Outcome, query: str, filter: str, order: Arrangement) -> tuple[str, str, Arrangement]:
+    """Choose search, filter and page so that the selected example is in the table."""
+    if result.is_new_set:
+        return "", "all", order._replace(page=0)
+    examples = result.library.current
+    for sought, kept in ((query, filter), ("", "all")):
+        page = page_with(examples, sought, kept, order, result.selected)
+        if page is not None:
+            return sought, kept, order._replace(page=page)
+    return query, filter, order._replace(page=0)
 
 
 def editor_value(library: Library, selected: int, forget: Sequence[str] = ()) -> dict[str, Any]:
     """Write the editor's value; `forget` names examples whose unsaved text the browser drops."""
-    pairs = library.current.pairs
-    if not pairs:
-        return {"forget": list(forget), "stamp": time.time()}
-    pair = pairs[selected]
     # The stamp makes every value differ from the last, so that the browser always hears of it.
-    return {
-        "key": example_key(library, selected),
-        "index": selected,
-        "draft": draft_of(pair),
-        "forget": list(forget),
-        "stamp": time.time(),
-    }
-
-
-def remarks_view(library: Library, selected: int) -> str:
-    """Say what is odd about an example, or that there is none."""
+    value: dict[str, Any] = {"forget": list(forget), "stamp": time.time(), "models": list(TOKEN_MODELS)}
     pairs = library.current.pairs
     if not pairs:
-        return empty_state("No examples in this set", "Upload a file, choose another set, or press “Add example”.")
-    return notes(pairs[selected].problems(), "Worth a look")
+        return value
+    return {**value, "key": example_key(library, selected), "index": selected, "draft": draft_of(pairs[selected])}
 
 
-def example_key(library: Library, selected: int) -> str:
-    """Name an example for the browser, the same until it is deleted."""
-    return f"{library.open_name}\n{library.current.pairs[selected].id}"
+def remarks_view(library: Library) -> str:
+    """Say what to do in an empty set; nothing otherwise, for the editor has its remarks at the rows."""
+    if library.current.pairs:
+        return ""
+    return empty_state("No examples in this set", "Drop a file, choose or generate a set, or press “Add example”.")
+
+
+def statistics_view(library: Library) -> list[Any]:
+    """Count over the open set: large numbers, and small plots."""
+    found = statistics(library.current.pairs)
+    labelled = f"{found.labelled_steps / found.steps:.0%}" if found.steps else "–"
+    numbers = stats(
+        [
+            (f"{found.pairs:,}", "examples"),
+            (f"{found.steps:,}", "steps on both sides"),
+            (labelled, f"of the steps have a label {what('first_error')}"),
+            (f"{found.repeated_prompts:,}", f"repeated {'prompt' if found.repeated_prompts == 1 else 'prompts'}"),
+        ]
+    )
+    return [numbers, plots_value(statistics_charts(found, actions.leaked(library)))]
+
+
+def settle_button(library: Library, bundled: Library) -> Any:
+    """Offer to restore a bundled set that has changed, or to remove another one."""
+    original = bundled.get(library.open_name)
+    if original is None:
+        return gr.update(visible=True, value="Remove this set")
+    changed = original.pairs is not library.current.pairs and original.pairs != library.current.pairs
+    return gr.update(visible=changed, value="Restore the bundled examples")
+
+
+def settled(library: Library, bundled: Library) -> actions.Outcome:
+    """Do what `settle_button` offers."""
+    return actions.restore(library, bundled) if bundled.get(library.open_name) else actions.remove(library)
+
+
+def history_button(word: str, possible: object) -> Any:
+    """Let a button be pressed only where it does something."""
+    return gr.update(value=word, interactive=bool(possible))
 
 
 def chosen_index(library: Library, event: gr.EventData) -> int:
@@ -212,48 +365,61 @@ def chosen_index(library: Library, event: gr.EventData) -> int:
     Returns:
         A valid index, or 0.
     """
-    key = (event._data or {}).get("key") if isinstance(event._data, dict) else None
-    if isinstance(key, str) and key.isascii() and key.isdigit() and int(key[:9]) < len(library.current.pairs):
-        return int(key[:9])
-    return 0
+    return actions.chosen_index(library, event._data)
 
 
-def save_draft(library: Library, sent: object) -> tuple[Library, int]:
-    """Check what the editor sent and put it into the open set.
+def _generator(bundled: Library, public: bool) -> tuple[list[Any], gr.Button]:
+    """Lay out the form of the generator, in the order of `actions.Recipe`."""
+    limit = actions.PUBLIC_MAX_GENERATED if public else actions.MAX_GENERATED
+    small: dict[str, Any] = {"precision": 0, "min_width": 90}
+    with gr.Accordion("Generate examples", open=False, elem_id="data-generate"):
+        families = gr.Dropdown(
+            list(FAMILIES),
+            value=list(FAMILIES),
+            multiselect=True,
+            label="Families of problems",
+            elem_id="data-families",
+        )
+        corruptions = gr.Dropdown(
+            [(name.replace("_", " "), name) for name in CORRUPTIONS],
+            value=list(CORRUPTIONS),
+            multiselect=True,
+            label="Kinds of mistakes",
+            elem_id="data-corruptions",
+        )
+        with gr.Row():
+            n = gr.Number(
+                100, label="Examples", info=f"up to {limit:,}", minimum=1, maximum=limit, elem_id="data-n", **small
+            )
+            seed = gr.Number(7, label="Seed", info="same seed, same set", minimum=0, elem_id="data-seed", **small)
+        with gr.Row():
+            fewest = gr.Number(2, label="Fewest steps", minimum=2, maximum=12, elem_id="data-fewest", **small)
+            most = gr.Number(6, label="Most steps", minimum=2, maximum=12, elem_id="data-most", **small)
+        max_number = gr.Number(100, label="Largest number", minimum=20, maximum=10**6, elem_id="data-largest", **small)
+        avoid = gr.Dropdown(
+            bundled.names,
+            value=[HELD_OUT] if HELD_OUT in bundled.names else [],
+            multiselect=True,
+            label="No problem that is in",
+            info="so that nothing held out is trained on",
+            elem_id="data-avoid",
+        )
+        button = gr.Button("Generate examples", variant="primary", size="sm", elem_id="data-make")
+    n.change(
+        lambda value: f"Generate {counted(int(value), 'example')}" if value and value > 0 else "Generate examples",
+        n,
+        button,
+        show_progress="hidden",
+    )
+    return [families, corruptions, n, seed, fewest, most, max_number, avoid], button
 
-    Raises:
-        DataError: the example is gone, or the draft is not usable.
-    """
-    if not isinstance(sent, dict) or type(index := sent.get("index")) is not int:
-        raise DataError("the editor sent no example")
-    current = library.current
-    current.check(index)
-    if sent.get("key") != example_key(library, index):
-        raise DataError("this example has moved; choose it in the list again, what you typed is kept")
-    return library.updated(current.replaced(index, pair_from_draft(sent.get("draft"), current.pairs[index]))), index
 
+def _download(kind: str) -> Callable[[Library], list[Any]]:
+    def on_download(library: Library) -> list[Any]:
+        try:
+            file = actions.download(library, kind)
+        except DataError as problem:
+            return [gr.skip(), error(str(problem))]
+        return [json.dumps({"name": file.name, "text": file.text}), note(file.message)]
 
-def read_upload(library: Library, path: Path) -> Library:
-    """Read an uploaded file into a new set.
-
-    Raises:
-        DataError: it can't be used; the message names the file, row and field.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as problem:
-        raise DataError(f"{path.name}: can't be read: {problem.strerror}") from problem
-    pairs = parse_pairs(data, path.name)
-    if not pairs:
-        raise DataError(f"{path.name}: has no examples")
-    return library.added(path.name, pairs)
-
-
-def download_name(name: str) -> str:
-    """Name the downloaded file after the set; its content is always JSON."""
-    return Path(name.replace("/", "_")).stem[:80] + ".json"
-
-
-def _valid(library: Library, selected: int) -> int:
-    return max(0, min(selected, len(library.current.pairs) - 1))
+    return on_download

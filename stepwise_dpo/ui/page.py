@@ -1,6 +1,7 @@
 """The page: header, four tabs, one timer."""
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from stepwise_dpo.ui.components import PLOTLY_JS, Shared, choice_list, html, sty
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.runs_view import find, look
+from stepwise_dpo.ui.workspace import MIN_TOKEN, Workspace
 
 TITLE = "Stepwise DPO"
 BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
+PUBLIC_WORKSPACE: dict[str, Any] = {"max_bytes": 32 * 2**20, "keep_seconds": 24 * 3600.0}
 LOCAL_SECONDS, SPACE_SECONDS = 1.0, 2.5  # Spaces answer 429 to a faster poll
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
@@ -45,11 +48,14 @@ def build_app(
         with gr.Column(elem_id="page"):
             html(f"<h1>{TITLE}</h1>", elem_id="brand")
             chip = choice_list(elem_id="chip")
-            shared = Shared(gr.State(bundled_library(Path(data_dir))), gr.State(0), gr.State(""), gr.State(""))
+            bundled = bundled_library(Path(data_dir))
+            workspace = Workspace(Path(runs_dir) / "workspaces", bundled, **(PUBLIC_WORKSPACE if public else {}))
+            token = gr.BrowserState("", storage_key="stepwise-dpo/visitor", secret="stepwise-dpo")
+            shared = Shared(gr.State(bundled), gr.State(0), gr.State(""), gr.State(""))
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
             with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                 with gr.Tab("Data", id="data") as tab:
-                    data_tab.build(shared, tab, demo)
+                    data = data_tab.build(shared, tab, workspace, public=public)
                 with gr.Tab("Train", id="train") as tab:
                     train = train_tab.build(shared, tab, supervisor, public, chip)
                 with gr.Tab("Rewards", id="rewards") as tab:
@@ -77,6 +83,16 @@ def build_app(
             [train.seen, *train.live],
             show_progress="hidden",
             concurrency_limit=None,
+        )
+
+        # A visitor's own examples first: whatever is shown afterwards is of them.
+        def on_visit(token: object) -> list[Any]:
+            visitor = token if isinstance(token, str) and len(token) >= MIN_TOKEN else secrets.token_urlsafe(24)
+            library, message = data_tab.load(workspace, visitor)
+            return [visitor, visitor, library, message]
+
+        demo.load(on_visit, token, [token, shared.visitor, shared.library, data.message], show_progress="hidden").then(
+            data.show, data.inputs, data.view, show_progress="hidden"
         )
         demo.load(on_load, None, [shared.run_id, train.seen, *train.live], show_progress="hidden")
         chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
