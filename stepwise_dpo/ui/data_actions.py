@@ -22,7 +22,7 @@ from stepwise_dpo.preferences.formats import (
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pairs
 from stepwise_dpo.preferences.rows import MAX_BYTES
 from stepwise_dpo.preferences.statistics import prompt_key
-from stepwise_dpo.preferences.synthetic import generate_pairs
+from stepwise_dpo.preferences.synthetic import CORRUPTIONS, FAMILIES, generate_pairs
 from stepwise_dpo.ui.examples_table import example_key
 from stepwise_dpo.ui.library import Library, new_pair, pair_from_draft
 from stepwise_dpo.ui.text import counted
@@ -153,13 +153,11 @@ def generate(library: Library, recipe: Recipe, public: bool) -> Outcome:
     pairs = generate_pairs(
         n,
         seed,
-        families=_names(recipe.families, "families of problems"),
-        corruptions=_names(recipe.corruptions, "kinds of mistakes"),
+        families=_names(recipe.families, "families of problems") or FAMILIES,
+        corruptions=_names(recipe.corruptions, "kinds of mistakes") or CORRUPTIONS,
         steps=(_whole(recipe.fewest, "fewest steps", 2, 12), _whole(recipe.most, "most steps", 2, 12)),
         max_number=_whole(recipe.max_number, "largest number", 20, 1_000_000),
-        avoid={
-            pair.prompt for name in _names(recipe.avoid, "sets to avoid", empty=True) for pair in _of(library, name)
-        },
+        avoid={pair.prompt for name in _names(recipe.avoid, "sets to avoid") for pair in _of(library, name)},
     )
     library = library.added(f"generated-{n}-seed-{seed}.json", pairs)
     return Outcome(library, 0, f"Generated {_counted(library)} as {library.open_name}.", (), True)
@@ -302,10 +300,11 @@ def _of(library: Library, name: str) -> Sequence[PreferencePair]:
     return found.pairs
 
 
-def _names(value: object, field: str, empty: bool = False) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value) or not (value or empty):
-        raise DataError(f"{field}: choose at least one")
-    return [str(name) for name in value]
+def _names(value: object, field: str) -> list[str]:
+    names = [] if value is None else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{field}: choose from the list")
+    return [str(name) for name in names]
 
 
 def _whole(value: Any, field: str, lowest: int, highest: int) -> int:

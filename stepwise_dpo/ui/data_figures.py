@@ -98,9 +98,9 @@ def _repeats(repeated: Sequence[tuple[str, int]], leaks: Sequence[tuple[str, int
         "marker": {"color": OTHER if any(count for _, count in rows) else MUTED},
     }
     most = max(count for _, count in rows)
-    layout = _figure([trace], {"range": [0, max(1, most) * 1.15], "nticks": 4})
-    layout["layout"]["yaxis"] = {"autorange": "reversed", "showgrid": False}
-    return layout
+    figure = _figure([trace], {"range": [0, max(1, most) * 1.15], "showticklabels": False})
+    figure["layout"]["yaxis"] = {"autorange": "reversed", "showgrid": False}
+    return figure
 
 
 def _trace(counts: Mapping[int, int], name: str, colour: str) -> Figure:

@@ -39,6 +39,10 @@ from stepwise_dpo.ui.text import counted
 from stepwise_dpo.ui.workspace import Workspace
 
 HELD_OUT = "heldout_prm.json"
+KEYS = (
+    "In a step: Ctrl+Enter splits at the caret, Alt+Enter inserts, Alt+↑ ↓ moves, Backspace at its start merges. "
+    "Ctrl+Z takes back, Ctrl+S saves."
+)
 
 _DOWNLOAD_JS = """
 (file) => {
@@ -100,8 +104,9 @@ def build(
                 filterable=False,
             )
             settle = gr.Button("Restore the bundled examples", size="sm", visible=False, elem_id="data-settle")
+            html('<p class="hint">Your own: JSON or JSON Lines, up to 64 MiB</p>')
             upload = gr.File(
-                label="Drop a JSON or JSON Lines file here",
+                label="Upload JSON or JSON Lines",
                 file_types=[".json", ".jsonl"],
                 height=96,
                 elem_id="data-upload",
@@ -143,6 +148,10 @@ def build(
             message = html(elem_id="data-message")
             steps = editor(elem_id="data-editor", server_functions=[check, tokens])
             remarks = html(elem_id="data-remarks")
+            html(
+                f'<p class="hint editor-help"><span class="keys">{KEYS}</span> Where the sides diverge '
+                f"{what('divergence')} Tokens {what('tokens')}</p>"
+            )
             with gr.Accordion("Statistics of this set", open=False, elem_id="data-statistics") as folded:
                 numbers = html(elem_id="data-numbers")
                 charts = plots(elem_id="data-charts")
@@ -170,8 +179,8 @@ def build(
             table_html(library, selected, str(query), str(filter), order),
             editor_value(library, selected, forget),
             remarks_view(library),
-            history_button("Undo", library.current.history or library.removed),
-            history_button("Redo", library.current.future),
+            history_button("Undo", undoable(library)),
+            history_button("Redo", library.current.future[-1].change if library.current.future else ""),
             *(statistics_view(library) if open_ else [gr.skip()] * len(figures)),
         ]
 
@@ -354,9 +363,16 @@ def settled(library: Library, bundled: Library) -> actions.Outcome:
     return actions.restore(library, bundled) if bundled.get(library.open_name) else actions.remove(library)
 
 
-def history_button(word: str, possible: object) -> Any:
-    """Let a button be pressed only where it does something."""
-    return gr.update(value=word, interactive=bool(possible))
+def undoable(library: Library) -> str:
+    """Name the change that undo takes back; "" without one."""
+    if library.removed is not None:
+        return f"removed {library.removed.name}"
+    return library.current.history[-1].change if library.current.history else ""
+
+
+def history_button(word: str, change: str) -> Any:
+    """Say on a button which change it takes back or makes again; it can't be pressed without one."""
+    return gr.update(value=f"{word}: {change}" if change else word, interactive=bool(change))
 
 
 def chosen_index(library: Library, event: gr.EventData) -> int:
@@ -382,9 +398,9 @@ def _generator(bundled: Library, public: bool) -> tuple[list[Any], gr.Button]:
         )
         corruptions = gr.Dropdown(
             [(name.replace("_", " "), name) for name in CORRUPTIONS],
-            value=list(CORRUPTIONS),
             multiselect=True,
             label="Kinds of mistakes",
+            info="none chosen: all",
             elem_id="data-corruptions",
         )
         with gr.Row():

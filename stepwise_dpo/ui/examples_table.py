@@ -117,7 +117,7 @@ def _head(name: str, arrangement: Arrangement) -> str:
         order = "descending" if arrangement.descending else "ascending"
     title = "Number" if name == "number" else COLUMNS[name].title
     return (
-        f'<th scope="col" class="{name}" aria-sort="{order}"><button type="button" data-sort="{name}" '
+        f'<th scope="col" class="col-{name}" aria-sort="{order}"><button type="button" data-sort="{name}" '
         f'aria-label="Sort by {title.lower()}">{COLUMNS[name].title}<i aria-hidden="true"></i></button></th>'
     )
 
@@ -136,10 +136,10 @@ def _row(library: Library, index: int, selected: bool) -> str:
         badges.append(f'<span class="badge">{counted(unlabelled, "step")} unlabelled</span>')
     return (
         f'<tr aria-selected="{"true" if selected else "false"}" data-key="{index}" '
-        f'data-example="{escape(pair.id)}"><td class="number">{index + 1:,}</td>'
-        f'<td class="prompt"><button type="button" tabindex="-1">{plain(pair.prompt, MAX_PROMPT)}</button></td>'
-        f'<td class="steps">{facts.chosen_steps} | {facts.rejected_steps}</td><td class="error">{error}</td>'
-        f'<td class="notes">{"".join(badges)}</td></tr>'
+        f'data-example="{escape(pair.id)}"><td class="col-number">{index + 1:,}</td>'
+        f'<td class="col-prompt"><button type="button" tabindex="-1">{plain(pair.prompt, MAX_PROMPT)}</button></td>'
+        f'<td class="col-steps">{facts.chosen_steps} | {facts.rejected_steps}</td><td class="col-error">{error}</td>'
+        f'<td class="col-notes">{"".join(badges)}</td></tr>'
     )
 
 

@@ -237,6 +237,7 @@ function stepRow(side, title, index) {
     label,
     make('span', { class: 'row-foot' },
       make('span', { class: 'tokens' }),
+      make('span', { class: 'tag', text: 'first error (label)', hidden: true }),
       notes,
       make('span', { class: 'row-buttons' },
         button('up', `Move ${lower} up`, index === 0),
@@ -302,8 +303,7 @@ function renderFrame() {
       make('button', { type: 'button', class: 'button needs-changes', text: 'Discard changes', onclick: discard }),
       iconButton('undo', 'Undo typing (Ctrl+Z)', false, () => travel(history().undo(draft))),
       iconButton('redo', 'Redo typing (Ctrl+Shift+Z)', false, () => travel(history().redo(draft))),
-      make('span', { class: 'editor-state', role: 'status' })),
-    make('p', { class: 'editor-keys', text: 'In a step: Ctrl+Enter splits at the caret, Alt+Enter inserts, Alt+↑ ↓ moves, Backspace at its start merges. Ctrl+S saves.' }));
+      make('span', { class: 'editor-state', role: 'status' })));
 }
 
 // Everything that depends on the draft and is no text field: done after every key, so nothing is built anew.
@@ -333,7 +333,8 @@ function refresh() {
       const notes = [...noted(side, index), ...noted('', index)];
       write(here.querySelector('.row-notes'), notes);
       here.querySelector('textarea').setAttribute('aria-invalid', String(notes.some((note) => note.error)));
-      here.querySelector('.tokens').textContent = tokens ? `${tokens[index]} token${tokens[index] === 1 ? '' : 's'}${index === wrong ? ' · first error' : ''}` : index === wrong ? 'first error' : '';
+      here.querySelector('.tokens').textContent = tokens ? `${tokens[index]} token${tokens[index] === 1 ? '' : 's'}` : '';
+      here.querySelector('.tag').hidden = index !== wrong;
       here.dataset.label = here.querySelector('select').dataset.label = String(step.label ?? null);
     });
     let mark = column.querySelector('.diverges');
@@ -344,7 +345,7 @@ function refresh() {
       if (before.previousElementSibling !== mark) before.before(mark);
     }
   }
-  root.querySelector('.prompt-head .tokens').textContent = counts?.problem ?? (typeof counts?.prompt === 'number' ? `prompt: ${counts.prompt} tokens` : '');
+  root.querySelector('.prompt-head .tokens').textContent = counts?.problem ?? (typeof counts?.prompt === 'number' ? `prompt: ${counts.prompt} tokens` : 'counting tokens…');
   showState(known);
 }
 
@@ -403,3 +404,4 @@ new ResizeObserver(() => {
 }).observe(root);
 watch('value', receive);
 receive();
+told(); // the table may have been there first

@@ -59,7 +59,7 @@ function markUnsaved() {
       const made = document.createElement('span');
       made.className = 'badge draft';
       made.textContent = 'unsaved text';
-      row.querySelector('.notes').prepend(made);
+      row.querySelector('.col-notes').prepend(made);
     } else if (!has) badge?.remove();
   }
   const listed = new Set(rows().map((row) => row.dataset.example));
