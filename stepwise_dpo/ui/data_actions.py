@@ -8,6 +8,7 @@ download                         the open set as text of a file
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -240,7 +241,8 @@ def download(library: Library, kind: str) -> Download:
     if not pairs:
         raise DataError("this set is empty; there is nothing to download")
     ending, dump, remark = FORMATS[kind]
-    stem = Path(library.open_name.replace("/", "_")).stem[:80]
+    # Browsers make a safe name of it too; a leading dot would hide the file.
+    stem = Path(re.sub(r"[/\\]", "_", library.open_name).lstrip(".") or "examples").stem[:80]
     return Download(stem + ending, dump(pairs), remark(pairs))
 
 

@@ -38,8 +38,8 @@ def check_draft(draft: object) -> list[Note]:
             continue
         found += [_note(side, None, words, True) for words in count_faults(steps, side)]
         for index, step in enumerate(steps[:MAX_STEPS]):
-            text, label = (step.get("text"), step.get("label")) if isinstance(step, Mapping) else (step, None)
-            faults = text_faults(text, "this step") + label_faults(label, "its label")
+            fields = step if isinstance(step, Mapping) else {}
+            faults = text_faults(fields.get("text"), "this step") + label_faults(fields.get("label"), "its label")
             found += [_note(side, index, words, True) for words in faults]
     if found:
         return found

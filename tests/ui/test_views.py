@@ -112,7 +112,7 @@ def test_strangers_choose_only_offered_models():
             check_model_name(name, ["tiny"], public=True)
 
 
-# ------------------------------------------------------------------------------------------------------- what tabs share
+# ----------------------------------------------------------------------------------------------------- what tabs share
 
 
 def test_lists_and_messages_escape():
