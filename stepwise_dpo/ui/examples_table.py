@@ -105,7 +105,7 @@ def table_html(library: Library, selected: int, query: str, filter: str, arrange
         rows = f'<tr class="none"><td colspan="{len(COLUMNS)}">{words}</td></tr>'
     return (
         f'<div class="examples" data-set="{escape(library.open_name)}">'
-        f'<div class="examples-box" tabindex="-1"><table aria-label="Examples">'
+        f'<div class="examples-box" tabindex="-1"><table aria-label="Examples of this set">'
         f"<thead><tr>{''.join(_head(name, arrangement) for name in COLUMNS)}</tr></thead><tbody>{rows}</tbody>"
         f"</table></div>{_foot(len(found), len(examples.pairs), page, pages)}</div>"
     )
