@@ -7,6 +7,8 @@ import sys
 # Read by the libraries when they are imported: nothing here calls home.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Threads that wait by spinning keep those of the training process, the browser and each other from the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from stepwise_dpo.ui.page import build_app, launch_options  # after the environment
 

@@ -52,7 +52,7 @@ def test_import_directions(path):
     [
         ("gradio", ["ui/"]),
         ("trl", ["learning/trainer.py"]),
-        ("subprocess", ["runs/supervisor.py"]),
+        ("subprocess", ["runs/supervisor.py", "bench/"]),
         ("torch", ["learning/", "runs/training.py", "cli/", "bench/"]),
     ],
 )

@@ -13,6 +13,11 @@ DEMO_EXAMPLES = """example:
 Trains the presets `demo`, `demo-dpo` and `demo-stepwise`, imitation of the chosen answers alone, and the presets at
 five times their learning rates, and compares the greedy solve rate on fresh problems before and after."""
 
+PAGE_EXAMPLES = """example:
+  python -m stepwise_dpo bench page
+
+Starts app.py from this clone beside an empty Gradio app, then drives it in Chromium: needs the test extra."""
+
 
 def add_commands(commands: Any) -> None:
     """Add `bench` with its subcommands."""
@@ -21,6 +26,8 @@ def add_commands(commands: Any) -> None:
     demo = add_command(kinds, "demo", "measure what the demo's training changes", _demo, DEMO_EXAMPLES)
     demo.add_argument("--seeds", type=positive, default=5, metavar="N", help="runs of each kind (default: 5)")
     demo.add_argument("--problems", type=positive, default=600, metavar="N", help="fresh problems (default: 600)")
+    page = add_command(kinds, "page", "measure how fast the page is, in a real browser", _page, PAGE_EXAMPLES)
+    page.add_argument("--starts", type=positive, default=5, metavar="N", help="starts of the app (default: 5)")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -40,4 +47,12 @@ def _demo(options: argparse.Namespace) -> int:
     print(TABLE_HEADER)
     for result in run_demo(variants, range(1, options.seeds + 1), options.problems, ProgressBar("Runs", "run")):
         print(table_line(result), flush=True)
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    from stepwise_dpo.bench.page import measure_line, run_page
+
+    for measure in run_page(options.starts):
+        print(measure_line(measure), flush=True)
     return 0

@@ -4,7 +4,8 @@ What changes against the parent, and nothing else:
 
 - examples are `PreferencePair`s; steps are tokenised one by one and travel as `step_ids` beside the tokens;
 - encoder-decoder models train (TRL dropped them in 0.29), see `seq2seq`;
-- the reference's log-probabilities are computed once, per token, kept as columns, and the reference is then let go;
+- the reference's log-probabilities are computed once, per token: ahead of training, kept as columns, and the reference
+  is then let go; or as training first meets an example;
 - `loss="stepwise"` returns our loss in place of TRL's; TRL still computes its own on the same forward, because all its
   metrics come with it and cost nothing beside that forward;
 - process rewards and per-step log-ratios are logged.
@@ -50,8 +51,12 @@ from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.preferences.pairs import PreferencePair
 
 Loss = Literal["dpo", "stepwise"]
+FrozenScores = Literal["ahead", "as_needed"]
 
 SIDES = ("chosen", "rejected")
+
+ReferenceScores = dict[int, tuple[Tensor, Tensor]]
+"""By row: the reference's log-probability of every token of chosen and of rejected, in nats."""
 
 
 @dataclass
@@ -68,6 +73,9 @@ class StepwiseDPOConfig(DPOConfig):
         nonpositive: see `losses.stepwise_loss`.
         anchor_to_reference: see `losses.stepwise_loss`.
         train_reward_model: score steps anew in every batch with gradients, and update the reward model as well.
+        frozen_scores: when reference and frozen reward model score an example: all of them "ahead" of training, after
+            which the reference is let go; or "as_needed", when training first meets it, so that the first optimiser
+            step comes at once. The values are the same.
     """
 
     gradient_checkpointing: bool = False
@@ -81,6 +89,7 @@ class StepwiseDPOConfig(DPOConfig):
     nonpositive: str = field(default="train", metadata={"help": "train, skip or clamp a preference <= 0"})
     anchor_to_reference: bool = field(default=False, metadata={"help": "use log-ratios in the step-wise margin"})
     train_reward_model: bool = field(default=False, metadata={"help": "update the reward model as well"})
+    frozen_scores: str = field(default="ahead", metadata={"help": "score with frozen models ahead, or as_needed"})
 
     def __post_init__(self) -> None:
         """Check our own options.
@@ -94,6 +103,7 @@ class StepwiseDPOConfig(DPOConfig):
             ("likelihood", get_args(Likelihood)),
             ("aggregation", get_args(Aggregation)),
             ("nonpositive", get_args(NonPositive)),
+            ("frozen_scores", get_args(FrozenScores)),
         ):
             if getattr(self, name) not in words:
                 raise ConfigError(f"{name} must be one of {', '.join(words)}, not {getattr(self, name)!r}")
@@ -110,8 +120,9 @@ class StepwiseDPOTrainer(DPOTrainer):
         train_pairs: what to learn from.
         tokenizer: the policy's.
         eval_pairs: held-out pairs.
-        reward_model: scores steps, every distinct one once, now; needed for "stepwise", optional for "dpo", where its
-            scores are only logged. With `args.train_reward_model` it scores in every batch and is updated.
+        reward_model: scores steps, every distinct one once, now or as needed; needed for "stepwise", optional for
+            "dpo", where its scores are only logged. With `args.train_reward_model` it scores in every batch and is
+            updated.
         ref_model: the reference; a copy of `model` as it is now by default.
         callbacks: further Trainer callbacks.
         peft_config: a PEFT configuration to wrap the policy in.
@@ -122,6 +133,7 @@ class StepwiseDPOTrainer(DPOTrainer):
     """
 
     _tag_names = ["trl", "dpo", "stepwise-dpo"]  # noqa: RUF012 (the parent's attribute)
+    ref_model: PreTrainedModel | None
 
     def __init__(
         self,
@@ -150,7 +162,8 @@ class StepwiseDPOTrainer(DPOTrainer):
         steps = StepTokenizer(
             tokenizer, bool(model.config.is_encoder_decoder), getattr(model.config, "max_position_embeddings", None)
         )
-        frozen_judge = None if args.train_reward_model else reward_model
+        ahead = args.frozen_scores == "ahead"
+        frozen_judge = reward_model if ahead and not args.train_reward_model else None
         train_dataset, eval_dataset = (
             build_dataset(pairs, steps, args.max_length, frozen_judge.score_pairs(pairs) if frozen_judge else None)
             for pairs in self._pairs.values()
@@ -180,10 +193,16 @@ class StepwiseDPOTrainer(DPOTrainer):
             reward_model.to(self.accelerator.device)
             self.add_callback(_JudgeGradients(reward_model, args.max_grad_norm))
 
-        self.train_dataset = self._with_reference(train_dataset, self.get_train_dataloader())
-        if eval_pairs:
-            self.eval_dataset = self._with_reference(eval_dataset, self.get_eval_dataloader())
-        self.ref_model = None  # everything that is ever asked of it is in the columns now
+        self._reference = self.ref_model or self.model
+        self._met: dict[str, ReferenceScores] = {"train": {}, "eval": {}}
+        if ahead:
+            self.train_dataset = self._with_reference(train_dataset, self.get_train_dataloader())
+            if eval_pairs:
+                self.eval_dataset = self._with_reference(eval_dataset, self.get_eval_dataloader())
+            del self._reference  # everything that is ever asked of it is in the columns now
+        elif self.ref_model is None:
+            raise ConfigError("frozen_scores 'as_needed' needs a reference of its own, which PEFT models don't have")
+        self.ref_model = None
         self.precompute_ref_logps = True
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
@@ -224,6 +243,8 @@ class StepwiseDPOTrainer(DPOTrainer):
         if return_outputs:
             raise ConfigError("this trainer gives no outputs besides the loss; use `evaluation.evaluate_policy`")
         mode = "train" if self.model.training else "eval"
+        if "ref_token_logps" not in inputs:
+            inputs = {**inputs, "ref_token_logps": self._reference_now(inputs, mode)}
         steps = {name: inputs[name] for name in StepCollator.STEP_KEYS if name in inputs}
         inputs = {name: value for name, value in inputs.items() if name not in steps}
 
@@ -246,7 +267,7 @@ class StepwiseDPOTrainer(DPOTrainer):
                 anchor_to_reference=self.args.anchor_to_reference,
                 neutral=self._neutral,
             ).losses.mean()
-        if "process_rewards" in steps or self.args.train_reward_model:
+        if self.reward_model is not None:
             self._log_process_rewards(chosen, rejected, mode)
         if mode == "eval":
             # TRL averages the values of batches; a short last batch shall weigh by its pairs.
@@ -277,28 +298,68 @@ class StepwiseDPOTrainer(DPOTrainer):
     def _sides(self, log_probs: Tensor, steps: dict[str, Tensor], mode: str) -> tuple[Side, Side]:
         """Split a batch of N rows into its two sides of B; column t of all is about token t + 1."""
         step_ids = steps["step_ids"][:, 1:]
-        # Without a reward model both are empty: no steps, no rewards.
-        rewards = steps.get("process_rewards", log_probs.new_zeros(log_probs.size(0), 0))
-        step_mask = steps.get("step_mask", torch.zeros_like(rewards, dtype=torch.bool))
-        if self.args.train_reward_model:
+        if self.reward_model is None:  # no steps, no rewards
+            rewards = log_probs.new_zeros(log_probs.size(0), 0)
+            step_mask = torch.zeros_like(rewards, dtype=torch.bool)
+        elif "process_rewards" in steps:
+            rewards, step_mask = steps["process_rewards"], steps["step_mask"]
+        else:
             rewards, step_mask = self._score_now(steps["row"].tolist(), mode)
         columns = (log_probs, steps["ref_token_logps"][:, 1:], step_ids, rewards, step_mask)
         first, second = zip(*(column.chunk(2) for column in columns), strict=True)
         return Side(*first), Side(*second)
 
     def _score_now(self, rows: Sequence[int], mode: str) -> tuple[Tensor, Tensor]:
-        """Process rewards of a batch with their graph: values and mask, (N, S)."""
+        """Process rewards of a batch, with their graph where the reward model is trained: values and mask, (N, S)."""
         assert self.reward_model is not None
-        self.reward_model.clear_cache()  # its weights are moving
         pairs = [self._pairs[mode][row] for row in rows]
-        scores = [
-            self.reward_model.score(pair.prompt, [step.text for step in side])
-            for solutions in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
-            for pair, side in zip(pairs, solutions, strict=True)
-        ]
-        rewards = nn.utils.rnn.pad_sequence(scores, batch_first=True)
-        lengths = torch.tensor([len(score) for score in scores], device=rewards.device)
-        return rewards, torch.arange(rewards.size(1), device=rewards.device) < lengths[:, None]
+        if self.args.train_reward_model:
+            self.reward_model.clear_cache()  # its weights are moving
+            scores = [
+                self.reward_model.score(pair.prompt, [step.text for step in side])
+                for solutions in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
+                for pair, side in zip(pairs, solutions, strict=True)
+            ]
+        else:
+            values = self.reward_model.score_pairs(pairs)  # what it has met before, it remembers
+            scores = [torch.tensor(side) for sides in zip(*values, strict=True) for side in sides]
+        rewards, step_mask = padded_steps(scores)
+        return rewards.to(self.accelerator.device), step_mask.to(self.accelerator.device)
+
+    def meet_first_epoch(self) -> None:
+        """Score with the frozen models, "as_needed", all that training meets in its first epoch, in its batches.
+
+        A run that is resumed later than that epoch rounds like one that was never interrupted.
+        """
+        loaders = [("train", self.get_train_dataloader())]
+        if self.eval_dataset is not None:
+            loaders.append(("eval", self.get_eval_dataloader()))
+        for mode, loader in loaders:
+            for batch in loader:
+                batch = self._prepare_inputs(batch)
+                self._reference_now(batch, mode)
+                if self.reward_model is not None and not self.args.train_reward_model:
+                    self._score_now(batch["row"].tolist(), mode)
+
+    def _reference_now(self, inputs: dict[str, Any], mode: str) -> Tensor:
+        """The reference's log-probabilities of a batch's completion tokens, 0 elsewhere: (N, T).
+
+        An example that training meets for the first time is scored here, in this very batch: so policy and reference
+        round alike at the first step.
+        """
+        met, rows = self._met[mode], inputs["row"].tolist()
+        if any(row not in met for row in rows):
+            forward = _RememberingForward(self._reference, with_graph=True)
+            self.compute_ref_log_probs(
+                forward, {name: value for name, value in inputs.items() if name not in StepCollator.STEP_KEYS}
+            )
+            values, is_completion = forward.output.log_probs.detach().float(), inputs["completion_mask"][:, 1:].bool()
+            for row, *sides in zip(rows, *values.chunk(2), *is_completion.chunk(2), strict=True):
+                chosen, rejected, chosen_mask, rejected_mask = sides
+                met.setdefault(row, (chosen[chosen_mask].cpu(), rejected[rejected_mask].cpu()))
+        is_completion = inputs["completion_mask"].bool()
+        flat = torch.cat([met[row][side] for side in range(len(SIDES)) for row in rows]).to(is_completion.device)
+        return torch.zeros(is_completion.shape, device=flat.device).masked_scatter(is_completion, flat)
 
     def _log_process_rewards(self, chosen: Side, rejected: Side, mode: str) -> None:
         values = {
@@ -430,10 +491,15 @@ class StepCollator(DataCollatorForPreference):
             batch["ref_token_logps"] = at_completion("ref_token_logps", 0, torch.float32)
         if "chosen_process_rewards" in examples[0]:
             rewards = [torch.tensor(values, dtype=torch.float32) for values in column("process_rewards")]
-            batch["process_rewards"] = nn.utils.rnn.pad_sequence(rewards, batch_first=True)
-            counts = torch.tensor([len(values) for values in rewards])
-            batch["step_mask"] = torch.arange(int(counts.max())) < counts[:, None]
+            batch["process_rewards"], batch["step_mask"] = padded_steps(rewards)
         return batch
+
+
+def padded_steps(rewards: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Pad one value per step of N solutions to (N, S), with a mask of the real ones."""
+    values = nn.utils.rnn.pad_sequence(list(rewards), batch_first=True)
+    counts = torch.tensor([len(solution) for solution in rewards], device=values.device)
+    return values, torch.arange(values.size(1), device=values.device) < counts[:, None]
 
 
 class _JudgeGradients(TrainerCallback):

@@ -29,6 +29,7 @@ _DEMO = {
     "eval_data": str(DATA_DIR / "heldout_prm.json"),
     "batch_size": 8,
     "generate": 120,
+    "frozen_scores": "as_needed",
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -103,6 +104,11 @@ class RunConfig(BaseModel):
     max_grad_norm: float = Field(1.0, gt=0, description="clip the gradient's norm here")
     seed: int = Field(42, ge=0, lt=2**32, description="of shuffling and everything else that is random")
     max_length: int = Field(1024, ge=2, description="the most tokens of prompt and answer; longer examples are refused")
+    frozen_scores: Literal["ahead", "as_needed"] = Field(
+        "ahead",
+        description="when reference and reward model score an example: ahead of training, or as_needed, when training "
+        "first meets it; then the first step comes at once, and the reference stays in memory",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast on a GPU that has it, float32 elsewhere"
     )

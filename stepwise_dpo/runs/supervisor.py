@@ -40,6 +40,9 @@ _ALLOCATOR = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 
+_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""The page, a browser and other runs share the cores: a thread that waits by spinning keeps others from working."""
+
 
 class Supervisor:
     """Runs below one folder.
@@ -197,7 +200,7 @@ def _environment(base: Mapping[str, str]) -> dict[str, str]:
     # The worker must find this very package, also when `python …/app.py` runs from another folder.
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join([package, *filter(None, [base.get("PYTHONPATH")])])
-    return {**_ALLOCATOR, **base, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
+    return {**_ALLOCATOR, **_THREADS, **base, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
 
 
 def _last_line(run: RunDirectory) -> str:

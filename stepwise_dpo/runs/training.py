@@ -77,11 +77,16 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal") -> Non
     if journal.writes:
         _warn_of_unknown_characters(policy, everything)
 
-    if reward_model is not None:
-        journal.phase("scoring steps")
-        rewards = reward_model.score_pairs(everything, progress=journal.bar("Process rewards", "sequence"))
-        if journal.writes:
+    def score(pairs: Sequence[PreferencePair]) -> None:
+        if reward_model is not None and journal.writes:
+            journal.phase("scoring steps")
+            rewards = reward_model.score_pairs(pairs, progress=journal.bar("Process rewards", "sequence"))
             directory.write_rewards(_rewards_record(config, reward_model.head, train_pairs, rewards))
+
+    # As needed: the first optimiser step doesn't wait for what is only looked at afterwards.
+    ahead = config.frozen_scores == "ahead"
+    if ahead:
+        score(everything)
 
     journal.phase("preparing")
     trainer = StepwiseDPOTrainer(
@@ -97,10 +102,10 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal") -> Non
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
 
-    def measure(when: str) -> Evaluation:
+    def measure(when: str, measured: Policy) -> Evaluation:
         journal.phase(f"evaluating {when} training")
         return evaluate_policy(
-            policy,
+            measured,
             measured_pairs,
             reward_model=reward_model,
             answers=config.generate,
@@ -110,8 +115,8 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal") -> Non
             progress=journal.bar("Evaluation", "example"),
         )
 
-    before = measure("before")
-    if journal.writes:
+    before = measure("before", policy) if ahead else None
+    if before is not None and journal.writes:
         directory.write_report({"before": before.summary()})
 
     journal.phase("training")
@@ -128,7 +133,12 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal") -> Non
         if reward_model is not None and config.train_reward_model:
             reward_model.save_pretrained(directory.path / "reward_model")
 
-    after = measure("after")
+    after = measure("after", policy)
+    if before is None:
+        # The same weights again, as they were.
+        before = measure("before", load_policy(config.model))
+        if not config.train_reward_model:
+            score(train_pairs)
     if journal.writes:
         trained_on = {pair.prompt for pair in train_pairs}
         directory.write_examples(
@@ -156,6 +166,7 @@ def training_arguments(config: RunConfig, run_dir: Path) -> StepwiseDPOConfig:
         nonpositive=config.nonpositive,
         anchor_to_reference=config.anchor_to_reference,
         train_reward_model=config.train_reward_model,
+        frozen_scores=config.frozen_scores,
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
         per_device_train_batch_size=config.batch_size,

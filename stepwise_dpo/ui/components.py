@@ -47,12 +47,14 @@ class Shared:
         run_id: the chosen run; "" for none.
         visitor: a secret of the visitor's browser, which finds the visitor's own things again after a refresh; "" for
             a caller without one.
+        arrived: changes once the other states hold what the page was opened with.
     """
 
     library: gr.State
     selected: gr.State
     run_id: gr.State
     visitor: gr.State
+    arrived: gr.State
 
 
 @cache

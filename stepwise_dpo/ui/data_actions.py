@@ -114,8 +114,16 @@ def redo(library: Library, selected: int) -> Outcome:
     return _moved(library, library.updated(current.redone()), f"Made again: {current.future[-1].change}.")
 
 
-def upload(library: Library, path: Path) -> Outcome:
-    """Read an uploaded file into a new set.
+class NewSet(NamedTuple):
+    """Pairs that shall become a set, and how that is reported: "Loaded 3 examples from {name}." without the count."""
+
+    name: str
+    pairs: Sequence[PreferencePair]
+    words: str
+
+
+def read_upload(path: Path) -> NewSet:
+    """Read an uploaded file.
 
     Raises:
         DataError: it can't be used; the message names the file, row and field.
@@ -125,8 +133,18 @@ def upload(library: Library, path: Path) -> Outcome:
             data = file.read(MAX_BYTES + 1)
     except OSError as problem:
         raise DataError(f"{path.name}: can't be read: {problem.strerror}") from problem
-    library = library.added(path.name, parse_pairs(data, path.name))
-    return Outcome(library, 0, f"Loaded {_counted(library)} from {library.open_name}.", (), True)
+    return NewSet(path.name, parse_pairs(data, path.name), "Loaded {count} from {name}.")
+
+
+def adopt(library: Library, new: NewSet) -> Outcome:
+    """Add a new set and open it.
+
+    Raises:
+        DataError: there are too many sets.
+    """
+    library = library.added(new.name, new.pairs)
+    count = counted(len(new.pairs), "example")
+    return Outcome(library, 0, new.words.format(count=count, name=library.open_name), (), True)
 
 
 class Recipe(NamedTuple):
@@ -142,8 +160,8 @@ class Recipe(NamedTuple):
     avoid: object
 
 
-def generate(library: Library, recipe: Recipe, public: bool) -> Outcome:
-    """Generate labelled pairs into a new set.
+def generate(library: Library, recipe: Recipe, public: bool) -> NewSet:
+    """Generate labelled pairs; the library is asked only for the prompts to avoid.
 
     Raises:
         DataError: naming what in the form has to be changed.
@@ -160,8 +178,7 @@ def generate(library: Library, recipe: Recipe, public: bool) -> Outcome:
         max_number=_whole(recipe.max_number, "largest number", 20, 1_000_000),
         avoid={pair.prompt for name in _names(recipe.avoid, "sets to avoid") for pair in _of(library, name)},
     )
-    library = library.added(f"generated-{n}-seed-{seed}.json", pairs)
-    return Outcome(library, 0, f"Generated {_counted(library)} as {library.open_name}.", (), True)
+    return NewSet(f"generated-{n}-seed-{seed}.json", pairs, "Generated {count} as {name}.")
 
 
 def open_set(library: Library, name: str) -> Outcome:
@@ -289,10 +306,6 @@ def _moved(before: Library, after: Library, words: str) -> Outcome:
     changed = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a is not b), min(len(old), len(new)))
     kept = valid_index(after, changed)
     return Outcome(after, kept, words, (example_key(after, kept),) if new else ())
-
-
-def _counted(library: Library) -> str:
-    return counted(len(library.current.pairs), "example")
 
 
 def _of(library: Library, name: str) -> Sequence[PreferencePair]:

@@ -1,7 +1,9 @@
-"""The page: header, four tabs, one timer."""
+"""The page: header, tabs, the address, one timer."""
 
 import os
-import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ from stepwise_dpo.errors import DataError
 from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, train_tab
-from stepwise_dpo.ui.components import PLOTLY_JS, Shared, choice_list, html, stylesheet
+from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, train_tab, welcome
+from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
+from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.runs_view import find, look
-from stepwise_dpo.ui.workspace import MIN_TOKEN, Workspace
+from stepwise_dpo.ui.visitors import known_or_new
+from stepwise_dpo.ui.workspace import Workspace
 
 TITLE = "Stepwise DPO"
 BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
@@ -39,7 +43,8 @@ def build_app(
     """
     on_space = bool(os.environ.get("SPACE_ID"))
     public = on_space if public is None else public
-    supervisor, judges = Supervisor(runs_dir), Judges()
+    supervisor, judges, known = Supervisor(runs_dir), Judges(), bundled_library(Path(data_dir))
+    workspace = Workspace(Path(runs_dir) / "workspaces", known, **(PUBLIC_WORKSPACE if public else {}))
     gr.set_static_paths([PLOTLY_JS])
 
     # Uploads are deleted an hour after they came; they are read at once.
@@ -48,58 +53,91 @@ def build_app(
         with gr.Column(elem_id="page"):
             html(f"<h1>{TITLE}</h1>", elem_id="brand")
             chip = choice_list(elem_id="chip")
-            bundled = bundled_library(Path(data_dir))
-            workspace = Workspace(Path(runs_dir) / "workspaces", bundled, **(PUBLIC_WORKSPACE if public else {}))
-            token = gr.BrowserState("", storage_key="stepwise-dpo/visitor", secret="stepwise-dpo")
-            shared = Shared(gr.State(bundled), gr.State(0), gr.State(""), gr.State(""))
+            # Its secret has to be the same after a restart, or the browser could not read what it kept; what is kept
+            # is a secret of its own.
+            browser = gr.BrowserState("", storage_key="stepwise-dpo-visitor", secret="stepwise-dpo")
+            shared = Shared(gr.State(known), gr.State(0), gr.State(""), gr.State(""), gr.State(0.0))
+            first_steps = welcome.build()
+            message = html(elem_id="page-message")
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
             with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
-                with gr.Tab("Data", id="data") as tab:
-                    data = data_tab.build(shared, tab, workspace, public=public)
-                with gr.Tab("Train", id="train") as tab:
+                with _tab("Data") as tab:
+                    data_tab.build(shared, tab, workspace, public=public)
+                with _tab("Train") as tab:
                     train = train_tab.build(shared, tab, supervisor, public, chip)
-                with gr.Tab("Rewards", id="rewards") as tab:
+                with _tab("Rewards") as tab:
                     rewards_tab.build(shared, tab, judges, public)
-                with gr.Tab("Compare", id="compare") as tab:
+                with _tab("Compare") as tab:
                     compare_tab.build(shared, tab, supervisor)
+            address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
+            here = gr.State(None)
 
-        def on_tick(run_id: str, seen: object) -> list[Any]:
-            return train_tab.updates(supervisor, run_id, seen)
+        def on_tick(run_id: str, seen: object, library: Library, selected: int, before: object) -> list[Any]:
+            now = address_of(library, selected, run_id)
+            moved = [now, now] if now != before else [gr.skip(), gr.skip()]
+            return [*moved, *train_tab.updates(supervisor, run_id, seen)]
 
-        def on_load() -> list[Any]:
-            current = find(look(supervisor), None)
+        def on_load(token: object, request: gr.Request) -> list[Any]:
+            visitor = known_or_new(token)
+            asked = read_address(dict(request.query_params))
+            own, lost = workspace.load(visitor)
+            library, selected, lacking = arrive(own, asked)
+            current = find(look(supervisor), asked.run)
             run_id = current.run.id if current else ""
-            return [run_id, *train_tab.updates(supervisor, run_id)]
+            if asked.run and run_id != asked.run:
+                lacking = "\n".join(filter(None, [lacking, f"This link leads to a run “{asked.run}” that isn't here."]))
+            now = address_of(library, selected, run_id)
+            tab = gr.Tabs(selected=asked.tab) if asked.tab else gr.skip()
+            return [
+                *(visitor, visitor, library, selected, run_id, time.time()),
+                *(tab, notes(lost, "Not all of your earlier changes could be read back") + note(lacking), now, now),
+                *train_tab.updates(supervisor, run_id),
+            ]
 
         def on_chip(event: gr.EventData) -> list[Any]:
-            key = event._data.get("key") if isinstance(event._data, dict) else None
-            return [key if isinstance(key, str) else "", gr.Tabs(selected="train")]
+            return [_key(event), gr.Tabs(selected="train")]
+
+        def on_first_step(event: gr.EventData) -> Any:
+            return gr.Tabs(selected=Address(_key(event)).tab)
 
         # One timer for the page: inactive tabs are not rendered, and a hidden page doesn't tick.
         timer = gr.Timer(SPACE_SECONDS if on_space else LOCAL_SECONDS)
         timer.tick(
             on_tick,
-            [shared.run_id, train.seen],
-            [train.seen, *train.live],
+            [shared.run_id, train.seen, shared.library, shared.selected, here],
+            [address, here, train.seen, *train.live],
             show_progress="hidden",
             concurrency_limit=None,
         )
-
-        # A visitor's own examples first: whatever is shown afterwards is of them.
-        def on_visit(token: object) -> list[Any]:
-            visitor = token if isinstance(token, str) and len(token) >= MIN_TOKEN else secrets.token_urlsafe(24)
-            library, message = data_tab.load(workspace, visitor)
-            return [visitor, visitor, library, message]
-
-        demo.load(on_visit, token, [token, shared.visitor, shared.library, data.message], show_progress="hidden").then(
-            data.show, data.inputs, data.view, show_progress="hidden"
+        session = [shared.visitor, shared.library, shared.selected, shared.run_id, shared.arrived]
+        demo.load(
+            on_load,
+            browser,
+            [browser, *session, tabs, message, address, here, train.seen, *train.live],
+            show_progress="hidden",
         )
-        demo.load(on_load, None, [shared.run_id, train.seen, *train.live], show_progress="hidden")
         chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
+        first_steps.choose(on_first_step, None, tabs, show_progress="hidden")
+    # Clients call the functions that are made for them, not what a click on the page does.
+    for function in demo.fns.values():
+        function.api_visibility = "private"
     # Also a launch option; set here too because the reload of `gradio app.py` forgets that one.
     demo.run_history = False
     demo.queue(default_concurrency_limit=4)
     return demo
+
+
+@contextmanager
+def _tab(name: str) -> Iterator[gr.Tab]:
+    """Open a tab with the heading that screen readers need between the page's name and the tab's parts."""
+    with gr.Tab(name, id=name.lower()) as tab:
+        html(f'<h2 class="out-of-sight">{name}</h2>')
+        yield tab
+
+
+def _key(event: gr.EventData) -> str:
+    key = event._data.get("key") if isinstance(event._data, dict) else None
+    return key if isinstance(key, str) else ""
 
 
 def launch_options() -> dict[str, Any]:
@@ -107,6 +145,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "theme": _theme(),
         "css": stylesheet(),
+        "head": welcome.HEAD,
         "footer_links": [],
         "ssr_mode": False,  # on a Space it would need Node
         "run_history": False,  # would keep other people's text in the browser

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driving import App, Watch, find_chromium, install_chromium, open_page
+from driving import App, Watch, install_chromium, open_page
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from stepwise_dpo.bench.browser import CHROMIUM_OPTIONS, find_chromium
 
 # A machine that trains beside the browser is slow at times; a condition that holds is still seen at once.
 expect.set_options(timeout=30_000)
@@ -36,7 +38,7 @@ def browser() -> Iterator[Browser]:
         path = find_chromium() or install_chromium(playwright)
         if path is None:
             pytest.fail("no browser found: install Chromium (Debian: apt-get install chromium) or set CHROME_PATH")
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        launched = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
         yield launched
         launched.close()
 

@@ -1,38 +1,21 @@
-"""What drives the real app in a real browser: finds or installs Chromium, starts app.py, watches a page."""
+"""What drives the real app in a real browser: starts app.py, installs Chromium where it has to, watches a page."""
 
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
-from playwright.sync_api import Dialog, Page, Playwright
+from playwright.sync_api import Dialog, Page, Playwright, expect
 
+from stepwise_dpo.bench.browser import APP, Server, find_chromium
 from stepwise_dpo.runs.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 90
 END_SECONDS = 60
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-PLACES = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
-    r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
-    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
-)
-
-
-def find_chromium() -> str | None:
-    """An installed browser's path; CHROME_PATH comes first."""
-    if path := os.environ.get("CHROME_PATH"):
-        return path
-    found = (shutil.which(name) for name in NAMES)
-    return next((path for path in (*found, *PLACES) if path and Path(path).exists()), None)
 
 
 def install_chromium(playwright: Playwright) -> str | None:
@@ -57,37 +40,13 @@ def _attempt(command: list[str], seconds: float, environment: dict[str, str] | N
         return  # whether it helped shows in whether there is a browser now
 
 
-class App:
-    """app.py in its own process."""
+class App(Server):
+    """app.py in its own process, ready to answer."""
 
-    def __init__(self, runs_dir: Path, log: Path) -> None:
+    def __init__(self, runs_dir: Path, log: Path, options: Sequence[str] = ()) -> None:
+        super().__init__(APP, ["--runs-dir", str(runs_dir), *options], folder=runs_dir.parent, log=log)
         self.runs_dir = runs_dir
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = log
-        command = [sys.executable, str(ROOT / "app.py"), "--port", str(self.port), "--runs-dir", str(runs_dir)]
-        environment = {name: value for name, value in os.environ.items() if name != "SPACE_ID"}
-        with log.open("wb") as output:
-            # From another folder: nothing may depend on where it was started.
-            self.process = subprocess.Popen(
-                command, cwd=runs_dir.parent, stdout=output, stderr=subprocess.STDOUT, env=environment
-            )
-        self._wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                # The port answers before the page does; this is the page's own description.
-                with urllib.request.urlopen(f"{self.url}/gradio_api/info", timeout=5):
-                    return
-            except OSError:
-                time.sleep(0.2)
-        self.stop()
-        text = self.log.read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"app.py did not start within {START_SECONDS} s:\n{text}")
+        self.wait()
 
     def end_runs(self) -> None:
         """End what a failed test left running, so that the next one is judged by itself."""
@@ -99,14 +58,6 @@ class App:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"a run of the test before is still active after {END_SECONDS} s")
             time.sleep(0.2)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 class Watch:
@@ -122,9 +73,15 @@ class Watch:
         page.on("dialog", self._dialog)
 
     def refresh(self) -> None:
-        """Load the page again. Gradio logs the requests that this cuts off, which is no problem of ours."""
+        """Load the page again."""
+        self.go(self.url)
+
+    def go(self, address: str) -> None:
+        """Load another address. Gradio logs the requests that this cuts off, which is no problem of ours."""
         known = list(self.problems)
-        open_page(self.page, self.url)
+        self.page.goto(address)
+        self.page.locator("#page-message").wait_for(state="attached")
+        expect(self.page).to_have_url(re.compile("[?&]set="))
         cut_off = ("console: AbortError: signal is aborted", "console: Unexpected error Connection errored out")
         self.problems = known + [text for text in self.problems[len(known) :] if not text.startswith(cut_off)]
 

@@ -5,8 +5,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from driving import ROOT, App, find_chromium, open_page, open_tab
+from driving import ROOT, App, open_page, open_tab
 from playwright.sync_api import Page, sync_playwright
+
+from stepwise_dpo.bench.browser import CHROMIUM_OPTIONS, find_chromium
 
 PICTURES = ROOT / "data" / "pictures"
 WIDTH = 1440
@@ -23,7 +25,7 @@ def main() -> int:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         app = App(Path(folder) / "runs", Path(folder) / "app.log")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
         try:
             page = browser.new_page(viewport={"width": WIDTH, "height": 1000}, color_scheme="light")
             open_page(page, app.url)

@@ -305,6 +305,7 @@ def test_generate_and_look_at_the_statistics(page):
     expect(page.get_by_text("Generated 12 examples as generated-12-seed-7.json.")).to_be_visible()
     has_count(page, "12 examples")
     expect(rows(page).first).to_contain_text("4 | ")  # three computations and the answer
+    expect(page.locator("#data-table tr[data-example^=chain-7-]")).to_have_count(12)  # the one family that was chosen
     page.get_by_text("Statistics of this set").click()
     steps = "document.querySelector('#data-charts [data-id=data_steps] .figure')?.data?.[0]"
     page.wait_for_function(f"{steps}?.y?.[0] === 12")
@@ -357,7 +358,9 @@ def test_search_sort_filter_and_pages(page):
 
 def test_ten_thousand_examples_load_page_and_search(page, tmp_path):
     path = tmp_path / "many.jsonl"
-    rows_ = ({"id": f"id{i}", "prompt": f"problem {i}", "chosen": [f"{i}"], "rejected": [f"{i + 1}"]} for i in range(10_000))
+    rows_ = (
+        {"id": f"id{i}", "prompt": f"problem {i}", "chosen": [f"{i}"], "rejected": [f"{i + 1}"]} for i in range(10_000)
+    )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows_))
     upload(page, path)
     has_count(page, "10,000 examples")

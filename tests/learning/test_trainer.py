@@ -230,6 +230,60 @@ def test_the_reference_is_the_model_as_it_was_and_computed_once(policy, pairs, t
     assert len(calls) == 6  # two batches in three epochs: nothing but the policy
 
 
+@pytest.mark.parametrize("loss", ["dpo", "stepwise"])
+def test_frozen_models_score_as_needed_what_they_score_ahead(policy, pairs, tmp_path, loss):
+    """Two epochs of uneven, accumulated batches with evaluations: the same metrics, but for rounding."""
+    histories = []
+    for frozen_scores in ("ahead", "as_needed"):
+        trainer = make_trainer(
+            load_policy(policy.name),
+            pairs[:5],
+            tmp_path / frozen_scores,
+            eval_pairs=pairs[5:8],
+            reward_model=LLMRewardModel.from_pretrained("reward"),
+            loss=loss,
+            max_steps=-1,
+            num_train_epochs=2,
+            gradient_accumulation_steps=2,
+            eval_strategy="epoch",
+            frozen_scores=frozen_scores,
+        )
+        trainer.train()
+        histories.append(
+            [
+                {key: value for key, value in entry.items() if not key.endswith(("runtime", "per_second"))}
+                for entry in trainer.state.log_history
+            ]
+        )
+    ahead, as_needed = histories
+    assert [entry.keys() for entry in as_needed] == [entry.keys() for entry in ahead]
+    for first, second in zip(ahead, as_needed, strict=True):
+        assert second == pytest.approx(first, rel=1e-5, abs=1e-6)
+    if loss == "dpo":
+        assert as_needed[0]["loss"] == pytest.approx(LN_2, abs=1e-6)
+        assert any(entry.get("rewards/margins") for entry in as_needed)  # later the reference is not the policy
+
+
+def test_what_training_meets_first_is_met_alike_beforehand(pairs, tmp_path):
+    def trainer(name):
+        return make_trainer(
+            load_policy("tiny"),
+            pairs[:5],
+            tmp_path / name,
+            reward_model=LLMRewardModel.from_pretrained("reward"),
+            loss="stepwise",
+            max_steps=3,
+            frozen_scores="as_needed",
+        )
+
+    one, other = trainer("one"), trainer("other")
+    one.train()
+    other.meet_first_epoch()
+    assert one._met["train"].keys() == other._met["train"].keys() == set(range(5))
+    for row, sides in one._met["train"].items():
+        assert all(torch.equal(a, b) for a, b in zip(sides, other._met["train"][row], strict=True))
+
+
 def test_a_given_reference_is_used(pairs, tmp_path, causal_folder):
     policy, reference = load_policy(str(causal_folder)), load_policy(str(causal_folder))
     with torch.no_grad():

@@ -8,6 +8,7 @@ from stepwise_dpo.preferences.formats import load_labelled_solutions
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, parse_pairs
 from stepwise_dpo.ui import data_actions as actions
 from stepwise_dpo.ui import data_tab
+from stepwise_dpo.ui.data_views import settled
 from stepwise_dpo.ui.examples_table import example_key
 from stepwise_dpo.ui.library import MAX_SETS, ExampleSet, Library, draft_of
 
@@ -93,25 +94,26 @@ def test_a_bad_upload_leaves_everything(tmp_path):
     for name, content in (("a.json", "{"), ("b.json", "[]"), ("c.json", '[{"prompt": "p"}]')):
         (tmp_path / name).write_text(content)
         with pytest.raises(DataError, match=name):
-            actions.upload(LIBRARY, tmp_path / name)
+            actions.read_upload(tmp_path / name)
     (tmp_path / "good.jsonl").write_text(json.dumps({"prompt": "p", "chosen": ["a"], "rejected": ["b"]}) + "\n")
-    loaded = actions.upload(LIBRARY, tmp_path / "good.jsonl")
-    assert (loaded.library.open_name, loaded.is_new_set) == ("good.jsonl", True)
-    assert actions.upload(loaded.library, tmp_path / "good.jsonl").library.open_name == "good.jsonl (2)"
+    new = actions.read_upload(tmp_path / "good.jsonl")
+    loaded = actions.adopt(LIBRARY, new)
+    assert (loaded.message, loaded.is_new_set) == ("Loaded 1 example from good.jsonl.", True)
+    assert actions.adopt(loaded.library, new).library.open_name == "good.jsonl (2)"
 
 
 def test_generating_is_seeded_and_avoids_what_is_held_out():
-    made = actions.generate(LIBRARY, recipe(families=["chain"], corruptions=["off_by_one"]), public=True).library
-    pairs = made.current.pairs
+    new = actions.generate(LIBRARY, recipe(families=["chain"], corruptions=["off_by_one"]), public=True)
+    made, pairs = actions.adopt(LIBRARY, new).library, new.pairs
     assert len(pairs) == 6
     assert {pair.meta["family"] for pair in pairs} == {"chain"}
     assert {pair.meta["corruption"] for pair in pairs} == {"off_by_one"}
-    again = actions.generate(LIBRARY, recipe(families=["chain"], corruptions=["off_by_one"]), public=True).library
-    assert again.current.pairs == pairs
+    again = actions.generate(LIBRARY, recipe(families=["chain"], corruptions=["off_by_one"]), public=True)
+    assert again.pairs == pairs
     avoiding = recipe(families=["chain"], corruptions=["off_by_one"], avoid=[made.open_name])
-    other = actions.generate(made, avoiding, public=True).library
-    assert not {pair.prompt for pair in other.current.pairs} & {pair.prompt for pair in pairs}
-    assert len(actions.generate(LIBRARY, recipe(), public=True).library.current.pairs) == 6  # nothing chosen: all kinds
+    other = actions.generate(made, avoiding, public=True)
+    assert not {pair.prompt for pair in other.pairs} & {pair.prompt for pair in pairs}
+    assert len(actions.generate(LIBRARY, recipe(), public=True).pairs) == 6  # nothing chosen: all kinds
 
 
 @pytest.mark.parametrize(
@@ -137,12 +139,12 @@ def test_a_recipe_that_can_not_be_made_says_what_to_change(changes, words):
 
 def test_a_bundled_set_is_restored_and_another_removed_and_both_can_be_undone():
     changed = actions.delete(LIBRARY, 0).library
-    restored = data_tab.settled(changed, LIBRARY)
+    restored = settled(changed, LIBRARY)
     assert restored.library.current.pairs == PAIRS
     assert actions.undo(restored.library, 0).library.current.pairs == PAIRS[1:]
 
     added = LIBRARY.added("mine.json", list(PAIRS))
-    removed = data_tab.settled(added, LIBRARY)
+    removed = settled(added, LIBRARY)
     assert removed.library.names == ["one.json", "two.json"]
     assert actions.undo(removed.library, 0).library.open_name == "mine.json"
     assert removed.library.opened("two.json").removed is None

@@ -4,7 +4,7 @@ import pytest
 
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
 from stepwise_dpo.ui.data_actions import Outcome
-from stepwise_dpo.ui.data_tab import looked_at
+from stepwise_dpo.ui.data_views import looked_at
 from stepwise_dpo.ui.examples_table import (
     PAGE_ROWS,
     Arrangement,

@@ -1,0 +1,64 @@
+"""The frame around the tabs: first steps, addresses that open the same view again, accessibility."""
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from driving import open_page, open_tab
+from playwright.sync_api import expect
+
+# What a visitor must see on each tab before it is judged.
+MARKS = {
+    "Data": "#data-editor textarea",
+    "Train": "#train-start",
+    "Rewards": "#rewards-example .value",
+    "Compare": "#compare-summary",
+}
+
+
+def test_a_link_opens_the_same_view(page, app, browser):
+    open_tab(page, "Rewards")
+    item = page.locator("#rewards-list .list-item").nth(3)
+    expect(page.locator("#rewards-example .value").first).to_be_visible()
+    item.click()
+    expect(page).to_have_url(re.compile(r"tab=rewards&set=onpolicy_prm\.json&example=[^&]*0004"))
+    question = page.locator("#rewards-example .question").inner_text()
+    other = browser.new_page()
+    other.goto(page.url)
+    expect(other.locator("#rewards-example .question")).to_have_text(question, timeout=60_000)
+    expect(other.get_by_role("tab", name="Rewards")).to_have_attribute("aria-selected", "true")
+    other.close()
+
+
+def test_a_link_to_what_is_not_here_says_so(page, app, watch):
+    watch.go(f"{app.url}/?tab=compare&set=nowhere.json&run=../x")
+    expect(page.locator("#page-message")).to_contain_text("nowhere.json")
+    expect(page.locator("#page-message")).to_contain_text("a run “../x” that isn't here")
+    expect(page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
+
+
+def test_first_steps_lead_on_and_can_be_hidden_for_good(page, watch):
+    page.get_by_role("button", name="2. Train").click()
+    expect(page.locator("#train-start")).to_be_visible()
+    page.get_by_role("button", name="Got it, hide").click()
+    expect(page.locator("#welcome")).to_be_hidden()
+    watch.refresh()
+    expect(page.locator("#welcome")).to_be_hidden()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_no_tab_breaks_a_rule_of_accessibility(app, browser, width, theme):
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    open_page(page, app.url)
+    found = []
+    for name, mark in MARKS.items():
+        open_tab(page, name)
+        expect(page.locator(mark).first).to_be_visible(timeout=60_000)
+        for violation in Axe().run(page).response["violations"]:
+            places = "\n".join(
+                f"    {node['html'][:300]}\n    {node['failureSummary']}" for node in violation["nodes"][:3]
+            )
+            found.append(f"{name}: {violation['id']}: {violation['help']}\n{places}")
+    page.close()
+    assert not found, "\n".join(found)
