@@ -100,14 +100,26 @@ def plots(**options: Any) -> gr.HTML:
 
 
 def editor(value: dict[str, Any] | None = None, **options: Any) -> gr.HTML:
-    """Make an editor of one example; its `save` event brings {"key", "index", "draft"}."""
+    """Make an editor of one example; its `save` event brings {"key", "index", "draft"}.
+
+    Its server functions are `check` and `tokens`, see `draft_check`.
+    """
     return gr.HTML(
         value or {},
         html_template='<div class="editor"></div>',
         apply_default_css=False,
-        js_on_load=asset("editor.js"),
+        # One script: what Gradio runs can't import.
+        js_on_load="".join(asset(name) for name in ("drafts.js", "editor_model.js", "editor.js")),
         **options,
     )
+
+
+def examples_table(value: str = "", **options: Any) -> gr.HTML:
+    """Make a table of examples; its value comes from `examples_table.table_html`.
+
+    Its `choose` event brings {"key": index as text} or {"example": key}, its `look` event {"sort"} or {"page"}.
+    """
+    return gr.HTML(value, apply_default_css=False, js_on_load=asset("table.js"), **options)
 
 
 def plots_value(charts: Iterable[Chart]) -> dict[str, Any]:

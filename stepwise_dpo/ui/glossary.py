@@ -131,5 +131,39 @@ GLOSSARY: dict[str, Entry] = {
         "How the rewards of a solution's steps become one number. A sum of positive rewards favours more steps; mean, "
         "min and last don't.",
     ),
+    "data_steps": Entry(
+        "Steps per solution",
+        "How many steps the chosen and the rejected answers have. If one side is always longer, a loss that sums over "
+        "steps or tokens can win by length alone.",
+    ),
+    "data_gap": Entry(
+        "Length gap",
+        "Characters of the chosen answer minus those of the rejected one. A distribution that leans to one side "
+        "teaches length beside correctness; normalising by length is the usual remedy.",
+        "",
+        "Park et al. 2024, arXiv 2403.19159",
+    ),
+    "data_first_error": Entry(
+        "Where the first error sits",
+        "The first step of each rejected answer that is labelled wrong. A judge that was measured on early errors only "
+        "may be blind to late ones.",
+        "",
+        "ProcessBench: Zheng et al. 2024, arXiv 2412.06559",
+    ),
+    "data_repeats": Entry(
+        "Repeats and overlaps",
+        "Examples whose prompt an earlier example has, or another set has, whatever its spacing and capitals. Training "
+        "on a prompt that is also in the held-out set makes the comparison too good.",
+    ),
+    "divergence": Entry(
+        "Where the sides diverge",
+        "The first step whose text differs. The steps before it are common to both answers, so only what follows the "
+        "dashed line teaches a preference.",
+    ),
+    "tokens": Entry(
+        "Tokens per step",
+        "How many pieces the chosen model's tokenizer cuts a step into, without special tokens. Log-likelihoods are "
+        "sums over tokens; an example that is longer than the longest one that a run allows is refused, never cut.",
+    ),
 }
 """Explanations by key; a chart's key is its id."""

@@ -15,14 +15,16 @@ from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, train_tab, welcome
 from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
-from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, stylesheet
+from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.runs_view import find, look
 from stepwise_dpo.ui.visitors import known_or_new
+from stepwise_dpo.ui.workspace import Workspace
 
 TITLE = "Stepwise DPO"
 BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
+PUBLIC_WORKSPACE: dict[str, Any] = {"max_bytes": 32 * 2**20, "keep_seconds": 24 * 3600.0}
 LOCAL_SECONDS, SPACE_SECONDS = 1.0, 2.5  # Spaces answer 429 to a faster poll
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
@@ -42,6 +44,7 @@ def build_app(
     on_space = bool(os.environ.get("SPACE_ID"))
     public = on_space if public is None else public
     supervisor, judges, known = Supervisor(runs_dir), Judges(), bundled_library(Path(data_dir))
+    workspace = Workspace(Path(runs_dir) / "workspaces", known, **(PUBLIC_WORKSPACE if public else {}))
     gr.set_static_paths([PLOTLY_JS])
 
     # Uploads are deleted an hour after they came; they are read at once.
@@ -59,7 +62,7 @@ def build_app(
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
             with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                 with _tab("Data") as tab:
-                    data_tab.build(shared, tab)
+                    data_tab.build(shared, tab, workspace, public=public)
                 with _tab("Train") as tab:
                     train = train_tab.build(shared, tab, supervisor, public, chip)
                 with _tab("Rewards") as tab:
@@ -77,7 +80,8 @@ def build_app(
         def on_load(token: object, request: gr.Request) -> list[Any]:
             visitor = known_or_new(token)
             asked = read_address(dict(request.query_params))
-            library, selected, lacking = arrive(known, asked)
+            own, lost = workspace.load(visitor)
+            library, selected, lacking = arrive(own, asked)
             current = find(look(supervisor), asked.run)
             run_id = current.run.id if current else ""
             if asked.run and run_id != asked.run:
@@ -86,7 +90,7 @@ def build_app(
             tab = gr.Tabs(selected=asked.tab) if asked.tab else gr.skip()
             return [
                 *(visitor, visitor, library, selected, run_id, time.time()),
-                *(tab, note(lacking), now, now),
+                *(tab, notes(lost, "Not all of your earlier changes could be read back") + note(lacking), now, now),
                 *train_tab.updates(supervisor, run_id),
             ]
 

@@ -148,7 +148,7 @@ def test_nothing_scrolls_sideways(app, browser, width, theme):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
     open_page(page, app.url)
     marks = {
-        "Data": "#data-list .list-item",
+        "Data": "#data-table tbody tr",
         "Rewards": "#rewards-example .value",
         "Train": "#train-runs .list-item",
         "Compare": "#compare-example .value",

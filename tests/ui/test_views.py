@@ -1,4 +1,3 @@
-import json
 import re
 import subprocess
 import sys
@@ -9,16 +8,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from stepwise_dpo.errors import ConfigError, DataError
+from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, runs_view, train_tab
+from stepwise_dpo.ui import compare_tab, rewards_tab, runs_view, train_tab
 from stepwise_dpo.ui.components import divergence_line, error, list_html, notes
 from stepwise_dpo.ui.judges import Judges, check_model_name
-from stepwise_dpo.ui.library import ExampleSet, Library, draft_of
+from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.page import bundled_library
 
 ROOT = Path(__file__).parents[2]
@@ -113,47 +112,13 @@ def test_strangers_choose_only_offered_models():
             check_model_name(name, ["tiny"], public=True)
 
 
-# --------------------------------------------------------------------------------------------------------------- data
+# ----------------------------------------------------------------------------------------------------- what tabs share
 
 
 def test_lists_and_messages_escape():
-    listing = data_tab.list_view(LIBRARY, 0, "")
-    assert harmless(listing)
-    assert 'aria-current="true"' in listing
     assert harmless(list_html(HOSTILE, [], "", HOSTILE))
     assert harmless(error(HOSTILE) + notes([HOSTILE], HOSTILE))
     assert error("") == ""
-
-
-@pytest.mark.parametrize("key", ["-1", "1", "x", "", "9" * 5000, "\u0661", None, 0, {"a": 1}])
-def test_a_wrong_index_from_the_browser_is_the_first_example(key):
-    assert data_tab.chosen_index(LIBRARY, event(key=key)) == 0
-    assert data_tab.chosen_index(LIBRARY, SimpleNamespace(_data=None)) == 0
-
-
-def test_saving_a_draft():
-    draft = draft_of(PAIR) | {"prompt": "changed"}
-    key = data_tab.example_key(LIBRARY, 0)
-    library, index = data_tab.save_draft(LIBRARY, {"key": key, "index": 0, "draft": draft})
-    assert (index, library.current.pairs[0].prompt) == (0, "changed")
-    for sent in (None, {}, {"index": True}, {"index": 5, "key": key}, {"index": 0, "key": "other", "draft": draft}):
-        with pytest.raises(DataError):
-            data_tab.save_draft(LIBRARY, sent)
-
-
-def test_a_bad_upload_leaves_everything(tmp_path):
-    for name, content in (("a.json", "{"), ("b.json", "[]"), ("c.json", '[{"prompt": "p"}]')):
-        (tmp_path / name).write_text(content)
-        with pytest.raises(DataError, match=name):
-            data_tab.read_upload(LIBRARY, tmp_path / name)
-    (tmp_path / "good.jsonl").write_text(json.dumps({"prompt": "p", "chosen": ["a"], "rejected": ["b"]}) + "\n")
-    assert data_tab.read_upload(LIBRARY, tmp_path / "good.jsonl").open_name == "good.jsonl"
-
-
-def test_an_empty_set_says_what_to_do():
-    empty = Library((ExampleSet("new", ()),), "new")
-    assert "Add example" in data_tab.remarks_view(empty, 0)
-    assert "draft" not in data_tab.editor_value(empty, 0)
 
 
 def test_missing_bundled_data_is_no_obstacle(tmp_path):
