@@ -14,11 +14,10 @@ from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, train_tab
 from stepwise_dpo.ui.components import PLOTLY_JS, Shared, choice_list, html, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
-from stepwise_dpo.ui.runs_view import find, look
 
 TITLE = "Stepwise DPO"
 BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
-LOCAL_SECONDS, SPACE_SECONDS = 1.0, 2.5  # Spaces answer 429 to a faster poll
+LOCAL_SECONDS, SPACE_SECONDS = 0.8, 2.5  # Spaces answer 429 to a faster poll
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
 
@@ -57,28 +56,14 @@ def build_app(
                 with gr.Tab("Compare", id="compare") as tab:
                     compare_tab.build(shared, tab, supervisor)
 
-        def on_tick(run_id: str, seen: object) -> list[Any]:
-            return train_tab.updates(supervisor, run_id, seen)
-
-        def on_load() -> list[Any]:
-            current = find(look(supervisor), None)
-            run_id = current.run.id if current else ""
-            return [run_id, *train_tab.updates(supervisor, run_id)]
-
         def on_chip(event: gr.EventData) -> list[Any]:
             key = event._data.get("key") if isinstance(event._data, dict) else None
             return [key if isinstance(key, str) else "", gr.Tabs(selected="train")]
 
         # One timer for the page: inactive tabs are not rendered, and a hidden page doesn't tick.
         timer = gr.Timer(SPACE_SECONDS if on_space else LOCAL_SECONDS)
-        timer.tick(
-            on_tick,
-            [shared.run_id, train.seen],
-            [train.seen, *train.live],
-            show_progress="hidden",
-            concurrency_limit=None,
-        )
-        demo.load(on_load, None, [shared.run_id, train.seen, *train.live], show_progress="hidden")
+        timer.tick(train.look, train.inputs, train.outputs, show_progress="hidden", concurrency_limit=None)
+        demo.load(train.look, train.inputs, train.outputs, show_progress="hidden")
         chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
     # Also a launch option; set here too because the reload of `gradio app.py` forgets that one.
     demo.run_history = False
