@@ -13,7 +13,7 @@ from stepwise_dpo.ui.components import Shared, error
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.train_live import named_for_reader
 
-ARCHIVE = "checkpoint.zip"
+ARCHIVE = "stepwise-dpo-checkpoint.zip"
 """What the archive is called on this machine; nothing of a user's choosing becomes part of a path."""
 
 # Text becomes a file in the browser: a path returned from here would be copied to where everybody can read it.
@@ -29,11 +29,11 @@ _SAVE_TEXT = """
 }
 """
 _SAVE_ARCHIVE = """
-(file, name) => {
+(file) => {
   if (!file) return;
   const link = document.createElement('a');
   link.href = file.url;
-  link.download = `${name || 'checkpoint'}.zip`;
+  link.download = '';
   link.click();
 }
 """
@@ -51,9 +51,9 @@ def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> None:
 
     def on_archive(run_id: str) -> list[Any]:
         try:
-            return [str(packed_in_cache(run_id, reader, Path(file.GRADIO_CACHE))), run_id, ""]
+            return [str(packed_in_cache(run_id, reader, Path(file.GRADIO_CACHE))), ""]
         except StepwiseDPOError as problem:
-            return [None, "", error(str(problem))]
+            return [None, error(str(problem))]
 
     def save(kind: str) -> Any:
         def on_save(run_id: str) -> list[Any]:
@@ -65,8 +65,8 @@ def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> None:
         return on_save
 
     # `success` also follows a handler that only said what is wrong; it leaves an empty value, and nothing is saved.
-    archive.click(on_archive, shared.run_id, [file, text, message], show_progress="minimal").success(
-        None, [file, text], None, js=_SAVE_ARCHIVE
+    archive.click(on_archive, shared.run_id, [file, message], show_progress="minimal").success(
+        None, file, None, js=_SAVE_ARCHIVE
     )
     for button, kind in ((table, "csv"), (records, "json"), (settings, "yaml")):
         button.click(save(kind), shared.run_id, [text, message], show_progress="hidden").success(

@@ -1,14 +1,13 @@
 """The table of all runs: state, progress, loss, result, what differs, note; one page of it at a time."""
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.ui.colours import DARK_LINES, LOSS_COLOURS, MUTED
 from stepwise_dpo.ui.run_reader import Facts, RunReader
-from stepwise_dpo.ui.runs_view import RunView, progress_words
+from stepwise_dpo.ui.runs_view import RunView, progress_words, setting
 from stepwise_dpo.ui.text import counted, three_digits
 from stepwise_dpo.ui.training_figures import MAX_RUNS, run_colours
 
@@ -98,24 +97,10 @@ def differences(config: RunConfig | None, others: Sequence[RunConfig]) -> list[s
         return None
     own = config.model_dump()
     dumps = [other.model_dump() for other in others]
-    found = [f"{name} {setting(name, own)}" for name in own if any(other[name] != own[name] for other in dumps)]
+    found = [f"{name} {setting(name, own[name])}" for name in own if any(other[name] != own[name] for other in dumps)]
     if len(found) > MOST_DIFFERENCES:
         return [*found[:MOST_DIFFERENCES], f"and {len(found) - MOST_DIFFERENCES} more"]
     return found
-
-
-def setting(name: str, settings: Mapping[str, Any]) -> str:
-    """Write a setting's value; of data files only the name, not where they are."""
-    value = settings[name]
-    if value is None:
-        return "–"
-    if name in ("data", "eval_data"):
-        return os.path.basename(str(value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return three_digits(value)
-    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def result_words(facts: Facts) -> str:

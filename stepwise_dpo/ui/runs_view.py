@@ -14,7 +14,7 @@ from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.colours import LOSS_COLOURS, MUTED
 from stepwise_dpo.ui.components import Item, list_html
 from stepwise_dpo.ui.curves import Curves
-from stepwise_dpo.ui.text import counted, duration, plain, shown, three_digits
+from stepwise_dpo.ui.text import MINUS, counted, duration, plain, shown
 
 LOSS_NAMES = {"dpo": "DPO", "stepwise": "Step-wise"}
 STATE_WORDS = {
@@ -169,22 +169,26 @@ def head_html(view: RunView | None, curves: Curves, result: str = "") -> str:
 
 
 def config_html(config: RunConfig) -> str:
-    """List a run's saved configuration; of data files only the name, not where they are."""
-    rows = []
-    for name, value in config.model_dump().items():
-        if value is None:
-            continue
-        if name in ("data", "eval_data"):
-            value = os.path.basename(str(value))
-        text = (
-            three_digits(value)
-            if isinstance(value, float)
-            else ", ".join(value)
-            if isinstance(value, list)
-            else str(value)
-        )
-        rows.append(f"<dt>{shown(name)}</dt><dd>{shown(text)}</dd>")
+    """List a run's saved configuration."""
+    rows = [
+        f"<dt>{shown(name)}</dt><dd>{shown(setting(name, value))}</dd>"
+        for name, value in config.model_dump().items()
+        if value is not None
+    ]
     return f'<dl class="config">{"".join(rows)}</dl>'
+
+
+def setting(name: str, value: object) -> str:
+    """Write a setting's value; of data files only the name, not where they are."""
+    if value is None:
+        return "–"
+    if name in ("data", "eval_data"):
+        return os.path.basename(str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}".replace("-", MINUS)
+    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _state_html(view: RunView) -> str:

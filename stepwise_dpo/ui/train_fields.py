@@ -9,6 +9,7 @@ from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.learning.names import LOSS_TYPES, POLICY
 from stepwise_dpo.runs.pace import known_pace
 from stepwise_dpo.ui.components import Shared, asset, error, html, note, what
+from stepwise_dpo.ui.glossary import GLOSSARY
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, POLICY_NOTES
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.run_reader import RunReader
@@ -49,7 +50,8 @@ class Fields(NamedTuple):
 def formula_html(loss: str) -> str:
     """Write a loss as a formula with an explanation of its terms."""
     name, terms = _FORMULAS[loss]
-    return f'<div class="with-terms">{asset(name)}<span class="terms">{"".join(map(what, terms))}</span></div>'
+    explained = "".join(f"<span>{shown(GLOSSARY[term].title)} {what(term)}</span>" for term in terms)
+    return f'<div class="with-terms">{asset(name)}<span class="terms">{explained}</span></div>'
 
 
 def fill(library: Library, form: Form) -> list[Any]:
@@ -74,7 +76,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         "judged by the reward model", JUDGES, demo.reward_model, public, "train-reward-model", visible=False
     )
     with gr.Row():
-        examples = _number(demo.examples, "on the first … examples", 1, "train-examples", precision=0)
+        examples = _number(demo.examples, "on … examples", 1, "train-examples", precision=0)
         held_out = _number(demo.held_out, "compared on", 0, "train-held-out", precision=0)
     with gr.Row():
         epochs = _number(demo.epochs, "for … epochs", 0, "train-epochs")
@@ -197,7 +199,8 @@ def _of_loss(loss: str) -> dict[str, bool]:
 
 
 def _note_of(model: object) -> str:
-    return f'<p class="hint">{POLICY_NOTES[model]}</p>' if isinstance(model, str) and model in POLICY_NOTES else ""
+    words = POLICY_NOTES.get(model, "") if isinstance(model, str) else ""
+    return f'<p class="hint">{words}</p>'
 
 
 def _number(value: object, label: str, minimum: float, elem_id: str, **options: Any) -> gr.Number:
@@ -212,7 +215,6 @@ def _model(
         value=str(value),
         allow_custom_value=not public,
         label=label,
-        info=None if public else "one of these, a folder, or a Hub id",
         elem_id=elem_id,
         visible=visible,
     )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stepwise_dpo.ui.colours import CHOSEN, DARK_LINES, LOSS_COLOURS, MARGIN, OTHER, REJECTED, RUN_COLOURS
+from stepwise_dpo.ui.colours import CHOSEN, DARK_LINES, LOSS_COLOURS, MARGIN, MUTED, OTHER, REJECTED, RUN_COLOURS
 from stepwise_dpo.ui.curves import Curves, Floats, smooth, thinned
 from stepwise_dpo.ui.figures import Chart, Figure
 
@@ -84,7 +84,7 @@ _PLANS = (
     _Plan(
         "accuracy",
         "Preference accuracy",
-        "pairs with a margin above 0",
+        "share of pairs",
         (_Line("rewards/accuracies", "accuracy", MARGIN),),
         _SHARE,
     ),
@@ -160,16 +160,10 @@ def training_charts(runs: Sequence[Drawn]) -> list[Chart]:
     for plan in _PLANS:
         if plan.id in _JUDGED_ONLY and not judged:
             continue
-        single = len(runs) == 1
-        traces: list[Figure] = []
-        for run, colour in zip(runs, colours, strict=True):
-            for line in plan.lines:
-                shown = line if single else line._replace(colour=colour)
-                group = f"{plan.id}/{line.name}" if single else run.key
-                traces += _curve(run, shown, group, single)
         note = DISPLACED if plan.id == "rewards" and displaced(runs[0].curves) else ""
-        figure = _figure(traces, axis, plan.options, single and len(plan.lines) > 1, revision)
-        charts.append(Chart(plan.id, plan.title, _unit(plan, single), figure, note, plan.log))
+        figure = _plan_figure(plan, runs, colours, axis, revision)
+        unit = plan.unit if len(runs) == 1 else f"{plan.unit}, smoothed"
+        charts.append(Chart(plan.id, plan.title, unit, figure, note, plan.log))
     return charts
 
 
@@ -201,100 +195,93 @@ def displaced(curves: Curves) -> bool:
 def _loss_chart(runs: Sequence[Drawn], colours: Sequence[str], axis: Mapping[str, Any], revision: str) -> Chart:
     titled = {**axis, "title": {"text": "optimiser step", "standoff": 6}}
     traces: list[Figure] = []
+    legend: list[Figure] = []
     single = len(runs) == 1
     for run, colour in zip(runs, colours, strict=True):
         steps, raw = run.curves.points("loss")
-        steady = smooth(raw)
+        raw_line = _line(steps, raw, "each step", colour, 1, LOSS_POINTS) | {"opacity": 0.45}
+        steady = _line(steps, smooth(raw), "smoothed" if single else run.name, colour, 2.5, LOSS_POINTS)
+        held_out = _marks(run, "loss", "held out" if single else f"{run.name}, held out", colour)
         if single:
-            traces.append(_line(run, "loss", steps, raw, "each step", colour, "each step", 1, opacity=0.45))
-        group = "smoothed" if single else run.key
-        traces.append(
-            _line(run, "smoothed", steps, steady, "smoothed" if single else run.name, colour, group, 2.5)
-            | {"showlegend": True}
-        )
-        group = "held out" if single else run.key
-        traces.append(_marks(run, "loss", "held out", colour, group) | {"showlegend": single})
+            for trace, dash in ((raw_line, "solid"), (steady, "solid"), (held_out, "dot")):
+                traces.append(trace | {"meta": [f"loss/{trace['name']}"]})
+                legend.append(_entry(f"loss/{trace['name']}", trace["name"], colour, dash))
+        else:
+            traces += [steady | {"meta": [run.key]}, held_out | {"meta": [run.key]}]
+            legend.append(_entry(run.key, run.name, colour))
     unit = "nats, smoothed over the raw curve" if single else "nats, smoothed; diamonds are held-out examples"
     note = INCOMPARABLE if len({run.loss for run in runs}) > 1 else ""
-    return Chart("loss", "Loss", unit, _figure(traces, titled, {}, True, revision), note, log=True)
+    return Chart("loss", "Loss", unit, _figure(traces, titled, {}, legend, revision), note, log=True)
 
 
-def _curve(run: Drawn, line: _Line, group: str, single: bool) -> list[Figure]:
-    """A metric's line and its held-out values, always both, so that a trace keeps its place."""
-    steps, values = run.curves.points(line.key)
-    name = line.name if single else f"{run.name}, {line.name}"
-    limit, dash = (SMALL_POINTS, "solid") if single else (MANY_RUNS_POINTS, line.dash)
-    return [
-        _line(run, line.key, steps, values, name, line.colour, group, 2, limit=limit, dash=dash),
-        _marks(run, line.key, f"{name}, held out", line.colour, group) | {"showlegend": False},
-    ]
-
-
-def _line(
-    run: Drawn,
-    key: str,
-    steps: Floats,
-    values: Floats,
-    name: str,
-    colour: str,
-    group: str,
-    width: float,
-    opacity: float = 1.0,
-    limit: int = LOSS_POINTS,
-    **line: Any,
+def _plan_figure(
+    plan: _Plan, runs: Sequence[Drawn], colours: Sequence[str], axis: Mapping[str, Any], revision: str
 ) -> Figure:
+    """Draw each run's lines of a plan: the quantities' colours for one run; for several the runs' and dashes."""
+    single = len(runs) == 1
+    traces: list[Figure] = []
+    for run, run_colour in zip(runs, colours, strict=True):
+        for line in plan.lines:
+            steps, values = run.curves.points(line.key)
+            colour = line.colour if single else run_colour
+            name = line.name if single else f"{run.name}, {line.name}"
+            # A batch's values jump; of one run that is worth seeing, several would cover each other.
+            drawn = (
+                _line(steps, values, name, colour, 2, SMALL_POINTS)
+                if single
+                else _line(steps, smooth(values), name, colour, 2, MANY_RUNS_POINTS)
+            )
+            drawn["line"]["dash"] = "solid" if single else line.dash
+            meta = {"meta": [run.key, f"{plan.id}/{line.name}"]}
+            # Always both, so that a trace keeps its place.
+            traces += [drawn | meta, _marks(run, line.key, f"{name}, held out", colour) | meta]
+    legend = [
+        _entry(f"{plan.id}/{line.name}", line.name, line.colour if single else MUTED, "solid" if single else line.dash)
+        for line in plan.lines
+    ]
+    return _figure(traces, axis, plan.options, legend if len(legend) > 1 else [], revision)
+
+
+def _line(steps: Floats, values: Floats, name: str, colour: str, width: float, limit: int) -> Figure:
     kept = thinned(values, limit)
     return {
         "type": "scatter",
         # A single point has no line.
         "mode": "lines+markers" if len(kept) == 1 else "lines",
         "name": name,
-        "legendgroup": group,
         "x": [int(step) for step in steps[kept]],
         "y": [_short(value) for value in values[kept].tolist()],
-        "line": {"color": colour, "width": width, **line},
-        "opacity": opacity,
+        "line": {"color": colour, "width": width},
     }
 
 
-def _marks(run: Drawn, key: str, name: str, colour: str, group: str) -> Figure:
+def _marks(run: Drawn, key: str, name: str, colour: str) -> Figure:
     """Held-out values: diamonds on a thin line."""
     steps, values = run.curves.points(f"eval_{key}")
-    kept = thinned(values, MANY_RUNS_POINTS)
-    return {
-        "type": "scatter",
+    line = _line(steps, values, name, colour, 1, MANY_RUNS_POINTS)
+    return line | {
         "mode": "lines+markers",
-        "name": name,
-        "legendgroup": group,
-        "x": [int(step) for step in steps[kept]],
-        "y": [_short(value) for value in values[kept].tolist()],
         "line": {"color": colour, "width": 1, "dash": "dot"},
         "marker": {"color": colour, "symbol": "diamond-open", "size": 8, "line": {"width": 2}},
     }
 
 
+def _entry(group: str, name: str, colour: str, dash: str = "solid") -> Figure:
+    """One entry of a legend: it shows or hides every trace, in all charts, whose `meta` names its group."""
+    return {"group": group, "name": name, "colour": colour, "dash": dash}
+
+
 def _figure(
-    traces: list[Figure],
-    axis: Mapping[str, Any],
-    options: Mapping[str, Any],
-    legend: bool,
-    revision: str,
+    traces: list[Figure], axis: Mapping[str, Any], options: Mapping[str, Any], legend: list[Figure], revision: str
 ) -> Figure:
     layout = {
         "xaxis": {"zeroline": False, "rangemode": "tozero", **axis},
         "yaxis": {"zeroline": False, "nticks": 5, **options},
-        "showlegend": legend,
+        "showlegend": False,
         "hovermode": "x unified",
         "uirevision": revision,
     }
-    return {"data": traces, "layout": layout, "dark": {"colours": DARK_LINES}}
-
-
-def _unit(plan: _Plan, single: bool) -> str:
-    if single or len(plan.lines) == 1:
-        return plan.unit
-    strokes = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
-    return "; ".join([plan.unit, *(f"{line.name} {strokes[line.dash]}" for line in plan.lines)])
+    return {"data": traces, "layout": layout, "dark": {"colours": DARK_LINES}, "legend": legend}
 
 
 def _short(value: float) -> float | None:

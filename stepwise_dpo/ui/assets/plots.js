@@ -1,8 +1,8 @@
 // Figures that are drawn once and then updated in place, so that a zoom and the legend's choices survive.
-// value: {"charts": [{"id", "title", "unit", "note", "log", "figure": {"data", "layout", "dark"?}}]}; "dark" holds what
-// differs there: colorscale, colours, inks. All text arrives escaped for plotly or is set as textContent.
-// The legend is ours: its entries are buttons for the keyboard too, and traces of one legendgroup hide together in all
-// charts of the component. Gradio gives: element, props, trigger, watch.
+// value: {"charts": [{"id", "title", "unit", "note", "log", "figure": {"data", "layout", "dark"?, "legend"?}}]};
+// "dark" holds what differs there: colorscale, colours, inks. All text arrives escaped for plotly or is set as textContent.
+// The legend is ours: its entries are buttons for the keyboard too, and hide all traces of a group ("meta") in all charts
+// of the component. Gradio gives: element, props, trigger, watch.
 const root = element.querySelector('.plots');
 const config = {
   displaylogo: false,
@@ -100,7 +100,7 @@ function logButton({ id, title }) {
   const button = document.createElement('button');
   button.type = 'button';
   button.className = 'plot-log';
-  button.textContent = 'log scale';
+  button.textContent = 'log';
   button.setAttribute('aria-label', `Logarithmic scale of ${title}`);
   button.setAttribute('aria-pressed', 'false');
   button.addEventListener('click', () => {
@@ -111,32 +111,40 @@ function logButton({ id, title }) {
   return button;
 }
 
-const groupOf = (chart, trace) => trace.legendgroup ?? `${chart.id}/${trace.name}`;
+// A figure without a legend of its own lists its traces, as plotly would.
+function legendOf({ id, figure }) {
+  if (figure.legend) return figure.legend;
+  if (!figure.layout.showlegend) return [];
+  const named = figure.data.filter((trace) => trace.name && trace.showlegend !== false);
+  return named.map((trace) => ({ group: `${id}/${trace.name}`, name: trace.name, colour: trace.line?.color ?? trace.marker?.color, dash: trace.line?.dash }));
+}
 
-function drawLegend(box, chart, data) {
+const isHidden = (chart, trace) => (trace.meta ?? [`${chart.id}/${trace.name}`]).some((group) => hidden.has(group));
+
+function drawLegend(box, chart) {
   const legend = box.querySelector('.legend');
-  const entries = chart.figure.layout.showlegend ? data.filter((trace) => trace.name && trace.showlegend !== false) : [];
+  const entries = legendOf(chart);
   legend.hidden = !entries.length;
   // The same buttons again, so that the one with the focus keeps it.
   while (legend.children.length > entries.length) legend.lastChild.remove();
-  entries.forEach((trace, i) => {
+  entries.forEach(({ group, name, colour, dash }, i) => {
     let button = legend.children[i];
     if (!button) {
       button = document.createElement('button');
       button.type = 'button';
       button.append(document.createElement('i'), document.createElement('span'));
       button.addEventListener('click', () => {
-        const key = button.dataset.group;
-        if (!hidden.delete(key)) hidden.add(key);
+        const { group } = button.dataset;
+        if (!hidden.delete(group)) hidden.add(group);
         draw();
       });
       legend.append(button);
     }
-    button.dataset.group = groupOf(chart, trace);
-    button.setAttribute('aria-pressed', String(!hidden.has(button.dataset.group)));
-    const stroke = trace.mode === 'markers' ? 'dotted' : { dash: 'dashed', dot: 'dotted' }[trace.line?.dash] ?? 'solid';
-    button.firstChild.style.borderTop = `${trace.line?.width > 1 || !trace.line ? 3 : 2}px ${stroke} ${trace.line?.color ?? trace.marker?.color ?? 'currentColor'}`;
-    button.lastChild.textContent = trace.name;
+    button.dataset.group = group;
+    button.setAttribute('aria-pressed', String(!hidden.has(group)));
+    const stroke = { dash: 'dashed', dot: 'dotted' }[dash] ?? 'solid';
+    button.firstChild.style.borderTop = `3px ${stroke} ${(isDark() && chart.figure.dark?.colours?.[colour]) || colour || 'currentColor'}`;
+    button.lastChild.textContent = name;
   });
 }
 
@@ -193,8 +201,8 @@ function draw() {
     // Numbers that would overlap say nothing; a finger or the pointer still gets them.
     for (const trace of data) if (trace.mode === 'text') trace.visible = figure.clientWidth >= 640;
     if (isDark()) darken(data, chart.figure.dark ?? {});
-    drawLegend(box, chart, data);
-    for (const trace of data) if (hidden.has(groupOf(chart, trace))) trace.visible = false;
+    drawLegend(box, chart);
+    for (const trace of data) if (isHidden(chart, trace)) trace.visible = false;
     const layout = scaled(themed(chart.figure), chart.id);
     // What hasn't changed is left alone: the other charts of a page, and a page that nobody trains on.
     const drawn = JSON.stringify([data, layout]);

@@ -38,20 +38,26 @@ root.append(
   make('div', { class: 'table-box' },
     make('table', {}, make('thead', {}, make('tr', {}, ...HEADS.map((text) => make('th', { text, scope: 'col' })))), body)));
 
+// What a click in the table changes may be above what is seen.
+const show = (selector) => document.querySelector(selector)?.scrollIntoView({ block: 'nearest' });
+
 function confirming(row, ask) {
   row.querySelector('.actions').hidden = ask;
   row.querySelector('.confirm').hidden = !ask;
 }
 
 function newRow(key) {
-  const act = (name) => () => trigger('act', { key, act: name });
+  const act = (name) => () => {
+    trigger('act', { key, act: name });
+    if (name === 'load') show('#train-preset');
+  };
   const box = make('input', { type: 'checkbox', class: 'draw', onchange: () => trigger('overlay', { key, on: box.checked }) });
   const note = make('input', { type: 'text', class: 'note', maxlength: MAX_NOTE, placeholder: 'add a note', onchange: () => trigger('note', { key, text: note.value }) });
   note.addEventListener('keydown', (event) => { if (event.key === 'Enter') note.blur(); });
   const keep = button('Keep', () => { confirming(row, false); row.querySelector('.ask').focus(); });
   const row = make('tr', { 'data-run': key },
     make('td', {}, make('label', { class: 'draw-box' }, box, make('i'))),
-    make('th', { scope: 'row' }, make('button', { type: 'button', class: 'link name', onclick: () => trigger('open', { key }) })),
+    make('th', { scope: 'row' }, make('button', { type: 'button', class: 'link name', onclick: () => { trigger('open', { key }); show('#train-head'); } })),
     make('td', {}, make('span', { class: 'run-state' }, make('span', { class: 'dot' }), make('span', { class: 'words' }))),
     make('td', { class: 'progress' }, make('span', { class: 'bar' }, make('i')), make('span', { class: 'words' })),
     make('td', { class: 'loss' }, svg(), make('span', { class: 'words' })),
@@ -87,7 +93,7 @@ function fill(row, run, several) {
   set(state, run.state);
   state.classList.toggle('warn', run.warns);
   const bar = row.querySelector('.progress .bar');
-  bar.hidden = !run.steps;
+  bar.hidden = !run.active;
   bar.firstChild.style.width = `${run.progress * 100}%`;
   set(row.querySelector('.progress .words'), run.steps);
   row.querySelector('.spark').style.visibility = run.spark ? '' : 'hidden';
