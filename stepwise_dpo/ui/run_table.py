@@ -65,8 +65,8 @@ def table_value(reader: RunReader, views: Sequence[RunView], current: RunView | 
     for view in views[page * PAGE : (page + 1) * PAGE]:
         own = facts[view.run.id]
         # Those that are drawn together are compared with each other, any other one with the opened run.
-        against = together if view in drawn else together[:1]
-        colour = colours.get(view.run.id) or LOSS_COLOURS.get(view.loss, MUTED)
+        against = together if view.run.id in colours else together[:1]
+        colour = colours.get(view.run.id, LOSS_COLOURS.get(view.loss, MUTED))
         rows.append(
             {
                 "id": view.run.id,
@@ -84,7 +84,7 @@ def table_value(reader: RunReader, views: Sequence[RunView], current: RunView | 
                 "differs": differences(own.config, against) if view.run.id != _id(current) or len(drawn) > 1 else None,
                 "note": own.note,
                 "opened": view.run.id == _id(current),
-                "overlaid": view in drawn,
+                "overlaid": view.run.id in colours,
             }
         )
     head = counted(len(views), "run") + (f" · page {page + 1} of {pages}" if pages > 1 else "")
