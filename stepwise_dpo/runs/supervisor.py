@@ -158,7 +158,7 @@ class Supervisor:
     def _end(self, run: RunDirectory) -> None:
         """Wait for a stopping run; end its process group in stages when it doesn't."""
         asked = time.monotonic()
-        while (status := self.status(run)).active:
+        while run.exists() and (status := self.status(run)).active:  # whoever discards a run deletes it meanwhile
             waited = time.monotonic() - asked
             grace = KEEP_GRACE_SECONDS if status.state == "stopping" else STOP_GRACE_SECONDS
             if waited > grace + KILL_GRACE_SECONDS:

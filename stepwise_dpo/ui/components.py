@@ -122,6 +122,22 @@ def examples_table(value: str = "", **options: Any) -> gr.HTML:
     return gr.HTML(value, apply_default_css=False, js_on_load=asset("table.js"), **options)
 
 
+def copyable(value: str = "", **options: Any) -> gr.HTML:
+    """Make a component for HTML whose "Copy" buttons copy the code after them."""
+    return gr.HTML(value, apply_default_css=False, js_on_load=asset("copy.js"), **options)
+
+
+def run_table(**options: Any) -> gr.HTML:
+    """Make the table of runs; its value comes from `run_table.table_value`, its events are named in run_table.js."""
+    return gr.HTML(
+        {},
+        html_template='<div class="run-table"></div>',
+        apply_default_css=False,
+        js_on_load=asset("run_table.js"),
+        **options,
+    )
+
+
 def plots_value(charts: Iterable[Chart]) -> dict[str, Any]:
     """Write charts as the value of `plots`; a chart whose id is in the glossary explains itself."""
     return {

@@ -110,6 +110,12 @@ GLOSSARY: dict[str, Entry] = {
         "The length of the gradient before it is clipped. A sudden rise announces trouble; a lower learning rate or "
         "clipping helps.",
     ),
+    "entropy": Entry(
+        "Entropy",
+        "How undecided the policy is about the next token, averaged over the answers' tokens. One that falls to 0 "
+        "has become certain of everything, also of what is wrong.",
+        "−Σ over the vocabulary of π · log π, in nats",
+    ),
     "rate": Entry("Learning rate", "AdamW's step size at each optimiser step, as the schedule sets it."),
     "solve_rate": Entry(
         "Solve rate",

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from stepwise_dpo.errors import DataError
+from stepwise_dpo.errors import DataError, RunError
 from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
@@ -18,14 +18,13 @@ from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
 from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
-from stepwise_dpo.ui.runs_view import find, look
 from stepwise_dpo.ui.visitors import known_or_new
 from stepwise_dpo.ui.workspace import Workspace
 
 TITLE = "Stepwise DPO"
 BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
 PUBLIC_WORKSPACE: dict[str, Any] = {"max_bytes": 32 * 2**20, "keep_seconds": 24 * 3600.0}
-LOCAL_SECONDS, SPACE_SECONDS = 1.0, 2.5  # Spaces answer 429 to a faster poll
+LOCAL_SECONDS, SPACE_SECONDS = 0.8, 2.5  # Spaces answer 429 to a faster poll
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
 
@@ -72,27 +71,26 @@ def build_app(
             address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
             here = gr.State(None)
 
-        def on_tick(run_id: str, seen: object, library: Library, selected: int, before: object) -> list[Any]:
-            now = address_of(library, selected, run_id)
+        def on_tick(*values: Any) -> list[Any]:
+            *state, library, selected, before = values
+            now = address_of(library, selected, state[0])
             moved = [now, now] if now != before else [gr.skip(), gr.skip()]
-            return [*moved, *train_tab.updates(supervisor, run_id, seen)]
+            return [*moved, *train.look(*state)]
 
         def on_load(token: object, request: gr.Request) -> list[Any]:
             visitor = known_or_new(token)
             asked = read_address(dict(request.query_params))
             own, lost = workspace.load(visitor)
             library, selected, lacking = arrive(own, asked)
-            current = find(look(supervisor), asked.run)
-            run_id = current.run.id if current else ""
-            if asked.run and run_id != asked.run:
+            try:
+                run_id = supervisor.run(asked.run).id if asked.run else ""
+            except RunError:
+                run_id = ""
                 lacking = "\n".join(filter(None, [lacking, f"This link leads to a run “{asked.run}” that isn't here."]))
             now = address_of(library, selected, run_id)
             tab = gr.Tabs(selected=asked.tab) if asked.tab else gr.skip()
-            return [
-                *(visitor, visitor, library, selected, run_id, time.time()),
-                *(tab, notes(lost, "Not all of your earlier changes could be read back") + note(lacking), now, now),
-                *train_tab.updates(supervisor, run_id),
-            ]
+            remarks = notes(lost, "Not all of your earlier changes could be read back") + note(lacking)
+            return [visitor, visitor, library, selected, run_id, time.time(), tab, remarks, now, now]
 
         def on_chip(event: gr.EventData) -> list[Any]:
             return [_key(event), gr.Tabs(selected="train")]
@@ -104,17 +102,14 @@ def build_app(
         timer = gr.Timer(SPACE_SECONDS if on_space else LOCAL_SECONDS)
         timer.tick(
             on_tick,
-            [shared.run_id, train.seen, shared.library, shared.selected, here],
-            [address, here, train.seen, *train.live],
+            [*train.inputs, shared.library, shared.selected, here],
+            [address, here, *train.outputs],
             show_progress="hidden",
             concurrency_limit=None,
         )
         session = [shared.visitor, shared.library, shared.selected, shared.run_id, shared.arrived]
-        demo.load(
-            on_load,
-            browser,
-            [browser, *session, tabs, message, address, here, train.seen, *train.live],
-            show_progress="hidden",
+        demo.load(on_load, browser, [browser, *session, tabs, message, address, here], show_progress="hidden").then(
+            train.look, train.inputs, train.outputs, show_progress="hidden"
         )
         chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
         first_steps.choose(on_first_step, None, tabs, show_progress="hidden")

@@ -1,8 +1,6 @@
 import re
 import subprocess
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +9,7 @@ import pytest
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
-from stepwise_dpo.runs.config import make_config
-from stepwise_dpo.runs.directory import RunDirectory, RunStatus
-from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import compare_tab, rewards_tab, runs_view, train_tab
+from stepwise_dpo.ui import compare_tab, rewards_tab
 from stepwise_dpo.ui.components import divergence_line, error, list_html, notes
 from stepwise_dpo.ui.judges import Judges, check_model_name
 from stepwise_dpo.ui.library import ExampleSet, Library
@@ -123,142 +118,6 @@ def test_lists_and_messages_escape():
 
 def test_missing_bundled_data_is_no_obstacle(tmp_path):
     assert bundled_library(tmp_path).current.pairs == ()
-
-
-# -------------------------------------------------------------------------------------------------------------- train
-
-FORM = train_tab.Form(
-    *("demo-dpo", "tiny", "tiny", 2, 1, "", 3, 0, 2, 0.001, 0.1, 42, 1024),
-    *("mean", "sum", "train", "centered"),
-)
-
-
-def library(*pairs):
-    return Library((ExampleSet("s", pairs), ExampleSet("other", (PAIR,) * 3)), "s")
-
-
-def test_what_is_compared_on_comes_from_another_set_or_is_what_follows():
-    pairs = library(*[replace(PAIR, id=str(number)) for number in range(4)])
-    train, held_out, name = train_tab.split(pairs, FORM)
-    assert ([pair.id for pair in train], [pair.id for pair in held_out], name) == (["0", "1"], ["2"], "s")
-    train, held_out, name = train_tab.split(pairs, FORM._replace(held_out=2, held_out_set="other"))
-    assert ([pair.id for pair in train], len(held_out), name) == (["0", "1"], 2, "other")
-
-
-def test_slow_models_answer_few_problems():
-    assert train_tab.settings_of(FORM, 50, False)["generate"] == 50
-    assert train_tab.settings_of(FORM._replace(model="google/flan-t5-small"), 50, False)["generate"] == 8
-
-
-def test_settings_of_the_form():
-    config = make_config(train_tab.settings_of(FORM, 1, False), {"data": "x.json"})
-    assert (config.loss, config.loss_type, config.max_steps, config.reward_model) == ("dpo", ["sigmoid"], None, None)
-    imitating = make_config(train_tab.settings_of(FORM._replace(loss="demo"), 1, False), {"data": "x.json"})
-    assert (imitating.loss, imitating.loss_type) == ("dpo", ["sigmoid", "sft"])
-    stepwise = make_config(train_tab.settings_of(FORM._replace(loss="demo-stepwise"), 1, False), {"data": "x.json"})
-    assert (stepwise.reward_model, stepwise.likelihood) == ("tiny", "mean")
-
-
-def test_a_loss_brings_its_own_rate_unless_somebody_typed_one():
-    assert train_tab.own_value("demo-stepwise", "learning_rate", 1e-4) == 3e-6
-    assert train_tab.own_value("demo-dpo", "learning_rate", 3e-6) == 2e-5
-    assert train_tab.own_value("demo-dpo", "learning_rate", 0.5) == 0.5
-    assert train_tab.own_value("demo-dpo", "beta", 2.0) == 3.0
-    assert train_tab.own_value("demo-stepwise", "beta", 2.0) == 2.0  # has none
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"loss": "sft"},
-        {"epochs": float("nan")},
-        {"epochs": -1},
-        {"batch_size": 0},
-        {"batch_size": 10**9},
-        {"learning_rate": "much"},
-        {"learning_rate": -1},
-        {"beta": 0},
-        {"seed": 1.5},
-        {"examples": 0},
-        {"held_out": -1},
-        {"held_out_set": "none.json"},
-        {"model": ""},
-        {"loss": "demo-stepwise", "aggregation": "median"},
-        {"loss": "demo-stepwise", "aggregation": "product"},
-        {"loss": "demo-stepwise", "nonpositive": None},
-    ],
-)
-def test_what_is_out_of_range_is_refused_before_anything_is_written(tmp_path, change):
-    with pytest.raises(ConfigError):
-        train_tab.start_run(Supervisor(tmp_path / "runs"), library(PAIR), FORM._replace(**change), False)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_same_examples_are_written_once(tmp_path):
-    first = train_tab.write_examples(tmp_path, "../my set.json", [PAIR])
-    assert first == train_tab.write_examples(tmp_path, "../my set.json", [PAIR])
-    assert first.parent == tmp_path
-    assert first.name.startswith("my-set-1-")
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize(
-    ("numbers", "steps"), [((40, 3, None, 4), 30), ((41, 1, 0, 4), 11), ((5, 0.5, None, 2), 2), ((40, 3, 7, 4), 7)]
-)
-def test_planned_steps(numbers, steps):
-    assert train_tab.planned_steps(*numbers) == steps
-
-
-def test_the_button_says_what_it_does():
-    pairs = library(*[PAIR] * 40)
-    assert train_tab.button_words(pairs, FORM._replace(examples=40, batch_size=4)) == "Train 30 steps"
-    assert train_tab.button_words(pairs, FORM._replace(max_steps=1)) == "Train 1 step"
-    assert train_tab.button_words(pairs, FORM._replace(epochs=None)) == "Train"
-    assert train_tab.button_words(library(), FORM) == "Train"
-
-
-@pytest.fixture
-def run(tmp_path):
-    directory = RunDirectory(tmp_path / "20261122-153000-stepwise-1a2b")
-    directory.create(
-        make_config(
-            {"data": "/secret/place/pairs.json", "model": "<img src=x>", "loss": "stepwise", "reward_model": "tiny"}
-        )
-    )
-    return directory
-
-
-def test_a_failed_run_says_why(run, tmp_path):
-    run.write_status(RunStatus("failed", started=time.time(), error="<img src=x> broke"))
-    run.events.write_text("0%|\r50%|\r100%|\nTraceback <b>\n")
-    view = runs_view.find(runs_view.look(Supervisor(tmp_path)), "")
-    html = runs_view.head_html(view, [])
-    assert "The run failed" in html
-    assert "&lt;img src=x&gt; broke" in html
-    assert "100%|\nTraceback &lt;b&gt;" in html
-    assert "50%" not in html
-    assert "/secret" not in html
-    assert "<img" not in html + runs_view.runs_html([view], view) + runs_view.chip_html([view], [])
-
-
-def test_progress_and_time_left(run, tmp_path):
-    view = runs_view.RunView(run, RunStatus("running", global_step=20, max_steps=50, phase="training"), False)
-    records = [{"global_step": n, "time": 100 + 2 * n, "loss": 0.1} for n in range(1, 21)]
-    assert runs_view.progress_words(view, records) == "20 / 50 · 1 min 0 s left"
-    assert runs_view.progress_words(view, records[:1]) == "20 / 50"
-    assert view._replace(stop_requested=True).state == "stopping"
-    assert runs_view.seconds_left([], 5) is None
-
-
-def test_nothing_is_sent_when_nothing_changed(run, tmp_path):
-    supervisor = Supervisor(tmp_path)
-    run.write_status(RunStatus("finished", started=time.time()))
-    first = train_tab.updates(supervisor, "")
-    assert first[0] != train_tab.updates(Supervisor(tmp_path / "none"), "")[0]
-    again = train_tab.updates(supervisor, "", first[0])
-    assert all(isinstance(value, dict) and value["__type__"] == "update" and len(value) == 1 for value in again)
-    run.append_metrics({"global_step": 1, "loss": 0.5})
-    assert train_tab.updates(supervisor, "", first[0])[0] != first[0]
 
 
 # ------------------------------------------------------------------------------------------------------------ compare
