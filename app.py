@@ -10,6 +10,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Threads that wait by spinning keep those of the training process, the browser and each other from the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from stepwise_dpo.ui.heavy import import_learning_soon
 from stepwise_dpo.ui.page import build_app, launch_options  # after the environment
 
 
@@ -46,4 +47,5 @@ if __name__ == "__main__":
         sys.exit(f"error: {error}")
     if url:  # `gradio app.py` runs this file again at each change, where launch does nothing
         print(f"Stepwise DPO is ready at {url}", flush=True)
+        import_learning_soon(2.0)
         demo.block_thread()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import HUB_DEFAULT, POLICY, REWARD, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair
+from stepwise_dpo.ui.heavy import import_learning
 
 if TYPE_CHECKING:
     from stepwise_dpo.learning.rewards import LLMRewardModel, RewardValue
@@ -91,6 +92,7 @@ class Judges:
             return [(r.chosen, r.rejected) for r in model.score_pairs(pairs, scale, progress)]
 
     def _model(self, name: str) -> "LLMRewardModel":
+        import_learning()
         from stepwise_dpo.learning.rewards import LLMRewardModel
 
         if name not in self._models:
