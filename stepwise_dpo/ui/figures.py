@@ -5,7 +5,9 @@ Colours of text, grid and background belong to the page (assets/plots.js sets th
 they are left out here.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 from stepwise_dpo.ui.colours import colour_scale, diverging
@@ -35,8 +37,16 @@ class Chart(NamedTuple):
     log: bool = False
 
 
+class HeatmapRow(NamedTuple):
+    """One example of a heatmap: its place in the set, from 0, and (text, reward) of each step of both sides."""
+
+    place: int
+    chosen: Sequence[tuple[str, float]]
+    rejected: Sequence[tuple[str, float]]
+
+
 def reward_heatmap(
-    rows: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    rows: Sequence[HeatmapRow],
     domain: float,
     centre: float = 0.0,
     number: Callable[[float], str] = signed,
@@ -44,33 +54,38 @@ def reward_heatmap(
     """Draw step rewards of many examples: examples down, steps across, chosen left and rejected right, one scale.
 
     Args:
-        rows: (what the example is called, rewards of chosen, rewards of rejected), the first on top.
+        rows: the examples, the first on top.
         domain: distance from `centre` to either end of the colours.
         centre: the neutral reward.
         number: how a reward is written.
     """
-    widths = [max((len(row[side]) for row in rows), default=1) for side in (1, 2)]
+    sides = [[row.chosen for row in rows], [row.rejected for row in rows]]
+    widths = [max(map(len, solutions), default=1) for solutions in sides]
     numbers = list(range(1, len(rows) + 1))
     data: list[Figure] = []
     dark_inks: list[list[str] | None] = []
     # Numbers in the cells only where they fit.
     numbered = len(rows) <= 30 and sum(widths) <= 16
-    for side, name in ((1, "chosen"), (2, "rejected")):
-        width = widths[side - 1]
-        axes = {"xaxis": "x" if side == 1 else "x2", "yaxis": "y"}
-        scores = [[*row[side], *[None] * (width - len(row[side]))] for row in rows]
+    gap = 1 if len(rows) <= 120 else 0
+    for name, xaxis, width, solutions in zip(("chosen", "rejected"), ("x", "x2"), widths, sides, strict=True):
+        axes = {"xaxis": xaxis, "yaxis": "y"}
+        scores = [[*(value for _, value in steps), *[None] * (width - len(steps))] for steps in solutions]
         data.append(
             {
                 "type": "heatmap",
+                "name": name,
                 "z": scores,
                 "x": list(range(1, width + 1)),
                 "y": numbers,
                 "coloraxis": "coloraxis",
-                "xgap": 1,
-                "ygap": 1,
-                "text": [["" if value is None else number(value) for value in row] for row in scores],
-                "customdata": [[plain(row[0], 60)] * width for row in rows],
-                "hovertemplate": f"{name} step %{{x}}: %{{text}}<br>%{{customdata}}<extra></extra>",
+                "xgap": gap,
+                "ygap": gap,
+                "text": [
+                    _hover_texts(f"{name} step {{}} of example {row.place + 1}", steps, number, width)
+                    for row, steps in zip(rows, solutions, strict=True)
+                ],
+                "customdata": [[str(row.place)] * width for row in rows],
+                "hovertemplate": "%{text}<extra></extra>",
                 "hoverongaps": False,
                 **axes,
             }
@@ -120,10 +135,9 @@ def reward_heatmap(
         },
         "yaxis": {
             "range": [len(rows) + 0.5, 0.5],
-            "title": {"text": "example"},
             "showgrid": False,
             "zeroline": False,
-            **({"tickmode": "linear", "dtick": 1} if len(rows) <= 20 else {"nticks": 10}),
+            **_example_ticks([row.place for row in rows]),
         },
         "coloraxis": {
             "cmin": centre - domain,
@@ -136,8 +150,32 @@ def reward_heatmap(
                 "tickvals": [centre - domain, centre, centre + domain],
             },
         },
-        "height": 120 + 24 * min(len(rows), 30) + 8 * max(0, len(rows) - 30),
+        # Beyond what fits, rows get thinner: the pattern stays in view, and a drag zooms in.
+        "height": 120 + 24 * min(len(rows), 30),
         "margin": {"l": 48, "r": 8, "t": 64, "b": 12},
         "hovermode": "closest",
     }
     return {"data": data, "layout": layout, "dark": {"colorscale": colour_scale(dark=True), "inks": dark_inks}}
+
+
+def _hover_texts(
+    place: str, steps: Sequence[tuple[str, float]], number: Callable[[float], str], width: int
+) -> list[str]:
+    cells = [
+        f"<b>{number(value)}</b> {place.format(step)}<br>{_lines(text)}" for step, (text, value) in enumerate(steps, 1)
+    ]
+    return [*cells, *[""] * (width - len(cells))]
+
+
+def _lines(text: str, width: int = 60) -> str:
+    """Break a step's text into lines that fit a hover label; of a very long one the beginning: a click shows it all."""
+    lines = wrap(text, width, max_lines=6, placeholder=" …")
+    return "<br>".join(plain(line) for line in lines)
+
+
+def _example_ticks(indices: Sequence[int]) -> dict[str, Any]:
+    """Name rows by their example's number, which isn't the row's own in a sorted heatmap."""
+    every = max(1, math.ceil(len(indices) / 30))
+    rows = range(0, len(indices), every)
+    names = [str(indices[row] + 1) for row in rows]
+    return {"tickmode": "array", "tickvals": [row + 1 for row in rows], "ticktext": names}

@@ -171,5 +171,22 @@ GLOSSARY: dict[str, Entry] = {
         "How many pieces the chosen model's tokenizer cuts a step into, without special tokens. Log-likelihoods are "
         "sums over tokens; an example that is longer than the longest one that a run allows is refused, never cut.",
     ),
+    "reward_heatmap": Entry(
+        "Step heatmap",
+        "A row is an example, a cell a step: chosen at the left, rejected at the right, on one colour scale. Hover "
+        "for the step's text; a click opens the example; a drag zooms in.",
+    ),
+    "process_bench": Entry(
+        "First errors found",
+        "What a judge takes for the first error is its first step below the neutral score (p = 0.5). acc1: wrong "
+        "solutions in which that is exactly the labelled step; acc2: right ones in which no step is doubted.",
+        "F1 = 2 · acc1 · acc2 / (acc1 + acc2), in percent",
+        "ProcessBench, Zheng et al. 2024, arXiv 2412.06559",
+    ),
+    "auroc": Entry(
+        "AUROC",
+        "The chance that a right step scores higher than a wrong one, over labelled steps up to each first error. 0.5 "
+        "is guessing, 1 is perfect; it needs no threshold.",
+    ),
 }
 """Explanations by key; a chart's key is its id."""

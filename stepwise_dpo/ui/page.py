@@ -18,6 +18,7 @@ from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
 from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.visitors import known_or_new
 from stepwise_dpo.ui.workspace import Workspace
 
@@ -42,7 +43,8 @@ def build_app(
     """
     on_space = bool(os.environ.get("SPACE_ID"))
     public = on_space if public is None else public
-    supervisor, judges, known = Supervisor(runs_dir), Judges(), bundled_library(Path(data_dir))
+    supervisor, judges, policies = Supervisor(runs_dir), Judges(), Policies()
+    known = bundled_library(Path(data_dir))
     workspace = Workspace(Path(runs_dir) / "workspaces", known, **(PUBLIC_WORKSPACE if public else {}))
     gr.set_static_paths([PLOTLY_JS])
 
@@ -61,11 +63,11 @@ def build_app(
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
             with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                 with _tab("Data") as tab:
-                    data_tab.build(shared, tab, workspace, public=public)
+                    data_tab.build(shared, tab, workspace, policies, public=public)
                 with _tab("Train") as tab:
                     train = train_tab.build(shared, tab, supervisor, public, chip)
                 with _tab("Rewards") as tab:
-                    rewards_tab.build(shared, tab, judges, public)
+                    rewards_tab.build(shared, tab, judges, policies, supervisor, public)
                 with _tab("Compare") as tab:
                     compare_tab.build(shared, tab, supervisor)
             address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
