@@ -5,13 +5,12 @@ Colours of text, grid and background belong to the page (assets/plots.js sets th
 they are left out here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from stepwise_dpo.ui.colours import colour_scale, diverging
 from stepwise_dpo.ui.text import plain, signed
 
-Record = Mapping[str, Any]
 Figure = dict[str, Any]
 
 
