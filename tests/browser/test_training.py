@@ -249,7 +249,7 @@ def test_nothing_scrolls_sideways(app, browser, width, theme):
     }
     for name, mark in marks.items():
         open_tab(page, name)
-        expect(page.locator(mark).first).to_be_visible(timeout=30_000)
+        expect(page.locator(mark).first).to_be_visible(timeout=60_000)
         if name == "Train":
             rows(page).filter(has_text="Step-wise").locator(".name").click()
             expect(page.locator("#train-charts .main-svg").first).to_be_visible()
