@@ -6,14 +6,13 @@ they are left out here.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
 
 from stepwise_dpo.ui.colours import colour_scale, diverging
 from stepwise_dpo.ui.text import plain, signed
 
-Record = Mapping[str, Any]
 Figure = dict[str, Any]
 
 

@@ -172,6 +172,7 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
     table.act(on_act, [shared.library, *state], [*filled, message, choice, *everything], **hidden).then(
         fields.plan, *planned, **hidden
     )
+    table.ended(fields.plan, *planned, **hidden)  # it may be the first whose pace is known
     return TrainTab(look_again, state, everything)
 
 

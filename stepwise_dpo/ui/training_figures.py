@@ -9,6 +9,7 @@ import numpy as np
 from stepwise_dpo.ui.colours import CHOSEN, DARK_LINES, LOSS_COLOURS, MARGIN, MUTED, OTHER, REJECTED, RUN_COLOURS
 from stepwise_dpo.ui.curves import Curves, Floats, smooth, thinned
 from stepwise_dpo.ui.figures import Chart, Figure
+from stepwise_dpo.ui.text import plain
 
 LOSS_POINTS, SMALL_POINTS, MANY_RUNS_POINTS = 1_000, 300, 150
 """The most points of a line: in the large chart, in a small one, and in any where several runs are drawn. They bound
@@ -25,8 +26,7 @@ INCOMPARABLE = (
 )
 
 DISPLACED = (
-    "Both rewards fall while the margin rises: the policy gives the chosen answer less probability too, only less so "
-    "than the rejected one. For nearly identical answers that is common. If the solve rate falls as well, train with "
+    "Both fall while the margin rises: common for nearly identical answers. If fewer problems are solved, train with "
     "“DPO + imitation”."
 )
 
@@ -203,9 +203,9 @@ def _loss_chart(runs: Sequence[Drawn], colours: Sequence[str], axis: Mapping[str
         steady = _line(steps, smooth(raw), "smoothed" if single else run.name, colour, 2.5, LOSS_POINTS)
         held_out = _marks(run, "loss", "held out" if single else f"{run.name}, held out", colour)
         if single:
-            for trace, dash in ((raw_line, "solid"), (steady, "solid"), (held_out, "dot")):
+            for trace, dash, width in ((raw_line, "solid", 1), (steady, "solid", 3), (held_out, "dot", 2)):
                 traces.append(trace | {"meta": [f"loss/{trace['name']}"]})
-                legend.append(_entry(f"loss/{trace['name']}", trace["name"], colour, dash))
+                legend.append(_entry(f"loss/{trace['name']}", trace["name"], colour, dash, width))
         else:
             traces += [steady | {"meta": [run.key]}, held_out | {"meta": [run.key]}]
             legend.append(_entry(run.key, run.name, colour))
@@ -248,7 +248,7 @@ def _line(steps: Floats, values: Floats, name: str, colour: str, width: float, l
         "type": "scatter",
         # A single point has no line.
         "mode": "lines+markers" if len(kept) == 1 else "lines",
-        "name": name,
+        "name": plain(name),  # plotly reads tags in names, and a run's folder can be called anything
         "x": [int(step) for step in steps[kept]],
         "y": [_short(value) for value in values[kept].tolist()],
         "line": {"color": colour, "width": width},
@@ -266,9 +266,9 @@ def _marks(run: Drawn, key: str, name: str, colour: str) -> Figure:
     }
 
 
-def _entry(group: str, name: str, colour: str, dash: str = "solid") -> Figure:
+def _entry(group: str, name: str, colour: str, dash: str = "solid", width: int = 3) -> Figure:
     """One entry of a legend: it shows or hides every trace, in all charts, whose `meta` names its group."""
-    return {"group": group, "name": name, "colour": colour, "dash": dash}
+    return {"group": group, "name": name, "colour": colour, "dash": dash, "width": width}
 
 
 def _figure(

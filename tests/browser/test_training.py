@@ -78,6 +78,7 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app)
     start(page, app)
     expect(state(page, "finished")).to_be_visible(timeout=ENDED)
     assert page.locator("#train-charts").bounding_box() == charts  # nothing jumped
+    expect(page.locator("#train-estimate")).to_contain_text("judged by the last run")  # by itself
     expect(page.locator("#train-head")).to_contain_text("8 / 8")
     assert points(page) == 8
     assert points(page, "accuracy") == 8
@@ -248,7 +249,7 @@ def test_nothing_scrolls_sideways(app, browser, width, theme):
     }
     for name, mark in marks.items():
         open_tab(page, name)
-        expect(page.locator(mark).first).to_be_visible(timeout=30_000)
+        expect(page.locator(mark).first).to_be_visible(timeout=60_000)
         if name == "Train":
             rows(page).filter(has_text="Step-wise").locator(".name").click()
             expect(page.locator("#train-charts .main-svg").first).to_be_visible()

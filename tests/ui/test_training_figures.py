@@ -149,6 +149,12 @@ def test_several_runs_have_a_colour_each_and_one_legend():
     assert loss.figure["layout"]["uirevision"] != training_charts(runs[:1])[0].figure["layout"]["uirevision"]
 
 
+def test_names_of_runs_are_no_markup():
+    loss = training_charts([Drawn("a", "a", "dpo", Curves()), Drawn("b", "<a href=x>", "dpo", Curves())])[0]
+    assert not [trace["name"] for trace in loss.figure["data"] if "<" in trace["name"]]
+    assert loss.figure["legend"][1]["name"] == "<a href=x>"  # set as textContent
+
+
 def test_as_many_colours_as_runs():
     for loss in LOSS_COLOURS:
         colours = run_colours([drawn(key=str(i), loss=loss) for i in range(MAX_RUNS)])

@@ -28,6 +28,7 @@ function themed(figure) {
     hoverlabel: { bgcolor: read('--sd-surface'), bordercolor: read('--sd-line'), font: { color: read('--sd-ink'), family: style.fontFamily } },
     margin: layout.margin ?? { l: 8, r: 12, t: 8, b: 8 },
     showlegend: false,
+    modebar: { bgcolor: 'rgba(0,0,0,0)', color: read('--sd-zero'), activecolor: read('--sd-ink') },
   });
   // A finger that scrolls the page must not zoom.
   if (matchMedia('(pointer: coarse)').matches) layout.dragmode = false;
@@ -127,7 +128,7 @@ function drawLegend(box, chart) {
   legend.hidden = !entries.length;
   // The same buttons again, so that the one with the focus keeps it.
   while (legend.children.length > entries.length) legend.lastChild.remove();
-  entries.forEach(({ group, name, colour, dash }, i) => {
+  entries.forEach(({ group, name, colour, dash, width = 3 }, i) => {
     let button = legend.children[i];
     if (!button) {
       button = document.createElement('button');
@@ -143,7 +144,7 @@ function drawLegend(box, chart) {
     button.dataset.group = group;
     button.setAttribute('aria-pressed', String(!hidden.has(group)));
     const stroke = { dash: 'dashed', dot: 'dotted' }[dash] ?? 'solid';
-    button.firstChild.style.borderTop = `3px ${stroke} ${(isDark() && chart.figure.dark?.colours?.[colour]) || colour || 'currentColor'}`;
+    button.firstChild.style.borderTop = `${width}px ${stroke} ${(isDark() && chart.figure.dark?.colours?.[colour]) || colour || 'currentColor'}`;
     button.lastChild.textContent = name;
   });
 }
@@ -154,7 +155,7 @@ function scaled(layout, id) {
   layout.yaxis.uirevision = `${layout.uirevision} ${logarithmic.has(id)}`;
   if (logarithmic.has(id)) {
     const { range, rangemode, ...rest } = layout.yaxis;
-    layout.yaxis = { ...rest, type: 'log' };
+    layout.yaxis = { ...rest, type: 'log', minorloglabels: 'complete' };
   }
   return layout;
 }
