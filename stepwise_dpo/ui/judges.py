@@ -83,12 +83,22 @@ class Judges:
         Raises:
             StepwiseDPOError: the model can't be loaded or a step can't be read by it.
         """
-        if value not in SCALES:
-            raise ConfigError(f"a reward's scale must be one of {', '.join(SCALES)}, not {value!r}")
-        scale: RewardValue = value  # type: ignore[assignment]  # checked above
+        scale = _checked(value)
         with self._lock:
             model = self._model(name)
             return [(r.chosen, r.rejected) for r in model.score_pairs(pairs, scale, progress)]
+
+    def score_solutions(
+        self, name: str, solutions: Sequence[tuple[str, Sequence[str]]], value: str
+    ) -> list[list[float]]:
+        """Score every step of solutions, each a prompt with its steps.
+
+        Raises:
+            StepwiseDPOError: the model can't be loaded or a step can't be read by it.
+        """
+        scale = _checked(value)
+        with self._lock:
+            return self._model(name).score_solutions(solutions, scale)
 
     def _model(self, name: str) -> "LLMRewardModel":
         from stepwise_dpo.learning.rewards import LLMRewardModel
@@ -99,6 +109,13 @@ class Judges:
         while len(self._models) > KEPT:
             self._models.popitem(last=False)
         return self._models[name]
+
+
+def _checked(value: str) -> "RewardValue":
+    if value not in SCALES:
+        raise ConfigError(f"a reward's scale must be one of {', '.join(SCALES)}, not {value!r}")
+    scale: RewardValue = value  # type: ignore[assignment]  # checked above
+    return scale
 
 
 def check_model_name(name: object, allowed: Sequence[str], public: bool) -> str:

@@ -13,11 +13,12 @@ from stepwise_dpo.errors import DataError
 from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, train_tab, welcome
+from stepwise_dpo.ui import compare_tab, data_tab, learn_tab, rewards_tab, train_tab, welcome
 from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
 from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.runs_view import find, look
 from stepwise_dpo.ui.visitors import known_or_new
 
@@ -41,7 +42,8 @@ def build_app(
     """
     on_space = bool(os.environ.get("SPACE_ID"))
     public = on_space if public is None else public
-    supervisor, judges, known = Supervisor(runs_dir), Judges(), bundled_library(Path(data_dir))
+    supervisor, judges, policies = Supervisor(runs_dir), Judges(), Policies()
+    known = bundled_library(Path(data_dir))
     gr.set_static_paths([PLOTLY_JS])
 
     # Uploads are deleted an hour after they came; they are read at once.
@@ -65,7 +67,9 @@ def build_app(
                 with _tab("Rewards") as tab:
                     rewards_tab.build(shared, tab, judges, public)
                 with _tab("Compare") as tab:
-                    compare_tab.build(shared, tab, supervisor)
+                    compare_tab.build(shared, tab, supervisor, judges, policies, public)
+                with _tab("Learn") as tab:
+                    learn_tab.build(shared, tab, judges, policies)
             address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
             here = gr.State(None)
 

@@ -1,0 +1,5 @@
+"""Learn: placeholder while written."""
+
+
+def build(shared, tab, judges, policies):
+    pass
