@@ -37,12 +37,14 @@ class View(NamedTuple):
     """A comparison as a session sees it.
 
     Attributes:
-        names: what the two models are called.
+        title: what is compared, in words.
+        names: what the two models are called in headings.
         compared: the examples.
         where: which of their set the examples are, in words; "" for what the runs measured.
         remarks: what to know about the models.
     """
 
+    title: str
     names: tuple[str, str]
     compared: tuple[Compared, ...]
     where: str
@@ -110,6 +112,8 @@ def look_up(
     """
     before, after = both(models, choice)
     names = names_of(before, after)
+    both_sides = f"{before.label} and {after.label}"
+    title = f"{after.label}, before and after training" if names == ("before", "after") else both_sides
     said = (POLICY_NOTES[TINY],) if TINY in (before.base, after.base) else ()
     if choice.source == STORED:
         try:
@@ -117,7 +121,7 @@ def look_up(
         except RunError as problem:
             raise RunError(f"{problem}. Choose other examples in “on” and measure the two now.") from problem
         if compared:
-            return View(names, compared, "", said), ""
+            return View(title, names, compared, "", said), ""
         do = "Choose other examples in “on”, and measure both now."
         return None, empty_state("The runs measured different examples, or none", do)
     pairs, where = examples_of(choice, library, most)
@@ -125,7 +129,7 @@ def look_up(
     if measured is None:
         button = f"Measure {counted(len(pairs), 'example')}"
         return None, empty_state("Not measured yet", f"“{button}” beside the choice of examples does it now.")
-    return View(names, measured, where, said), ""
+    return View(title, names, measured, where, said), ""
 
 
 def check_prompt(text: object) -> str:

@@ -117,7 +117,8 @@ def build(
                         min_width=200,
                         elem_id="compare-judge",
                     )
-                    ask = gr.Button("Let both answer", scale=0, min_width=140, variant="primary", elem_id="compare-ask")
+                    ask = gr.Button("Let both answer", scale=0, min_width=160, variant="primary", elem_id="compare-ask")
+                ask_message = html(elem_id="compare-ask-message")
                 answers = html(elem_id="compare-answers")
             file = gr.Textbox(visible=False)
 
@@ -126,12 +127,12 @@ def build(
     def whole(found: View | None, head: str, said: str, now: Place, opened: int = 0) -> list[Any]:
         """Values of `result` and `rest`; without a comparison `head` stands in its place."""
         if found is None:
-            return [None, now, 0, said, head, gr.Column(visible=False), *[gr.skip()] * 6]
+            return [None, now, 0, said, head, gr.Column(visible=False), *[gr.skip()] * 7]
         return [
             *(found, now, opened, said, head + summary_html(found), gr.Column(visible=True)),
             plots_value(margin_charts(found.compared, found.names)),
             gr.Radio(choices=filter_choices(found.compared), value=now.only),
-            table_html(found.compared, now, opened),
+            table_html(found.compared, found.names, now, opened),
             *one_example(found, opened),
         ]
 
@@ -141,6 +142,7 @@ def build(
         return [
             example_html(one, found.names),
             one.pair.prompt,
+            "",
             answers_html(one.pair.prompt, replies, found.names),
         ]
 
@@ -185,38 +187,38 @@ def build(
 
     def on_filter(found: View | None, now: Place, opened: int, only: object) -> list[Any]:
         now = now._replace(only=only if only in FILTERS else "all", page=0)
-        return [now, table_html(found.compared, now, opened) if found else gr.skip()]
+        return [now, table_html(found.compared, found.names, now, opened) if found else gr.skip()]
 
     def on_table(found: View | None, now: Place, opened: int, event: gr.EventData) -> list[Any]:
         key = _key(event)
         if found is None:
-            return [gr.skip()] * 6
+            return [gr.skip()] * 7
         if (row := row_of(found, key)) is not None:
-            return [now, row, table_html(found.compared, now, row), *one_example(found, row)]
+            return [now, row, table_html(found.compared, found.names, now, row), *one_example(found, row)]
         now = moved(now, key)
-        return [now, opened, table_html(found.compared, now, opened), *[gr.skip()] * 3]
+        return [now, opened, table_html(found.compared, found.names, now, opened), *[gr.skip()] * 4]
 
     def on_chart(found: View | None, now: Place, event: gr.EventData) -> list[Any]:
         row = row_of(found, f"row:{_key(event)}") if found else None
         if found is None or row is None:
-            return [gr.skip()] * 5
-        return [row, table_html(found.compared, now, row), *one_example(found, row)]
+            return [gr.skip()] * 6
+        return [row, table_html(found.compared, found.names, now, row), *one_example(found, row)]
 
-    def on_ask(found: View | None, library: Library, text: object, judge: object, *fields: object) -> Iterator[Any]:
+    def on_ask(text: object, judge: object, *fields: object) -> Iterator[list[Any]]:
         try:
             asked = check_prompt(text)
             sides = both(models_of(look(supervisor)), Choice(*fields))
             judge_name = check_model_name(judge, JUDGES, public)
             replies = []
             for model, which in zip(sides, ("first", "second"), strict=True):
-                yield note(f"The {which} model answers…")
+                yield [note(f"The {which} model answers…"), gr.skip()]
                 replies.append(replies_to(policies, model.path, [asked])[0])
-            yield note(f"{judge_name} judges the steps…")
+            yield [note(f"{judge_name} judges the steps…"), gr.skip()]
             judged = with_rewards(judges, judge_name, asked, replies)
         except StepwiseDPOError as problem:
-            yield error(str(problem))
+            yield [error(str(problem)), gr.skip()]
             return
-        yield answers_html(asked, judged, names_of(*sides))
+        yield ["", answers_html(asked, judged, names_of(*sides))]
 
     def on_csv(found: View | None) -> Any:
         return _file("inference_results.csv", csv_text(found.compared), "text/csv") if found else gr.skip()
@@ -227,7 +229,7 @@ def build(
     # ------------------------------------------------------------------------------------------------------- events
 
     fields = [before, after, source, count]
-    opened = [example, prompt, answers]
+    opened = [example, prompt, ask_message, answers]
     result: list[Any] = [view, place, index, message, summary, details, charts, only, listing, *opened]
     quietly: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
     tab.select(
@@ -246,7 +248,7 @@ def build(
     only.input(on_filter, [view, place, index, only], [place, listing], **quietly)
     listing.choose(on_table, [view, place, index], [place, index, listing, *opened], **quietly)
     charts.choose(on_chart, [view, place], [index, listing, *opened], **quietly)
-    ask.click(on_ask, [view, shared.library, prompt, judge, *fields], answers, show_progress="hidden")
+    ask.click(on_ask, [prompt, judge, *fields], [ask_message, answers], show_progress="hidden")
     as_csv.click(on_csv, view, file, show_progress="hidden").success(None, file, None, js=download_js())
     as_jsonl.click(on_jsonl, view, file, show_progress="hidden").success(None, file, None, js=download_js())
 
@@ -254,6 +256,7 @@ def build(
 def form_of(models: Sequence[Model], choice: Choice, library: Library, most: int) -> list[Any]:
     """Update the form: both models, the examples, their number, the button."""
     options = [(model.label, model.key) for model in models]
+    keys = [model.key for model in models]
     sources = [("what the runs held out", STORED)]
     if HELD_OUT in library.names:
         sources.append((f"the bundled held-out set, {HELD_OUT}", HELD_OUT))
@@ -268,8 +271,8 @@ def form_of(models: Sequence[Model], choice: Choice, library: Library, most: int
         except ConfigError:
             live = False  # what is wrong stands beside it
     return [
-        gr.Dropdown(choices=options, value=choice.before),
-        gr.Dropdown(choices=options, value=choice.after),
+        gr.Dropdown(choices=options, value=next((key for key in keys if key == choice.before), None)),
+        gr.Dropdown(choices=options, value=next((key for key in keys if key == choice.after), None)),
         gr.Dropdown(choices=sources, value=source),
         gr.Slider(visible=live),
         gr.Button(words, visible=live),
@@ -278,13 +281,11 @@ def form_of(models: Sequence[Model], choice: Choice, library: Library, most: int
 
 def summary_html(view: View) -> str:
     """Write what is compared, and the numbers."""
-    first, second = view.names
-    title = "Before and after training" if view.names == ("before", "after") else f"{first} and {second}"
     known = sum(one.trained_on is True for one in view.compared)
     open_ = any(one.trained_on is None for one in view.compared)
     trained_on = "nobody knows how many" if open_ else {0: "none", len(view.compared): "all"}.get(known, str(known))
     words = f"measured on {counted(len(view.compared), 'example')}{view.where}, {trained_on} of them trained on"
-    head = f'<div class="run-head"><h2>{shown(title)}</h2><span>{shown(words)}</span></div>'
+    head = f'<div class="run-head"><h2>{shown(view.title)}</h2><span>{shown(words)}</span></div>'
     said = notes([*view.remarks, *remarks(view.compared)], "Worth knowing")
     return f'<div class="example">{head}{said}{numbers_html(view.compared, view.names)}</div>'
 

@@ -69,7 +69,7 @@ def _cell(contrast: Contrast, estimate: Estimate) -> str:
 def _change(contrast: Contrast) -> str:
     value, interval = contrast.change
     scale, unit = (100, " points") if contrast.share else (1, "")
-    digits = 0 if contrast.share else 3 if abs(value) < 1 else 2
+    digits = 1 if contrast.share else 3 if abs(value) < 1 else 2
     sure = interval is not None and (interval[0] > 0 or interval[1] < 0)
     number = coloured(value * scale, digits) if sure else f"<b>{signed(value * scale, digits)}</b>"
     return f"{number}{unit}{_interval([signed(end * scale, digits) for end in interval or ()])}"
@@ -91,11 +91,12 @@ def filter_choices(compared: Sequence[Compared]) -> list[tuple[str, str]]:
     return [(f"{words} ({sum(passes(one, key) for one in compared)})", key) for key, words in FILTERS.items()]
 
 
-def table_html(compared: Sequence[Compared], place: Place, selected: int) -> str:
+def table_html(compared: Sequence[Compared], names: tuple[str, str], place: Place, selected: int) -> str:
     """Write one page of the table; rows, heads and pager are buttons whose keys the `choice_list` reports.
 
     Args:
         compared: all examples.
+        names: what the two models are called.
         place: filter, order and page; a page that isn't there becomes the last.
         selected: index of the open example.
     """
@@ -107,8 +108,8 @@ def table_html(compared: Sequence[Compared], place: Place, selected: int) -> str
     heads = [
         _head("Example", "order", place),
         "<th>Preferred</th>",
-        _head("Margin before", "before", place),
-        _head("Margin after", "after", place),
+        _head(f"Margin {_short(names[0])}", "before", place),
+        _head(f"Margin {_short(names[1])}", "after", place),
         _head("Change", "change", place),
         "<th>Answer</th>",
     ]
@@ -124,23 +125,23 @@ def _head(words: str, sort: str, place: Place) -> str:
     arrow = {"descending": " ↓", "ascending": " ↑", "none": ""}[order]
     return (
         f'<th aria-sort="{order}"><button type="button" class="sort" data-key="sort:{sort}">'
-        f'{words}<span aria-hidden="true">{arrow}</span></button></th>'
+        f'{shown(words)}<span aria-hidden="true">{arrow}</span></button></th>'
     )
 
 
 def _row(one: Compared, index: int, current: bool) -> str:
     better = "positive" if one.after.preferred == "chosen" else "negative"
-    preferred = (
-        one.after.preferred if kept else f'{one.before.preferred} → <b class="{better}">{one.after.preferred}</b>'
-    )
+    preferred = one.after.preferred
+    if one.flipped:
+        preferred = f'{one.before.preferred} → <b class="{better}">{preferred}</b>'
     was, now = one.before.solved, one.after.solved
     turn = "positive" if now and was is False else "negative" if was and now is False else ""
     answer = _MARKS[now] if was == now else f'{_MARKS[was]} → <b class="{turn}">{_MARKS[now]}</b>'
     return (
         f'<tr><th><button type="button" class="row" data-key="row:{index}" aria-current="{str(current).lower()}">'
-        f"{index + 1}. {plain(one.pair.prompt, 90)}</button></th><td>{preferred}</td>"
+        f"{index + 1}. {plain(one.pair.prompt, 140)}</button></th><td>{preferred}</td>"
         f"<td>{signed(one.before.margin, 3)}</td><td>{signed(one.after.margin, 3)}</td>"
-        f"<td>{coloured(one.change, 3)}</td><td>{answer}</td></tr>"
+        f"<td>{coloured(round(one.change, 3), 3)}</td><td>{answer}</td></tr>"
     )
 
 

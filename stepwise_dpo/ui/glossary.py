@@ -174,5 +174,23 @@ GLOSSARY: dict[str, Entry] = {
         "is certain; long steps have lower values.",
         "Σ over the step's tokens of log π(token | before), in nats",
     ),
+    "learn_loss": Entry(
+        "Loss by gap",
+        "Both losses for one pair whose policy prefers the chosen answer by a gap of d. An arrow shows which way "
+        "training moves the gap: always towards a lower loss.",
+        "−ln σ(β·d) for DPO,  −ln σ(p·d) for the step-wise loss",
+    ),
+    "learn_pull": Entry(
+        "Pull",
+        "The gradient with its sign turned: how hard, and which way, training moves the gap. It has the sign of the "
+        "factor, β or p, and fades where the pair is learnt.",
+        "−dL/dd = β · σ(−β·d) for DPO,  p · σ(−p·d) for the step-wise loss",
+    ),
+    "learn_training": Entry(
+        "Where training takes the gap",
+        "Plain gradient descent on the gap itself. A real policy has many weights and many pairs; the direction is the "
+        "same.",
+        "d ← d + 0.1 · (−dL/dd)",
+    ),
 }
 """Explanations by key; a chart's key is its id."""

@@ -57,9 +57,8 @@ def models_of(views: Sequence[RunView]) -> list[Model]:
             base = view.run.config().model
         except RunError:
             continue  # the Train tab says what is wrong with it
-        shown = base if len(base) <= 40 else f"…{base[-39:]}"
         found.append(Model(f"after:{view.run.id}", view.name, "after", str(view.run.final), base, view))
-        found.append(Model(f"before:{view.run.id}", f"Base of {view.name} ({shown})", "before", base, base, view))
+        found.append(Model(f"before:{view.run.id}", f"Base of {view.name}", "before", base, base, view))
     return found
 
 
