@@ -262,13 +262,14 @@ def compare_evaluations(pairs: Sequence[PreferencePair], before: Evaluation, aft
                 f"{prefix}answer": None if answer is None else asdict(answer),
                 f"{prefix}chosen_step_logps": logps.chosen.steps,
                 f"{prefix}rejected_step_logps": logps.rejected.steps,
+                f"{prefix}chosen_tokens": logps.chosen.tokens,
+                f"{prefix}rejected_tokens": logps.rejected.tokens,
             }
         for side in ("chosen", "rejected"):
             first, second = (getattr(evaluation.logps[index], side).steps for evaluation in (before, after))
             record[f"{side}_steps"] = [step.text for step in getattr(pair, side)]
             record[f"{side}_labels"] = [step.label for step in getattr(pair, side)]
             record[f"{side}_step_logratios"] = [new - old for old, new in zip(first, second, strict=True)]
-            record[f"{side}_tokens"] = getattr(after.logps[index], side).tokens
         records.append(record)
     return records
 

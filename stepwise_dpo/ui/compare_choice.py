@@ -6,7 +6,7 @@ from typing import NamedTuple
 from stepwise_dpo.errors import ConfigError, RunError
 from stepwise_dpo.learning.names import TINY
 from stepwise_dpo.preferences.pairs import PreferencePair
-from stepwise_dpo.ui.comparison import Compared
+from stepwise_dpo.ui.comparison import Compared, Place
 from stepwise_dpo.ui.components import empty_state
 from stepwise_dpo.ui.judges import POLICY_NOTES
 from stepwise_dpo.ui.library import Library
@@ -49,6 +49,21 @@ class View(NamedTuple):
     compared: tuple[Compared, ...]
     where: str
     remarks: tuple[str, ...] = ()
+
+
+class Session(NamedTuple):
+    """What a visitor sees: the comparison, which part of its table, and which example is open."""
+
+    view: View | None = None
+    place: Place = Place()
+    row: int = 0
+
+
+def typed(session: Session, text: object) -> bool:
+    """Whether the problem in the box is somebody's own, and not that of the open example."""
+    if not isinstance(text, str) or not text.strip():
+        return False
+    return session.view is None or text.strip() != session.view.compared[session.row].pair.prompt.strip()
 
 
 def chosen(models: Sequence[Model], choice: Choice) -> bool:

@@ -21,7 +21,7 @@ def margin_charts(compared: Sequence[Compared], names: tuple[str, str]) -> list[
     """Draw the margins of both models: how they are spread, and how each example's moved.
 
     Args:
-        compared: the examples; a point's customdata is its index here.
+        compared: the examples; a point's customdata is the key of its row in the table.
         names: what the models are called.
     """
     return [
@@ -88,7 +88,7 @@ def _scatter(compared: Sequence[Compared], names: tuple[str, str]) -> Figure:
             "name": f"{name} ({len(indices)})",
             "x": [compared[i].before.margin for i in indices],
             "y": [compared[i].after.margin for i in indices],
-            "customdata": [str(i) for i in indices],
+            "customdata": [f"row:{i}" for i in indices],
             "text": [plain(compared[i].pair.prompt, 60) for i in indices],
             "hovertemplate": "%{x:+.3f} → %{y:+.3f}<br>%{text}<extra></extra>",
             "marker": {"color": colours[name], "size": 8, "opacity": 0.85},

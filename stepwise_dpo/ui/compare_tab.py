@@ -18,6 +18,7 @@ from stepwise_dpo.ui.compare_choice import (
     OPEN_SET,
     STORED,
     Choice,
+    Session,
     View,
     both,
     check_prompt,
@@ -25,10 +26,11 @@ from stepwise_dpo.ui.compare_choice import (
     defaults,
     examples_of,
     look_up,
+    typed,
 )
 from stepwise_dpo.ui.compare_figures import margin_charts
 from stepwise_dpo.ui.compare_views import answers_html, example_html, filter_choices, numbers_html, remarks, table_html
-from stepwise_dpo.ui.comparison import FILTERS, Place, Reply, moved
+from stepwise_dpo.ui.comparison import FILTERS, Reply, moved
 from stepwise_dpo.ui.components import (
     Shared,
     choice_list,
@@ -49,6 +51,8 @@ from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.runs_view import look
 from stepwise_dpo.ui.text import counted, shown
 
+TYPED = "The problem above is yours, so it stays. Empty it to see the examples’ own answers here again."
+
 NO_RUN = empty_state("No finished run yet", "Train one in the Train tab; what it changed appears here.")
 
 
@@ -58,7 +62,7 @@ def build(
     """Lay out the tab and connect its events."""
     measurements = Measurements(policies)
     most = MAX_MEASURED_PUBLIC if public else MAX_MEASURED
-    view, place, index, seen_run = gr.State(None), gr.State(Place()), gr.State(0), gr.State("")
+    session, seen_run = gr.State(Session()), gr.State("")
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="choose"):
             before = gr.Dropdown([], label="Compare", elem_id="compare-before", filterable=False)
@@ -124,85 +128,102 @@ def build(
 
     # ------------------------------------------------------------------------------------------ what the page shows
 
-    def whole(found: View | None, head: str, said: str, now: Place, opened: int = 0) -> list[Any]:
-        """Values of `result` and `rest`; without a comparison `head` stands in its place."""
-        if found is None:
-            return [None, now, 0, said, head, gr.Column(visible=False), *[gr.skip()] * 7]
+    def whole(view: View | None, instead: str, before: Session, text: object) -> list[Any]:
+        """Values of `result` for a comparison; without one, `instead` stands in its place."""
+        if view is None:
+            kept = gr.skip() if typed(before, text) else ""
+            return [Session(), "", instead, gr.Column(visible=False), *[gr.skip()] * 4, kept, "", gr.skip()]
+        now = Session(view)
         return [
-            *(found, now, opened, said, head + summary_html(found), gr.Column(visible=True)),
-            plots_value(margin_charts(found.compared, found.names)),
-            gr.Radio(choices=filter_choices(found.compared), value=now.only),
-            table_html(found.compared, found.names, now, opened),
-            *one_example(found, opened),
+            *(
+                now,
+                "",
+                summary_html(view),
+                gr.Column(visible=True),
+                plots_value(margin_charts(view.compared, view.names)),
+            ),
+            gr.Radio(choices=filter_choices(view.compared), value=now.place.only),
+            *rows_and_example(view, now, before, text),
         ]
 
-    def one_example(found: View, opened: int) -> list[Any]:
-        one = found.compared[opened]
-        replies = [one.before.reply, one.after.reply]
-        return [
-            example_html(one, found.names),
-            one.pair.prompt,
-            "",
-            answers_html(one.pair.prompt, replies, found.names),
+    def rows_and_example(view: View, now: Session, before: Session, text: object) -> list[Any]:
+        """Values of `opened`; a problem that somebody typed stays, with its answers by these models."""
+        one = view.compared[now.row]
+        first = [
+            table_html(view.compared, view.names, now.place, now.row),
+            example_html(one, view.names),
         ]
+        if typed(before, text):
+            same = before.view is not None and before.view.title == view.title
+            return [*first, gr.skip(), note(TYPED), gr.skip() if same else ""]
+        # Rewards that a run wrote have that run's judge and scale; here there is one for both.
+        replies = [reply and reply._replace(rewards=None) for reply in (one.before.reply, one.after.reply)]
+        return [*first, one.pair.prompt, "", answers_html(one.pair.prompt, replies, view.names)]
 
-    def on_show(run_id: str, last_run: str, library: Library, *fields: object) -> list[Any]:
-        models = models_of(look(supervisor))
-        choice = Choice(*fields)
+    def looked_up(models: Sequence[Model], choice: Choice, library: Library) -> tuple[View | None, str]:
+        """The comparison, or what to show in its place (HTML)."""
+        if not models:
+            return None, NO_RUN
+        try:
+            return look_up(models, choice, library, measurements, most)
+        except StepwiseDPOError as problem:
+            return None, error(str(problem))
+
+    def on_show(
+        run_id: str, last_run: str, before: Session, text: object, library: Library, *sent: object
+    ) -> list[Any]:
+        models, choice = models_of(look(supervisor)), Choice(*sent)
         if run_id != last_run or not chosen(models, choice):
             choice = defaults(models, run_id, choice)
-        return [run_id, *form_of(models, choice, library, most), *refreshed(models, choice, library)]
+        view, instead = looked_up(models, choice, library)
+        # Whoever comes back to the tab finds it as it was.
+        known = view is not None and view == before.view
+        shown_now = [gr.skip()] * len(result) if known else whole(view, instead, before, text)
+        return [run_id, *form_of(models, choice, library, most), *shown_now]
 
-    def on_pick(library: Library, *fields: object) -> list[Any]:
-        models = models_of(look(supervisor))
-        choice = Choice(*fields)
-        return [*form_of(models, choice, library, most)[2:], *refreshed(models, choice, library)]
+    def on_pick(before: Session, text: object, library: Library, *sent: object) -> list[Any]:
+        models, choice = models_of(look(supervisor)), Choice(*sent)
+        shown_now = whole(*looked_up(models, choice, library), before, text)
+        return [*form_of(models, choice, library, most)[2:], *shown_now]
 
-    def refreshed(models: Sequence[Model], choice: Choice, library: Library) -> list[Any]:
-        if not models:
-            return whole(None, NO_RUN, "", Place())
-        try:
-            found, said = look_up(models, choice, library, measurements, most)
-        except StepwiseDPOError as problem:
-            return whole(None, error(str(problem)), "", Place())
-        return whole(found, said if found is None else "", "", Place())
-
-    def on_measure(library: Library, *fields: object) -> Iterator[list[Any]]:
-        models, choice = models_of(look(supervisor)), Choice(*fields)
-        waiting = [gr.skip()] * 3
-        skipped = [gr.skip()] * (len(result) - 4)
+    def on_measure(before: Session, text: object, library: Library, *sent: object) -> Iterator[list[Any]]:
+        models, choice = models_of(look(supervisor)), Choice(*sent)
+        skipped = [gr.skip()] * (len(result) - 2)
         try:
             sides = both(models, choice)
             pairs, _ = examples_of(choice, library, most)
             for model, which in zip(sides, ("first", "second"), strict=True):
                 total = len(measurements.missing(model, pairs))
                 if total:
-                    yield [*waiting, note(f"Loading the {which} model…"), *skipped]
+                    yield [gr.skip(), note(f"Loading the {which} model…"), *skipped]
                 for done in measurements.measure(model, pairs):
-                    yield [*waiting, note(f"The {which} model: {done} of {counted(total, 'example')}…"), *skipped]
+                    yield [
+                        *(gr.skip(), note(f"The {which} model: {done} of {counted(total, 'example')}…")),
+                        *skipped,
+                    ]
         except StepwiseDPOError as problem:
-            yield [*waiting, error(str(problem)), *skipped]
+            yield [gr.skip(), error(str(problem)), *skipped]
             return
-        yield refreshed(models, choice, library)
+        yield whole(*looked_up(models, choice, library), before, text)
 
-    def on_filter(found: View | None, now: Place, opened: int, only: object) -> list[Any]:
-        now = now._replace(only=only if only in FILTERS else "all", page=0)
-        return [now, table_html(found.compared, found.names, now, opened) if found else gr.skip()]
+    def on_filter(before: Session, sent: object) -> list[Any]:
+        view = before.view
+        if view is None:
+            return [gr.skip()] * 2
+        only = next((key for key in FILTERS if key == sent), "all")
+        now = before._replace(place=before.place._replace(only=only, page=0))
+        return [now, table_html(view.compared, view.names, now.place, now.row)]
 
-    def on_table(found: View | None, now: Place, opened: int, event: gr.EventData) -> list[Any]:
-        key = _key(event)
-        if found is None:
-            return [gr.skip()] * 7
-        if (row := row_of(found, key)) is not None:
-            return [now, row, table_html(found.compared, found.names, now, row), *one_example(found, row)]
-        now = moved(now, key)
-        return [now, opened, table_html(found.compared, found.names, now, opened), *[gr.skip()] * 4]
-
-    def on_chart(found: View | None, now: Place, event: gr.EventData) -> list[Any]:
-        row = row_of(found, f"row:{_key(event)}") if found else None
-        if found is None or row is None:
+    def on_table(before: Session, text: object, event: gr.EventData) -> list[Any]:
+        """Follow a click on a row, a head or the pager of the table, or on a point of a chart."""
+        view, key = before.view, _key(event)
+        if view is None:
             return [gr.skip()] * 6
-        return [row, table_html(found.compared, found.names, now, row), *one_example(found, row)]
+        if (row := row_of(view, key)) is not None:
+            now = before._replace(row=row)
+            return [now, *rows_and_example(view, now, before, text)]
+        now = before._replace(place=moved(before.place, key))
+        return [now, table_html(view.compared, view.names, now.place, now.row), *[gr.skip()] * 4]
 
     def on_ask(text: object, judge: object, *fields: object) -> Iterator[list[Any]]:
         try:
@@ -218,39 +239,33 @@ def build(
         except StepwiseDPOError as problem:
             yield [error(str(problem)), gr.skip()]
             return
-        yield ["", answers_html(asked, judged, names_of(*sides))]
+        yield ["", answers_html(asked, judged, names_of(*sides), judge_name)]
 
-    def on_csv(found: View | None) -> Any:
-        return _file("inference_results.csv", csv_text(found.compared), "text/csv") if found else gr.skip()
+    def on_csv(now: Session) -> Any:
+        return gr.skip() if now.view is None else _file("csv", csv_text(now.view.compared), "text/csv")
 
-    def on_jsonl(found: View | None) -> Any:
-        return _file("inference_results.jsonl", jsonl_text(found.compared), "application/jsonl") if found else gr.skip()
+    def on_jsonl(now: Session) -> Any:
+        return gr.skip() if now.view is None else _file("jsonl", jsonl_text(now.view.compared), "application/jsonl")
 
     # ------------------------------------------------------------------------------------------------------- events
 
     fields = [before, after, source, count]
-    opened = [example, prompt, ask_message, answers]
-    result: list[Any] = [view, place, index, message, summary, details, charts, only, listing, *opened]
+    opened = [listing, example, prompt, ask_message, answers]
+    result: list[Any] = [session, message, summary, details, charts, only, *opened]
+    now = [session, prompt, shared.library, *fields]
     quietly: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
-    tab.select(
-        on_show,
-        [shared.run_id, seen_run, shared.library, *fields],
-        [seen_run, *fields, measure, *result],
-        show_progress="hidden",
-    )
-    measuring = measure.click(on_measure, [shared.library, *fields], result, show_progress="hidden")
-    for field in (before, after, source):
-        # What is measured for the choice before would otherwise cover what belongs to this one.
-        field.input(
-            on_pick, [shared.library, *fields], [source, count, measure, *result], cancels=[measuring], **quietly
-        )
-    count.release(on_pick, [shared.library, *fields], [source, count, measure, *result], cancels=[measuring], **quietly)
-    only.input(on_filter, [view, place, index, only], [place, listing], **quietly)
-    listing.choose(on_table, [view, place, index], [place, index, listing, *opened], **quietly)
-    charts.choose(on_chart, [view, place], [index, listing, *opened], **quietly)
+    tab.select(on_show, [shared.run_id, seen_run, *now], [seen_run, *fields, measure, *result], show_progress="hidden")
+    measuring = measure.click(on_measure, now, result, show_progress="hidden")
+    # What is measured for the choice before would otherwise cover what belongs to this one.
+    picked: dict[str, Any] = {**quietly, "cancels": [measuring]}
+    for event in (before.input, after.input, source.input, count.release):
+        event(on_pick, now, [source, count, measure, *result], **picked)
+    only.input(on_filter, [session, only], [session, listing], **quietly)
+    for event in (listing.choose, charts.choose):
+        event(on_table, [session, prompt], [session, *opened], **quietly)
     ask.click(on_ask, [prompt, judge, *fields], [ask_message, answers], show_progress="hidden")
-    as_csv.click(on_csv, view, file, show_progress="hidden").success(None, file, None, js=download_js())
-    as_jsonl.click(on_jsonl, view, file, show_progress="hidden").success(None, file, None, js=download_js())
+    for button, on_download in ((as_csv, on_csv), (as_jsonl, on_jsonl)):
+        button.click(on_download, session, file, show_progress="hidden").success(None, file, None, js=download_js())
 
 
 def form_of(models: Sequence[Model], choice: Choice, library: Library, most: int) -> list[Any]:
@@ -310,8 +325,8 @@ def row_of(view: View, key: str) -> int | None:
     return None
 
 
-def _file(name: str, text: str, type: str) -> str:
-    return json.dumps({"name": name, "text": text, "type": type})
+def _file(suffix: str, text: str, type: str) -> str:
+    return json.dumps({"name": f"inference_results.{suffix}", "text": text, "type": type})
 
 
 def _key(event: gr.EventData) -> str:

@@ -221,17 +221,17 @@ def example_html(one: Compared, names: tuple[str, str]) -> str:
 # ---------------------------------------------------------------------------------------------------------- answers
 
 
-def answers_html(prompt: str, replies: Sequence[Reply | None], names: tuple[str, str]) -> str:
-    """Write both models' answers as step rows, with process rewards where there are any, and the checker's verdicts."""
+def answers_html(prompt: str, replies: Sequence[Reply | None], names: tuple[str, str], judge: str = "") -> str:
+    """Write both models' answers as step rows: process rewards where `judge` gave them, and the checker's verdicts."""
     if not any(replies):
         return empty_state("No answers yet", "Press “Let both answer”.")
     columns = [_answer(prompt, reply, name) for reply, name in zip(replies, names, strict=True)]
     rewarded = any(reply is not None and reply.rewards for reply in replies)
     scale = (
         f'<div class="scales"><div class="scale"><span>{signed(-1)}</span><i></i><span>{signed(1)}</span></div>'
-        f"<span>process reward of a step {what('process_reward')}</span></div>"
+        f"<span>process reward of a step, by {shown(judge)} {what('process_reward')}</span></div>"
         if rewarded
-        else ""
+        else '<p class="hint">“Let both answer” has the chosen judge score the steps as well.</p>'
     )
     words = "The checker doesn’t know this kind of problem, so nobody says whether an answer is right."
     unknown = "" if is_known(prompt) else f'<p class="hint">{words}</p>'

@@ -102,7 +102,8 @@ def _measured(number: int, record: Record, which: str) -> Measured:
         pair = PreferencePair(str(record["prompt"]), steps["chosen"], steps["rejected"], str(record["id"]))
         sides = {
             side: Likelihood(
-                tuple(float(value) for value in record[f"{prefix}{side}_step_logps"]), int(record[f"{side}_tokens"])
+                tuple(float(value) for value in record[f"{prefix}{side}_step_logps"]),
+                int(record[f"{prefix}{side}_tokens"]),
             )
             for side in SIDES
         }

@@ -105,7 +105,8 @@ def lesson_value(point: Point | None) -> dict[str, Any]:
 def formulas_html() -> str:
     """Write both losses as formulas."""
     boxes = (
-        f'<div class="learn-formula" style="--formula:{LOSS_COLOURS[key]}"><h3>{name} {what(key)}</h3>{asset(file)}</div>'
+        f'<div class="learn-formula" style="--formula:{LOSS_COLOURS[key]}"><h3>{name} {what(key)}</h3>{asset(file)}'
+        "</div>"
         for name, key, file in (
             ("DPO", "dpo", "formula_dpo.html"),
             ("Step-wise", "stepwise", "formula_stepwise.html"),

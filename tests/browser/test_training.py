@@ -67,8 +67,8 @@ def test_a_short_dpo_run_to_its_end_and_its_comparison(page, app):
     expect(page.locator("#compare-summary")).to_contain_text("Preference accuracy")
     expect(page.locator("#compare-summary")).to_contain_text("measured on 2 examples, none of them trained on")
     expect(page.locator("#compare-example .value").first).to_have_text(re.compile(r"^(\+|−)?\d+\.\d\d$"))
-    page.locator("#compare-examples .list-item").nth(1).click()
-    expect(page.locator("#compare-examples .list-item").nth(1)).to_have_attribute("aria-current", "true")
+    page.locator("#compare-table .row").nth(1).click()
+    expect(page.locator("#compare-table .row").nth(1)).to_have_attribute("aria-current", "true")
 
 
 def test_a_short_stepwise_run_has_its_own_curves(page, app):

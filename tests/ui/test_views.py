@@ -15,7 +15,7 @@ from stepwise_dpo.preferences.pairs import PreferencePair, Step
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, runs_view, train_tab
+from stepwise_dpo.ui import data_tab, rewards_tab, runs_view, train_tab
 from stepwise_dpo.ui.components import divergence_line, error, list_html, notes
 from stepwise_dpo.ui.judges import Judges, check_model_name
 from stepwise_dpo.ui.library import ExampleSet, Library, draft_of
@@ -294,54 +294,6 @@ def test_nothing_is_sent_when_nothing_changed(run, tmp_path):
     assert all(isinstance(value, dict) and value["__type__"] == "update" and len(value) == 1 for value in again)
     run.append_metrics({"global_step": 1, "loss": 0.5})
     assert train_tab.updates(supervisor, "", first[0])[0] != first[0]
-
-
-# ------------------------------------------------------------------------------------------------------------ compare
-
-RECORD = {
-    "id": "1",
-    "prompt": HOSTILE,
-    "model_output": HOSTILE,
-    "before_model_output": "",
-    "chosen_score": -1.0,
-    "rejected_score": -1.5,
-    "before_chosen_score": -2.0,
-    "before_rejected_score": -1.0,
-    "preferred": "chosen",
-    "before_preferred": "rejected",
-    "answer": {"steps": [HOSTILE], "complete": True, "process_rewards": None, "solved": True},
-    "before_answer": {"steps": [], "complete": False, "process_rewards": None, "solved": None},
-    "chosen_steps": ["same", HOSTILE],
-    "chosen_labels": [True, None],
-    "rejected_steps": ["same", "wrong"],
-    "rejected_labels": [True, False],
-    "chosen_step_logratios": [0.5, 2.0],
-    "rejected_step_logratios": [0.5, -1.0],
-}
-
-
-def test_comparison_of_an_example():
-    html = compare_tab.example_html(RECORD)
-    assert harmless(html)
-    assert "+2.00" in html
-    assert "+3.00" in html  # 2.5 - (-0.5)
-    assert "−1.000 → +0.500" in html
-    assert "cut off at the token limit" in html
-    assert harmless(compare_tab.flipped_html([RECORD]) + compare_tab.examples_html([RECORD], 0))
-
-
-def test_nothing_flipped():
-    assert "Nothing flipped" in compare_tab.flipped_html([RECORD | {"before_preferred": "chosen"}])
-
-
-def test_numbers_before_and_after():
-    before = {"preference_accuracy": 0.5, "mean_margin": -0.1, "logps/chosen": -300.0, "logps/rejected": -310.0}
-    after = {"preference_accuracy": 0.75, "mean_margin": 0.2, "logps/chosen": -280.0, "logps/rejected": -330.0}
-    html = compare_tab.numbers_table(before, after)
-    assert "50%" in html
-    assert "+25</b> points" in html
-    assert "+0.300" in html
-    assert "Solve rate" not in html
 
 
 # ---------------------------------------------------------------------------------------------------------------- app
