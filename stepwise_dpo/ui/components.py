@@ -23,8 +23,6 @@ from stepwise_dpo.ui.text import counted, plain, shown, signed
 ASSETS = Path(__file__).parent / "assets"
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
-_LATER = '<span class="tag later">wrong (label)</span>'
-
 LISTED = 300
 """The most items of a list that are sent to the browser; a search narrows it down."""
 
@@ -251,6 +249,7 @@ def solution(
     position: float = 1.0,
     centre: float = 0.0,
     with_sign: bool = True,
+    source: str = "label",
 ) -> str:
     """Write a solution as a column of step rows: number, text, value.
 
@@ -263,6 +262,7 @@ def solution(
         position: the distance from `centre` that has the full colour.
         centre: the value without colour.
         with_sign: whether values have a sign, as all but probabilities do.
+        source: who says that a step is wrong.
     """
     rows = []
     first_wrong = first_error(steps)
@@ -271,8 +271,8 @@ def solution(
             rows.append('<li class="diverges">diverges here</li>')
         tag = ""
         if step.label is False:
-            first = index == first_wrong
-            tag = '<span class="tag">first error (label)</span>' if first else _LATER
+            kind, said = ("tag", "first error") if index == first_wrong else ("tag later", "wrong")
+            tag = f'<span class="{kind}">{said} ({shown(source)})</span>'
         text = f'<span class="number">{index + 1}</span><span class="text"><bdi>{shown(step.text)}</bdi>{tag}</span>'
         if values is None:
             rows.append(f'<li class="step plain">{text}</li>')
@@ -314,3 +314,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], wide: bool = False
     )
     box = "table-box wide" if wide else "table-box"
     return f'<div class="{box}"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def download_js() -> str:
+    """Write the script that makes a file of {"name", "text", "type"?} (JSON) in the browser and saves it there.
+
+    Nothing is written on the server: a path returned from a handler would be copied into Gradio's cache, where everyone
+    who knows its name can read it.
+    """
+    return """
+(file) => {
+  const { name, text, type } = JSON.parse(file);
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([text], { type: type ?? 'application/json' }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+"""

@@ -13,7 +13,7 @@ from stepwise_dpo.errors import DataError, RunError
 from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, train_tab, welcome
+from stepwise_dpo.ui import compare_tab, data_tab, learn_tab, rewards_tab, train_tab, welcome
 from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
 from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
@@ -69,7 +69,9 @@ def build_app(
                 with _tab("Rewards") as tab:
                     rewards_tab.build(shared, tab, judges, policies, supervisor, public)
                 with _tab("Compare") as tab:
-                    compare_tab.build(shared, tab, supervisor)
+                    compare_tab.build(shared, tab, supervisor, judges, policies, public)
+                with _tab("Learn") as tab:
+                    learn_tab.build(shared, tab, judges, policies)
             address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
             here = gr.State(None)
 

@@ -44,6 +44,7 @@ def test_every_tab_opens(page):
         ("Rewards", "#rewards-example .step"),
         ("Train", "#train-start"),
         ("Compare", "#compare-summary .empty-state"),
+        ("Learn", "#learn-lesson input[type=range]"),
         ("Data", "#data-editor textarea"),
     ):
         open_tab(page, name)

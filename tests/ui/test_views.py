@@ -9,7 +9,7 @@ import pytest
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
-from stepwise_dpo.ui import compare_tab, rewards_tab
+from stepwise_dpo.ui import rewards_tab
 from stepwise_dpo.ui.components import divergence_line, error, list_html, notes
 from stepwise_dpo.ui.judges import Judges, check_model_name
 from stepwise_dpo.ui.library import ExampleSet, Library
@@ -118,54 +118,6 @@ def test_lists_and_messages_escape():
 
 def test_missing_bundled_data_is_no_obstacle(tmp_path):
     assert bundled_library(tmp_path).current.pairs == ()
-
-
-# ------------------------------------------------------------------------------------------------------------ compare
-
-RECORD = {
-    "id": "1",
-    "prompt": HOSTILE,
-    "model_output": HOSTILE,
-    "before_model_output": "",
-    "chosen_score": -1.0,
-    "rejected_score": -1.5,
-    "before_chosen_score": -2.0,
-    "before_rejected_score": -1.0,
-    "preferred": "chosen",
-    "before_preferred": "rejected",
-    "answer": {"steps": [HOSTILE], "complete": True, "process_rewards": None, "solved": True},
-    "before_answer": {"steps": [], "complete": False, "process_rewards": None, "solved": None},
-    "chosen_steps": ["same", HOSTILE],
-    "chosen_labels": [True, None],
-    "rejected_steps": ["same", "wrong"],
-    "rejected_labels": [True, False],
-    "chosen_step_logratios": [0.5, 2.0],
-    "rejected_step_logratios": [0.5, -1.0],
-}
-
-
-def test_comparison_of_an_example():
-    html = compare_tab.example_html(RECORD)
-    assert harmless(html)
-    assert "+2.00" in html
-    assert "+3.00" in html  # 2.5 - (-0.5)
-    assert "−1.000 → +0.500" in html
-    assert "cut off at the token limit" in html
-    assert harmless(compare_tab.flipped_html([RECORD]) + compare_tab.examples_html([RECORD], 0))
-
-
-def test_nothing_flipped():
-    assert "Nothing flipped" in compare_tab.flipped_html([RECORD | {"before_preferred": "chosen"}])
-
-
-def test_numbers_before_and_after():
-    before = {"preference_accuracy": 0.5, "mean_margin": -0.1, "logps/chosen": -300.0, "logps/rejected": -310.0}
-    after = {"preference_accuracy": 0.75, "mean_margin": 0.2, "logps/chosen": -280.0, "logps/rejected": -330.0}
-    html = compare_tab.numbers_table(before, after)
-    assert "50%" in html
-    assert "+25</b> points" in html
-    assert "+0.300" in html
-    assert "Solve rate" not in html
 
 
 # ---------------------------------------------------------------------------------------------------------------- app
