@@ -92,10 +92,10 @@ TABLE_HEADER = (
 
 def table_line(result: DemoResult) -> str:
     """Lay one variant's result out under `TABLE_HEADER`."""
-    low, high = result.interval or (float("nan"), float("nan"))
+    interval = "–" if result.interval is None else "{:+7.1%} to {:+7.1%}".format(*result.interval)
     return (
         f"{result.name:24}{result.before:8.1%}{fmean(result.after):8.1%}{min(result.after):8.1%}"
-        f"{max(result.after):8.1%}{result.difference:+9.1%}  {low:+7.1%} to {high:+7.1%}{result.seconds:8.1f}"
+        f"{max(result.after):8.1%}{result.difference:+9.1%}  {interval:18}{result.seconds:8.1f}"
     )
 
 

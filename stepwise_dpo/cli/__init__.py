@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the data, a model or a run is at fault, 2 the command itse
 Everything heavy is imported by the command that needs it, so that `--help` answers at once.
 """
 
+import io
 import os
 import sys
 import warnings
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # TRL 1.16 uses names that Transformers 5.23 already calls old; nobody at a prompt can do anything about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # A console of another encoding shall show a sign that it doesn't know as an escape, not end the command.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code: int = options.command(options)
     except ConfigError as error:

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.cli.output import make_parent, quiet_libraries
-from stepwise_dpo.cli.parsing import add_command, natural, positive
+from stepwise_dpo.cli.parsing import add_command, positive, seed, temperature
 from stepwise_dpo.errors import ConfigError, DataError
 from stepwise_dpo.learning.names import POLICY
 from stepwise_dpo.runs.progress import ProgressBar
@@ -42,7 +42,7 @@ def add_commands(commands: Any) -> None:
         kinds, "generate", "make labelled multi-step problems with a wrong solution each", _generate, GENERATE_EXAMPLES
     )
     generate.add_argument("--n", type=positive, required=True, metavar="N", help="how many pairs")
-    generate.add_argument("--seed", type=natural, default=0, metavar="S", help="the same seed gives the same pairs")
+    generate.add_argument("--seed", type=seed, default=0, metavar="S", help="the same seed gives the same pairs")
     generate.add_argument("--output", required=True, metavar="FILE", help="a JSON file in the native format")
     generate.add_argument("--families", nargs="+", metavar="NAME", help="kinds of problems (default: all)")
     generate.add_argument("--corruptions", nargs="+", metavar="NAME", help="kinds of mistakes (default: all)")
@@ -55,9 +55,13 @@ def add_commands(commands: Any) -> None:
     )
     on_policy.add_argument("--model", default=POLICY, metavar="MODEL", help=f"whose mistakes (default: {POLICY})")
     on_policy.add_argument("--n", type=positive, required=True, metavar="N", help="how many pairs")
-    on_policy.add_argument("--seed", type=natural, default=0, metavar="S", help="of problems and sampling (default: 0)")
+    on_policy.add_argument("--seed", type=seed, default=0, metavar="S", help="of problems and sampling (default: 0)")
     on_policy.add_argument(
-        "--temperature", type=float, default=1.0, metavar="X", help="above 0; lower ones sample closer to greedy (1.0)"
+        "--temperature",
+        type=temperature,
+        default=1.0,
+        metavar="X",
+        help="lower ones sample closer to greedy (default: 1.0)",
     )
     on_policy.add_argument("--avoid", nargs="+", metavar="FILE", help="make no problem that is in these files")
     on_policy.add_argument("--output", required=True, metavar="FILE", help="a JSON file in the native format")

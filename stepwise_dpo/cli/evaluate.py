@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.cli.evaluation_tables import policy_table, reward_table
 from stepwise_dpo.cli.judge import device, reward_model_of
-from stepwise_dpo.cli.output import make_parent, quiet_libraries, write
-from stepwise_dpo.cli.parsing import add_command, add_reward_options, natural, positive
+from stepwise_dpo.cli.output import check_place, quiet_libraries, write
+from stepwise_dpo.cli.parsing import add_command, add_reward_options, natural, positive, real_number, seed, temperature
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import DATA_DIR, POLICY, REWARD
 from stepwise_dpo.runs.progress import ProgressBar
@@ -76,9 +75,9 @@ def add_commands(commands: Any) -> None:
         "--k", type=positive, nargs="+", metavar="K", help="estimate pass@K (default: 1 4 8, as far as samples allow)"
     )
     policy.add_argument(
-        "--temperature", type=_above_zero, default=1.0, metavar="X", help="of the sampling (default: 1.0)"
+        "--temperature", type=temperature, default=1.0, metavar="X", help="of the sampling (default: 1.0)"
     )
-    policy.add_argument("--seed", type=natural, default=0, metavar="S", help="of the sampling (default: 0)")
+    policy.add_argument("--seed", type=seed, default=0, metavar="S", help="of the sampling (default: 0)")
     policy.add_argument(
         "--max-new-tokens", type=positive, default=128, metavar="N", help="the most tokens of an answer (default: 128)"
     )
@@ -129,15 +128,15 @@ def _reward(options: argparse.Namespace) -> int:
         "data": options.data,
         "seconds": seconds,
     }
+    from stepwise_dpo.ui.evaluation_figures import reward_figures
+
+    written = _write_results(options, report, reward_figures(report))
     origin = f"tuned on {tune_data}" if tuning else "as given"
     print(f"{options.reward_model} ({report['head']}) on {options.data}, {seconds:.1f} s")
     print(f"threshold {threshold:.4g}, {origin}")
     if shared:
         print(f"beware: {shared} of {len(pairs)} prompts are in the tuning data too, which flatters the figures")
-    print(reward_table(report))
-    from stepwise_dpo.ui.evaluation_figures import reward_figures
-
-    _write_results(options, report, reward_figures(report))
+    print("\n".join([reward_table(report), *written]))
     return 0
 
 
@@ -176,30 +175,33 @@ def _policy(options: argparse.Namespace) -> int:
         "data": options.data,
         "seconds": seconds,
     }
-    print(f"{options.model} on {options.data}, {seconds:.1f} s")
-    print(policy_table(report))
     from stepwise_dpo.ui.evaluation_figures import policy_figures
 
-    _write_results(options, report, policy_figures(report))
+    written = _write_results(options, report, policy_figures(report))
+    print(f"{options.model} on {options.data}, {seconds:.1f} s")
+    print("\n".join([policy_table(report), *written]))
     return 0
 
 
 def _check_places(options: argparse.Namespace) -> None:
     if options.json:
-        make_parent(options.json)
+        check_place(options.json)
     if options.figures:
-        make_parent(Path(options.figures) / "index.html")
+        check_place(Path(options.figures) / "plotly.min.js")
 
 
-def _write_results(options: argparse.Namespace, report: dict[str, Any], charts: Sequence["Chart"]) -> None:
+def _write_results(options: argparse.Namespace, report: dict[str, Any], charts: Sequence["Chart"]) -> list[str]:
+    """Write what was asked for, before anything is printed; returns the lines that say where it is."""
+    said = []
     if options.json:
         # No NaN in there: readers other than Python's would choke on it.
         write(options.json, json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-        print(f"\nall figures are in {options.json}")
+        said.append(f"\nall figures are in {options.json}")
     if options.figures:
         folder = Path(options.figures)
         _write_charts(charts, folder)
-        print(f"{len(charts)} charts are in {folder}: {', '.join(f'{chart.id}.html' for chart in charts)}")
+        said.append(f"{len(charts)} charts are in {folder}: {', '.join(f'{chart.id}.html' for chart in charts)}")
+    return said
 
 
 def _write_charts(charts: Sequence["Chart"], folder: Path) -> None:
@@ -220,21 +222,7 @@ def _shared_prompts(pairs: Sequence["PreferencePair"], tuning: Sequence["Prefere
 
 
 def _probability(text: str) -> float:
-    number = _real_number(text)
+    number = real_number(text)
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"must be between 0 and 1, not {text}")
     return number
-
-
-def _above_zero(text: str) -> float:
-    number = _real_number(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return number
-
-
-def _real_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from error

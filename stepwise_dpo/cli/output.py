@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,29 @@ from stepwise_dpo.runs.directory import write_atomically
 
 
 def make_parent(path: str | os.PathLike[str]) -> None:
-    """Find out before minutes of work whether there is a place for their result."""
+    """Make the folder of a result, before minutes of work are spent on it.
+
+    Raises:
+        ConfigError: it can't be made.
+    """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{os.fspath(path)!r} can't be written: {error}") from error
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Find out before minutes of work whether a file can be written there.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    make_parent(path)
+    if Path(path).is_dir():
+        raise ConfigError(f"{os.fspath(path)!r} is a folder; name a file")
+    try:
+        with tempfile.TemporaryFile(dir=Path(path).parent):
+            pass
     except OSError as error:
         raise ConfigError(f"{os.fspath(path)!r} can't be written: {error}") from error
 
@@ -27,7 +48,7 @@ def write(path: str | os.PathLike[str], content: str) -> None:
     """
     try:
         write_atomically(Path(path), content)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise ConfigError(f"{os.fspath(path)!r} can't be written: {error}") from error
 
 

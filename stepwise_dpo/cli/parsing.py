@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 import re
 from collections.abc import Callable
 from types import NoneType, UnionType
@@ -122,6 +123,30 @@ def natural(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, but is {number}")
     return number
+
+
+def seed(text: str) -> int:
+    """Read a seed, which NumPy and torch both take up to 2**32 - 1."""
+    number = natural(text)
+    if number >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be below 2**32, but is {number}")
+    return number
+
+
+def temperature(text: str) -> float:
+    """Read a temperature; below a thousandth, dividing by it leaves the range of numbers, and nothing is random."""
+    number = real_number(text)
+    if not 1e-3 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be at least 0.001, not {text}")
+    return number
+
+
+def real_number(text: str) -> float:
+    """Read a number."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from error
 
 
 def _whole_number(text: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_dpo.cli.output import make_parent, quiet_libraries
-from stepwise_dpo.cli.parsing import add_command, natural, positive
+from stepwise_dpo.cli.parsing import add_command, positive, seed
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import POLICY, REWARD
 from stepwise_dpo.runs.progress import ProgressBar
@@ -58,7 +58,7 @@ def add_pretrain(kinds: Any) -> None:
         help="labelled pairs to calibrate the reward model on (default: data/synthetic_prm.json)",
     )
     for name in _SETTINGS:
-        kind = natural if name == "seed" else positive
+        kind = seed if name == "seed" else positive
         pretrain.add_argument("--" + name.replace("_", "-"), type=kind, metavar="N", help="see PretrainingPlan")
 
 
@@ -68,17 +68,22 @@ def _pretrain(options: argparse.Namespace) -> int:
     if not 0 < options.solve_rate <= 1:
         raise ConfigError(f"--solve-rate must be above 0 and at most 1, not {options.solve_rate}")
     folder = Path(options.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{options.output_dir!r} is a file; choose another folder")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{options.output_dir!r} is not empty; choose another folder")
     make_parent(folder)
+    if Path(options.line).exists() and not Path(options.line).is_dir():
+        raise ConfigError(f"{options.line!r} is a file; choose another folder for the line of training")
+    make_parent(Path(options.line) / "line.json")
     held_out, calibration_pairs = load_pairs(options.held_out), load_pairs(options.calibrate)
     quiet_libraries()
     from stepwise_dpo.learning import bundling
     from stepwise_dpo.learning.pretraining import PretrainingPlan, pretrain
     from stepwise_dpo.learning.reward_benchmark import check_labels
 
-    for pairs in (held_out, calibration_pairs):
-        check_labels(pairs)
+    check_labels(held_out, both_kinds=True, source=options.held_out)
+    check_labels(calibration_pairs, both_kinds=True, source=options.calibrate)
 
     plan = replace(
         PretrainingPlan(), **{name: value for name in _SETTINGS if (value := getattr(options, name)) is not None}

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -185,13 +186,17 @@ def _round(policy: Policy) -> None:
 def _write(policy: Policy, folder: str | os.PathLike[str], card: str) -> None:
     """Write an ordinary Transformers folder with its card, all of it or nothing; the folder may exist, but empty."""
     whole = Path(folder).resolve()
-    unfinished = whole.with_name(whole.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    policy.model.to(torch.bfloat16).save_pretrained(unfinished)
-    policy.model.to(torch.float32)
-    policy.tokenizer.save_pretrained(unfinished)
-    (unfinished / "README.md").write_text(card, encoding="utf-8")
-    unfinished.replace(whole)
+    # A name of its own: whatever lies beside it belongs to somebody.
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{whole.name}.", dir=whole.parent))
+    try:
+        policy.model.to(torch.bfloat16).save_pretrained(unfinished)
+        policy.model.to(torch.float32)
+        policy.tokenizer.save_pretrained(unfinished)
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        unfinished.chmod(0o755)
+        unfinished.replace(whole)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _card(

@@ -4,21 +4,26 @@ B = pairs in a batch, N = 2B rows, T = tokens.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
-from stepwise_dpo.errors import ConfigError, DataError
+from stepwise_dpo.errors import ConfigError, DataError, ModelError
 from stepwise_dpo.learning.loading import Policy
 from stepwise_dpo.learning.losses import NO_STEP, sum_per_step
 from stepwise_dpo.learning.rewards import LLMRewardModel, Progress
 from stepwise_dpo.learning.seq2seq import IGNORED, score_completions
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.preferences.synthetic import is_known, solves
+
+MIN_TEMPERATURE = 1e-3
+"""Below, logits that are divided by it leave the range of float32, and nothing would be random anyway."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,7 @@ def pair_logps(
 
     Raises:
         DataError: a pair is longer than `max_length` tokens.
+        ModelError: a log-probability is not a finite number.
     """
     steps = policy.step_tokenizer()
     results: list[PairLogps] = []
@@ -170,6 +176,13 @@ def pair_logps(
         rows = [(pair.prompt_ids, pair.chosen_ids, pair.chosen_step_ids) for pair in encoded]
         rows += [(pair.prompt_ids, pair.rejected_ids, pair.rejected_step_ids) for pair in encoded]
         sides = _solution_logps(policy, rows)
+        for index, side in enumerate(sides):
+            if not math.isfinite(side.mean):
+                pair = pairs[start + index % len(encoded)]
+                raise ModelError(
+                    f"model {policy.name!r} gives an answer of example {pair.id or pair.prompt[:80]!r} a "
+                    f"log-probability of {side.mean}; its weights seem to be damaged"
+                )
         results += [
             PairLogps(chosen, rejected)
             for chosen, rejected in zip(sides[: len(encoded)], sides[len(encoded) :], strict=True)
@@ -201,7 +214,7 @@ def sample_answers(
         policy: the model.
         prompts: what to answer.
         samples: answers for each prompt, at least 1.
-        temperature: above 0; what the logits are divided by.
+        temperature: at least MIN_TEMPERATURE; what the logits are divided by.
         seed: the same for the same answers, given equal prompts and batch size; the caller's random state stays as it
             is.
         max_new_tokens: the most tokens of an answer.
@@ -216,8 +229,10 @@ def sample_answers(
     """
     if samples < 1:
         raise ConfigError(f"samples must be at least 1, not {samples}")
-    if not 0 < temperature < math.inf:
-        raise ConfigError(f"temperature must be above 0, not {temperature}; greedy answers need no sampling")
+    if not MIN_TEMPERATURE <= temperature < math.inf:
+        raise ConfigError(
+            f"temperature must be at least {MIN_TEMPERATURE}, not {temperature}; greedy answers need no sampling"
+        )
     together = max(1, batch_size // samples)
     device = policy.model.device
     answers: list[list[Answer]] = []
@@ -278,35 +293,61 @@ def compare_evaluations(pairs: Sequence[PreferencePair], before: Evaluation, aft
 def _generate(policy: Policy, prompts: Sequence[str], max_new_tokens: int, **how: Any) -> list[Answer]:
     """Let a policy write in one batch; `how` goes to Transformers' `generate`."""
     steps = policy.step_tokenizer()
-    model, pad = policy.model, policy.tokenizer.pad_token_id
+    model, pad, eos = policy.model, policy.tokenizer.pad_token_id, policy.tokenizer.eos_token_id
     encoded = [torch.tensor(steps.encode_prompt(prompt)) for prompt in prompts]
     width = max(map(len, encoded))
     if steps.position_limit is not None:
+        if width > steps.position_limit - (0 if policy.is_encoder_decoder else 1):
+            longest = max(range(len(prompts)), key=lambda index: len(encoded[index]))
+            raise DataError(
+                f"the prompt {prompts[longest][:80]!r} has {width} tokens, too many for the {steps.position_limit} "
+                f"positions of model {policy.name!r}; shorten it, or choose another model"
+            )
         # An answer that runs into the end of the model's positions is marked incomplete, as any other that is cut off.
         room = steps.position_limit - (0 if policy.is_encoder_decoder else width)
-        max_new_tokens = max(1, min(max_new_tokens, room))
+        if room < max_new_tokens and not policy.is_encoder_decoder and len({len(ids) for ids in encoded}) > 1:
+            # One by one: a short prompt's answer must not end where its longest neighbour's has to.
+            each = [_generate(policy, [prompt], max_new_tokens, **how) for prompt in prompts]
+            return [answer for answers in each for answer in answers]
+        max_new_tokens = min(max_new_tokens, room)
     # A causal model goes on at the right end of its input, so padding stands at the left.
     input_ids = torch.stack([nn.functional.pad(ids, (width - len(ids), 0), value=pad) for ids in encoded])
     attention_mask = torch.stack([torch.arange(width) >= width - len(ids) for ids in encoded]).long()
-    generated = model.generate(
-        input_ids=input_ids.to(model.device),
-        attention_mask=attention_mask.to(model.device),
-        max_new_tokens=max_new_tokens,
-        num_beams=1,
-        pad_token_id=pad,
-        eos_token_id=policy.tokenizer.eos_token_id,
-        # A model's folder may ask for other ways of decoding; what is measured here is its distribution.
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        **how,
-    )
+    with _whole_distribution(policy):
+        generated = model.generate(
+            input_ids=input_ids.to(model.device),
+            attention_mask=attention_mask.to(model.device),
+            max_new_tokens=max_new_tokens,
+            **how,
+        )
     completions = generated[:, 1:] if policy.is_encoder_decoder else generated[:, width:]
     answers = []
     for row in completions.tolist():
-        complete = policy.tokenizer.eos_token_id in row
-        ids = row[: row.index(policy.tokenizer.eos_token_id)] if complete else row
+        complete = eos in row
+        ids = row[: row.index(eos)] if complete else row
         answers.append(Answer(steps.decode_steps(ids), complete))
     return answers
+
+
+@contextmanager
+def _whole_distribution(policy: Policy) -> Iterator[None]:
+    """While a policy writes, ignore the ways of decoding that its folder asks for: its distribution is measured.
+
+    Transformers fills whatever a call leaves open from the model's own configuration.
+    """
+    model, tokenizer = policy.model, policy.tokenizer
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        num_beams=1,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _solution_logps(policy: Policy, rows: Sequence[tuple[list[int], list[int], list[int]]]) -> list[SolutionLogps]:

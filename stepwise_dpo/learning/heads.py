@@ -14,6 +14,7 @@ N = rows in a batch, C = completion tokens of a row, E = steps of a row, V = voc
 
 from collections.abc import Sequence
 from itertools import accumulate
+from string import Formatter
 from typing import NamedTuple, Protocol
 
 import torch
@@ -161,6 +162,25 @@ class LikelihoodHead:
         return torch.logaddexp(log_separator, log_eos) - log_others
 
 
+def check_template(template: str) -> None:
+    """Refuse a question whose fields are more than names: `{step[0]}` would judge only a step's first character.
+
+    Raises:
+        ConfigError: a field is indexed, converted or formatted.
+    """
+    try:
+        fields = [
+            (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None
+        ]
+    except ValueError:
+        return  # what is wrong with it is said where it is used
+    odd = [name for name, spec, conversion in fields if spec or conversion or not (name or "x").isidentifier()]
+    if odd:
+        raise ConfigError(
+            f"the reward model's template may name its fields only plainly, as in {{step}}, not as {{{odd[0]}…}}"
+        )
+
+
 class VerbalizerHead:
     """The model is asked whether a step is right, once per step; its words for right and wrong are compared.
 
@@ -172,6 +192,7 @@ class VerbalizerHead:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: HeadSettings, name: str
     ) -> None:
         self.model, self.tokenizer, self.name, self.settings = model, tokenizer, name, settings
+        check_template(settings.template or "")
         try:
             sample, other = self._questions("p", ["s"])[0], self._questions("p", ["t"])[0]
         except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
@@ -357,6 +378,9 @@ def _row(
     """
     # T5's positions are relative and its config has no such key: only memory limits it.
     limit = getattr(model.config, "max_position_embeddings", None) or MAX_TOKENS
+    if (positions := getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)) is not None:
+        # RoBERTa's family counts positions from behind the padding's.
+        limit -= 0 if positions.padding_idx is None else positions.padding_idx + 1
     apart = model.config.is_encoder_decoder and not one_sequence
     # The decoder's first token is none of the row's.
     longest = max(len(prompt_ids), len(ids) + 1) if apart else len(prompt_ids) + len(ids)

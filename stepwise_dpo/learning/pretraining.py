@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -308,8 +309,18 @@ def build_model(plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast) -> T5
 def checkpoints(folder: Path) -> list[Path]:
     """A line's checkpoints, the earliest first; one that was cut off while it was written is left out."""
     # The Trainer writes this file last.
-    whole = (file.parent for file in folder.glob("checkpoint-*/trainer_state.json"))
+    whole = (file.parent for file in folder.glob("checkpoint-*/trainer_state.json") if _is_whole(file.parent))
     return sorted(whole, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the parts that end where they are cut off can be read to their end."""
+    try:
+        TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        with safe_open(checkpoint / "model.safetensors", "pt"):
+            return True
+    except (OSError, ValueError, TypeError, SafetensorError):
+        return False
 
 
 def measurements(checkpoint: Path) -> list[dict[str, float]]:

@@ -115,17 +115,29 @@ def judge_pairs(
     ]
 
 
-def check_labels(pairs: Sequence[PreferencePair]) -> None:
+def check_labels(pairs: Sequence[PreferencePair], both_kinds: bool = False, source: str = "these pairs") -> None:
     """Find out before anything takes time whether there is something to hold scores against.
 
+    Args:
+        pairs: what is to be measured on.
+        both_kinds: whether there have to be right solutions and wrong ones.
+        source: what the pairs are called.
+
     Raises:
-        DataError: no solution is labelled.
+        DataError: no solution is labelled; or, with `both_kinds`, all are right or all are wrong.
     """
-    sides = (side for pair in pairs for side in (pair.chosen, pair.rejected))
-    if all(labelled_first_error([step.label for step in side]) is None for side in sides):
+    sides = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+    errors = [error for side in sides if (error := labelled_first_error([s.label for s in side])) is not None]
+    if not errors:
         raise DataError(
-            "no solution in these pairs is labelled, so there is nothing to hold the scores against; each step needs "
+            f"no solution in {source} is labelled, so there is nothing to hold the scores against; each step needs "
             'a "label" of true or false, at least up to the first wrong one'
+        )
+    wrong = sum(error >= 0 for error in errors)
+    if both_kinds and wrong in (0, len(errors)):
+        raise DataError(
+            f"every labelled solution in {source} is {'wrong' if wrong else 'right'}; it takes right ones and wrong "
+            "ones to tell them apart"
         )
 
 

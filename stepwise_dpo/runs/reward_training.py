@@ -88,14 +88,16 @@ def train_reward_model(config: RewardTrainingConfig, output_dir: str | os.PathLi
     before = measure("before")
     _say("training")
     trainer.train()
+    after = measure("after")
     _say("saving")
+    # The report last: a folder without one is what an interruption left.
     trainer.save_model()
     report = {
         "settings": config.model_dump(),
         "data": {"train": train_counts, "eval": eval_counts},
         "measured_on": "held-out" if held_out else "training",
         "before": before,
-        "after": measure("after"),
+        "after": after,
         "threshold": thresholds,
     }
     write_atomically(folder / "report.json", json.dumps(report, indent=1) + "\n")
