@@ -88,6 +88,7 @@ def build(
         with gr.Column(elem_classes="look"):
             summary = html(elem_id="compare-summary")
             with gr.Column(visible=False, elem_classes="compare-details") as details:
+                html('<h3 class="section">Margins of all examples</h3>')
                 charts = plots(elem_id="compare-charts")
                 html('<h3 class="section">Examples</h3>')
                 with gr.Row(elem_classes="compare-bar"):
@@ -258,7 +259,7 @@ def build(
     measuring = measure.click(on_measure, now, result, show_progress="hidden")
     # What is measured for the choice before would otherwise cover what belongs to this one.
     picked: dict[str, Any] = {**quietly, "cancels": [measuring]}
-    for event in (before.input, after.input, source.input, count.release):
+    for event in (before.input, after.input, source.input, count.input):
         event(on_pick, now, [source, count, measure, *result], **picked)
     only.input(on_filter, [session, only], [session, listing], **quietly)
     for event in (listing.choose, charts.choose):

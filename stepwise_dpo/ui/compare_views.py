@@ -45,7 +45,11 @@ def numbers_html(compared: Sequence[Compared], names: tuple[str, str]) -> str:
         unit = _UNITS[contrast.key].format(f"{contrast.units:,}")
         title = f"{shown(GLOSSARY[contrast.key].title)} {what(contrast.key)}<small>{unit}</small>"
         rows.append([title, _cell(contrast, contrast.before), _cell(contrast, contrast.after), _change(contrast)])
-    head = ["", *(plain(name, NAME_LENGTH) for name in names), f"change {what('interval')}"]
+    head = [
+        '<span class="out-of-sight">figure</span>',
+        *(plain(name, NAME_LENGTH) for name in names),
+        f"change {what('interval')}",
+    ]
     words = "Below each figure its 95% interval. A change whose interval holds 0 may be chance."
     return f'<div class="numbers">{table(head, rows)}</div><p class="hint">{words}</p>'
 

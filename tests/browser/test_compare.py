@@ -1,0 +1,242 @@
+"""The Compare tab over real records: the bundled policy, and copies of it whose weights were shaken."""
+
+import csv
+import io
+import json
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from driving import ROOT, App, open_page, open_tab
+from playwright.sync_api import Page, expect
+
+from stepwise_dpo.learning.evaluation import compare_evaluations, evaluate_policy
+from stepwise_dpo.learning.loading import load_policy
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs, save_pairs
+from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+
+HELD_OUT = load_pairs(ROOT / "data" / "heldout_prm.json")
+HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} `x` \\u0041"
+EVIL = PreferencePair(f"=HYPERLINK({HOSTILE})", [Step(HOSTILE, True)], [Step("{{bad}}", False)], "evil")
+MEASURED = [*HELD_OUT[:16], EVIL]
+FIRST, SECOND, OTHER = "20260101-100000-dpo-aaaa", "20260101-110000-stepwise-bbbb", "20260101-090000-dpo-cccc"
+NUMBER = re.compile(r"^(\+|−)?\d+\.\d\d$")
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """An app of its own, whose runs are there before it starts."""
+    folder = tmp_path_factory.mktemp("compare")
+    data = folder / "trained.json"
+    save_pairs(HELD_OUT[16:20], data)
+    base = evaluate_policy(load_policy("policy"), MEASURED, answers=len(MEASURED), max_new_tokens=40)
+    for number, (name, pairs) in enumerate(((OTHER, MEASURED[-1:]), (FIRST, MEASURED), (SECOND, MEASURED))):
+        shaken = load_policy("policy")
+        torch.manual_seed(number)
+        for weights in shaken.model.parameters():
+            weights.data += 0.15 * weights.data.std() * torch.randn_like(weights)
+        after = evaluate_policy(shaken, pairs, answers=len(pairs), max_new_tokens=40)
+        run = RunDirectory(folder / "runs" / name)
+        run.create(make_config({"data": str(data), "model": "policy", "loss": name.split("-")[2]} | judge(name)))
+        run.write_status(RunStatus("finished", started=time.time(), global_step=8, max_steps=8))
+        shaken.model.save_pretrained(run.final)
+        shaken.tokenizer.save_pretrained(run.final)
+        before = base if len(pairs) == len(MEASURED) else evaluate_policy(load_policy("policy"), pairs)
+        records = compare_evaluations(pairs, before, after)
+        run.write_examples(record | {"in_training": False} for record in records)
+    running = App(folder / "runs", folder / "app.log")
+    yield running
+    running.stop()
+
+
+def judge(name: str) -> dict:
+    return {"reward_model": "tiny"} if "stepwise" in name else {}
+
+
+@pytest.fixture
+def compare(page: Page) -> Page:
+    open_tab(page, "Compare")
+    expect(page.locator("#compare-example .value").first).to_have_text(NUMBER)
+    return page
+
+
+def pick(page: Page, field: str, option: str | re.Pattern) -> None:
+    page.locator(f"#compare-{field} input").click()
+    page.get_by_role("option", name=option, exact=isinstance(option, str)).click()
+
+
+def rows(page: Page):
+    return page.locator("#compare-table .row")
+
+
+def test_numbers_first_then_what_flipped_then_one_example(compare, app):
+    # The newest run against its base.
+    expect(compare.locator("#compare-summary h2")).to_have_text("Step-wise · 1 Jan 11:00:00, before and after training")
+    expect(compare.locator("#compare-summary")).to_contain_text("measured on 17 examples, none of them trained on")
+    records = stored(app, SECOND)
+    right = sum(record["preferred"] == "chosen" for record in records)
+    share = f"{right / 17:.1%}" if right < 17 else "100%"
+    expect(compare.locator("#compare-summary tbody tr").first).to_contain_text(share)
+    # The hostile problem is no known one, so its answer counts nowhere.
+    expect(compare.locator("#compare-summary tbody tr").last).to_contain_text("of 16 problems")
+
+    flipped = [i for i, record in enumerate(records) if record["before_preferred"] != record["preferred"]]
+    compare.get_by_label(f"Preference flipped ({len(flipped)})").check()
+    if flipped:
+        expect(rows(compare)).to_have_count(min(15, len(flipped)))
+    else:
+        expect(compare.locator("#compare-table .empty-state")).to_be_visible()
+    compare.get_by_label("All (17)").check()
+    expect(rows(compare)).to_have_count(15)
+    compare.get_by_role("button", name="Next").click()
+    expect(rows(compare)).to_have_count(2)
+
+    # Sorted by change, the largest first.
+    changes = [
+        (one["chosen_score"] - one["rejected_score"]) - (one["before_chosen_score"] - one["before_rejected_score"])
+        for one in records
+    ]
+    compare.get_by_role("button", name="Change", exact=True).click()
+    best = max(range(17), key=lambda i: changes[i])
+    expect(rows(compare).first).to_contain_text(f"{best + 1}. ")
+    rows(compare).first.click()
+    expect(compare.locator("#compare-example .question")).to_have_text(records[best]["prompt"])
+    expect(compare.locator("#compare-prompt textarea")).to_have_value(records[best]["prompt"])
+    cells = compare.locator("#compare-example .solution").nth(2).locator(".value").all_inner_texts()
+    ratios = [float(text.replace("−", "-")) for text in cells]
+    assert ratios == pytest.approx(records[best]["chosen_step_logratios"], abs=0.0051)
+    # Found as it was left.
+    open_tab(compare, "Data")
+    expect(compare.locator("#data-editor textarea").first).to_be_visible()
+    open_tab(compare, "Compare")
+    expect(compare.locator("#compare-example .question")).to_have_text(records[best]["prompt"])
+    expect(rows(compare).first).to_have_attribute("aria-current", "true")
+
+
+def stored(app: App, name: str) -> list[dict]:
+    """The records that a run wrote."""
+    return [json.loads(line) for line in (app.runs_dir / name / "examples.jsonl").read_text().splitlines()]
+
+
+def test_a_point_opens_its_example(compare):
+    # The point with the largest margin stands alone.
+    figure = "document.querySelector('#compare-charts [data-id=margin_moves] .figure')"
+    expect(compare.locator("#compare-charts [data-id=margin_moves] .point").first).to_be_visible()
+    compare.locator("#compare-charts [data-id=margin_moves]").scroll_into_view_if_needed()
+    key = compare.evaluate(
+        f"(() => {{ const trace = {figure}.data[0]; const at = trace.x.indexOf(Math.max(...trace.x));"
+        f"const layout = {figure}._fullLayout; const box = {figure}.getBoundingClientRect();"
+        "return [trace.customdata[at], box.x + layout.xaxis._offset + layout.xaxis.l2p(trace.x[at]),"
+        " box.y + layout.yaxis._offset + layout.yaxis.l2p(trace.y[at])] })()"
+    )
+    compare.mouse.move(key[1], key[2])
+    compare.mouse.click(key[1], key[2])
+    number = int(key[0].removeprefix("row:"))
+    expect(compare.locator("#compare-example .question")).to_have_text(MEASURED[number].prompt)
+
+
+def test_two_runs_and_examples_measured_now(compare):
+    pick(compare, "before", "DPO · 1 Jan 10:00:00")
+    expect(compare.locator("#compare-summary h2")).to_have_text("DPO · 1 Jan 10:00:00 and Step-wise · 1 Jan 11:00:00")
+    expect(compare.locator("#compare-summary")).to_contain_text("measured on 17 examples")
+    pick(compare, "after", "DPO · 1 Jan 10:00:00")
+    expect(compare.locator("#compare-summary")).to_contain_text("both sides are the same model")
+    pick(compare, "after", "DPO · 1 Jan 09:00:00")
+    expect(compare.locator("#compare-summary")).to_contain_text("measured on 1 example")
+
+    pick(compare, "source", re.compile("the bundled held-out set"))
+    expect(compare.locator("#compare-summary .empty-state")).to_contain_text("Not measured yet")
+    slider = compare.locator("#compare-count input[type=number]")
+    slider.fill("20")
+    slider.press("Enter")
+    compare.get_by_role("button", name="Measure 20 examples").click()
+    words = "measured on 20 examples (the first 20 of 120"
+    expect(compare.locator("#compare-summary")).to_contain_text(words, timeout=90_000)
+    expect(compare.locator("#compare-summary")).to_contain_text("4 of them trained on")
+    expect(compare.locator("#compare-message")).to_have_text("")
+    expect(rows(compare)).to_have_count(15)
+    # Measured once: the same choice is there at once.
+    pick(compare, "source", "what the runs held out")
+    expect(compare.locator("#compare-summary")).to_contain_text("measured on 1 example")
+    pick(compare, "source", re.compile("the bundled held-out set"))
+    expect(compare.locator("#compare-summary")).to_contain_text("measured on 20 examples")
+
+
+def test_both_models_answer_a_typed_problem(compare):
+    prompt = compare.locator("#compare-prompt textarea")
+    prompt.fill("Start with 15. Add 13, then subtract 4. What is the result?")
+    compare.get_by_role("button", name="Let both answer").click()
+    expect(compare.locator("#compare-answers .solution")).to_have_count(2)
+    expect(compare.locator("#compare-answers .value").first).to_have_text(NUMBER, timeout=60_000)
+    expect(compare.locator("#compare-answers .sum").first).to_have_text(re.compile("right|wrong"))
+    expect(compare.locator("#compare-answers")).to_contain_text("by reward")
+    # What was typed stays with its answers when another example is opened.
+    rows(compare).nth(1).click()
+    expect(compare.locator("#compare-example .question")).to_have_text(MEASURED[1].prompt)
+    expect(compare.locator("#compare-ask-message")).to_contain_text("is yours, so it stays")
+    expect(prompt).to_have_value(re.compile("^Start with 15"))
+    expect(compare.locator("#compare-answers .value").first).to_be_visible()
+    prompt.fill("")
+    compare.get_by_role("button", name="Let both answer").click()
+    expect(compare.locator("#compare-ask-message")).to_contain_text("the problem is empty")
+
+
+def test_downloads(compare, app):
+    with compare.expect_download() as download:
+        compare.get_by_role("button", name="Download CSV").click()
+    assert download.value.suggested_filename == "inference_results.csv"
+    with open(download.value.path(), encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(io.StringIO(file.read(), newline="")))
+    assert [row["prompt"] for row in read] == [pair.prompt for pair in MEASURED[:-1]] + [f"'{EVIL.prompt}"]
+    with compare.expect_download() as download:
+        compare.get_by_role("button", name="Download JSONL").click()
+    with open(download.value.path(), encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    written = stored(app, SECOND)
+    assert [record["chosen_step_logps"] for record in records] == [record["chosen_step_logps"] for record in written]
+    assert [record["model_output"] for record in records] == [record["model_output"] for record in written]
+
+
+def test_hostile_text_is_shown_literally(compare):
+    compare.get_by_role("button", name="Next").click()
+    rows(compare).last.click()
+    expect(compare.locator("#compare-example .question")).to_have_text(EVIL.prompt)
+    expect(compare.locator("#compare-example .text").first).to_have_text(HOSTILE)
+    assert compare.locator("#page img, #page script").count() == 0
+
+
+def test_a_keyboard_reaches_filter_sort_and_rows(compare):
+    compare.get_by_label("All (17)").focus()
+    # Gradio names each radio button apart, so that Tab and Space choose, not the arrows.
+    compare.keyboard.press("Tab")
+    compare.keyboard.press("Space")
+    expect(compare.get_by_label(re.compile("Preference flipped"))).to_be_checked()
+    compare.get_by_label("All (17)").check()
+    head = compare.get_by_role("columnheader", name=re.compile("Margin after"))
+    head.get_by_role("button").focus()
+    compare.keyboard.press("Enter")
+    expect(head).to_have_attribute("aria-sort", "descending")
+    rows(compare).nth(2).focus()
+    compare.keyboard.press("Enter")
+    expect(rows(compare).nth(2)).to_have_attribute("aria-current", "true")
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+def test_full_of_results_it_fits_and_is_accessible(app, browser, width, theme):
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    open_page(page, app.url)
+    open_tab(page, "Compare")
+    expect(page.locator("#compare-example .value").first).to_be_visible()
+    page.get_by_role("button", name="Let both answer").click()
+    expect(page.locator("#compare-answers .value").first).to_be_visible(timeout=60_000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = [
+        f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:300]}"
+        for violation in Axe().run(page).response["violations"]
+    ]
+    page.close()
+    assert not found, "\n".join(found)
