@@ -23,9 +23,6 @@ from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.runs_view import RunView, chip_html, find, head_html, look, runs_html, signature
 from stepwise_dpo.ui.text import MINUS, counted
 
-MAX_ACTIVE = 1
-"""Runs at a time: two would share the same cores and memory."""
-
 LOSSES = [("DPO + imitation", "demo"), ("DPO", "demo-dpo"), ("Step-wise", "demo-stepwise")]
 """What the form offers, by the preset that says what it is."""
 
@@ -303,7 +300,7 @@ def start_run(supervisor: Supervisor, library: Library, form: Form, public: bool
         raise ConfigError(
             f"on this public page a run has at most {PUBLIC_MAX_STEPS} steps; lower the epochs or set a limit"
         )
-    return supervisor.start(config, max_active=MAX_ACTIVE)
+    return supervisor.start(config)
 
 
 def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
