@@ -330,7 +330,8 @@ class Supervisor:
         if status is None or not status.active:
             del self._stopping[run.id]
             return
-        grace = KEEP_GRACE_SECONDS if status.state == "stopping" else STOP_GRACE_SECONDS
+        # A worker that is still importing has nothing to keep, and can't listen.
+        grace = {"starting": 0.0, "stopping": KEEP_GRACE_SECONDS}.get(status.state, STOP_GRACE_SECONDS)
         if waited > grace:
             number = signal.SIGKILL if waited > grace + KILL_GRACE_SECONDS else signal.SIGTERM
             if run.id in self._live:

@@ -6,6 +6,7 @@ a spare: it imports everything first, says so by a byte on that descriptor, and 
 Its output goes to the run's events.log. It ends by itself when the process that started it is gone.
 """
 
+import gc
 import json
 import os
 import signal
@@ -87,6 +88,8 @@ def _import_everything() -> None:
 
     _training()
     load_policy(POLICY)  # the modules of its architecture, and its files in the system's cache
+    gc.collect()
+    gc.freeze()  # modules stay: Accelerate's full collection before training would look through all of them
 
 
 def _end_with_parent(parent: int) -> None:

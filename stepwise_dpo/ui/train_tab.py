@@ -15,6 +15,7 @@ from stepwise_dpo.learning.names import POLICY, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, save_pairs
 from stepwise_dpo.runs.config import PRESETS, make_config
 from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.limits import check_public
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.components import Shared, asset, choice_list, error, html, note, plots, plots_value
 from stepwise_dpo.ui.figures import Chart, training_charts
@@ -42,7 +43,6 @@ _NEXT_WORDS = "the next ones of the same set"
 MANY_ANSWERS, FEW_ANSWERS = 200, 8
 """The most held-out problems that a model answers before and after, one that writes fast and one that doesn't."""
 
-PUBLIC_MAX_STEPS = 500
 SPACE_NOTE = "Runs on this public page are deleted when it restarts."
 
 
@@ -288,18 +288,14 @@ def start_run(supervisor: Supervisor, library: Library, form: Form, public: bool
     settings = settings_of(form, len(held_out), public)
     folder = supervisor.runs_dir.resolve() / "data"
     # Checked before anything is written.
-    make_config(settings, {"data": str(folder)})
+    config = make_config(settings, {"data": str(folder)})
+    if public:
+        steps = planned_steps(len(train_pairs), config.epochs, config.max_steps, config.batch_size)
+        check_public(config, examples=len(train_pairs), held_out=len(held_out), steps=steps)
     settings["data"] = str(write_examples(folder, library.current.name, train_pairs))
     if held_out:
         settings["eval_data"] = str(write_examples(folder, held_out_name, held_out))
     config = make_config(settings)
-    if (
-        public
-        and planned_steps(len(train_pairs), config.epochs, config.max_steps, config.batch_size) > PUBLIC_MAX_STEPS
-    ):
-        raise ConfigError(
-            f"on this public page a run has at most {PUBLIC_MAX_STEPS} steps; lower the epochs or set a limit"
-        )
     return supervisor.start(config)
 
 

@@ -118,13 +118,18 @@ def test_zoom_and_run_survive_updates_a_refresh_and_stop(page, app, watch):
     expect(state(page, "running")).to_be_visible()
     wait_for_points(page, seen + 7)
 
-    # A second run would share the cores: it is refused in words, the first goes on.
+    # A second run would share the cores: it waits, says its place, and can be stopped before it begins.
     page.locator("#train-start").click()
-    expect(page.locator("#train-message")).to_contain_text("is still active")
+    expect(state(page, "queued")).to_contain_text("waiting, place 1 of 1")
+    page.get_by_role("button", name="Stop and keep").click()
+    expect(state(page, "stopped, kept")).to_be_visible()
+    # The first goes on meanwhile.
+    page.locator("#chip .chip").click()
+    expect(state(page, "running")).to_be_visible()
     page.get_by_role("button", name="Stop and keep").click()
     expect(state(page, "stopped, kept")).to_be_visible(timeout=60_000)
     expect(page.get_by_role("button", name="Stop and keep")).to_be_hidden()
-    expect(page.locator("#train-runs .list-item").first).to_contain_text("stopped, kept")
+    expect(page.locator("#train-runs .list-item").nth(1)).to_contain_text("stopped, kept")
 
 
 def test_bad_settings_are_explained_beside_the_button(page, app):
