@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import threading
+import time
 
 # Read by the libraries when they are imported: nothing here calls home.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -13,6 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from stepwise_dpo.runs.limits import GIB, PUBLIC_PER_OWNER, PUBLIC_RUN_LIMITS, QueueLimits, RunLimits
+from stepwise_dpo.runs.retention import forget
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.page import build_app, launch_options  # after the environment
 
@@ -77,6 +79,13 @@ def report(supervisor: Supervisor) -> None:
             print(f"found from an earlier start, {words}: {', '.join(run.id for run in runs)}", flush=True)
 
 
+def forget_hourly(supervisor: Supervisor) -> None:
+    """Delete what strangers left a day ago, again and again."""
+    while True:
+        forget(supervisor)
+        time.sleep(3600)
+
+
 def _whole(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
@@ -108,6 +117,8 @@ if __name__ == "__main__":
         sys.exit(f"error: {error}")
     if url:  # `gradio app.py` runs this file again at each change, where launch does nothing
         report(supervisor)
+        if options.public:
+            threading.Thread(target=forget_hourly, args=(supervisor,), daemon=True).start()
         if options.warm:
             warmth = threading.Timer(WARM_UP_DELAY_SECONDS, supervisor.warm)
             warmth.daemon = True

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from stepwise_dpo.runs.limits import QueueLimits, RunLimits
 from stepwise_dpo.runs.processes import lives, signal_group
 from stepwise_dpo.runs.queue import Queue
 from stepwise_dpo.runs.ticket import new_ticket, owner_hash, read_ticket, write_ticket
-from stepwise_dpo.runs.worker_process import WorkerProcess
+from stepwise_dpo.runs.worker_process import WorkerProcess, worker_environment
 
 STOP_GRACE_SECONDS = 30.0
 """From the request to stop until SIGTERM, unless the worker answers by saying that it is stopping."""
@@ -46,16 +45,6 @@ SPARE_PATIENCE_SECONDS = 20.0
 """How long a run has its start to itself before the next spare takes a core for its imports."""
 
 WORKER = (sys.executable, "-m", "stepwise_dpo.runs.worker")
-
-_ALLOCATOR = {
-    # Keep gradient buffers: to give them back to the system at every step costs a good part of it on a CPU.
-    "MALLOC_MMAP_THRESHOLD_": "8589934592",
-    "MALLOC_TRIM_THRESHOLD_": "8589934592",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-
-_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""The page, a browser and other runs share the cores: a thread that waits by spinning keeps others from working."""
 
 _log = logging.getLogger(__name__)
 
@@ -411,7 +400,7 @@ class Supervisor:
                     stdout=events,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env=_environment(os.environ),
+                    env=worker_environment(os.environ),
                     pass_fds=[signals],
                 )
         except OSError:
@@ -420,10 +409,3 @@ class Supervisor:
         finally:
             os.close(signals)
         return WorkerProcess(process, ready)
-
-
-def _environment(base: Mapping[str, str]) -> dict[str, str]:
-    # The worker must find this very package, also when `python …/app.py` runs from another folder.
-    package = str(Path(__file__).parents[2])
-    path = os.pathsep.join([package, *filter(None, [base.get("PYTHONPATH")])])
-    return {**_ALLOCATOR, **_THREADS, **base, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}

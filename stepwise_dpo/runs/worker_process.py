@@ -6,6 +6,8 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepwise_dpo.runs.directory import RunDirectory
@@ -13,6 +15,16 @@ from stepwise_dpo.runs.processes import creation_time, group_memory, is_zombie, 
 
 if TYPE_CHECKING:
     import subprocess
+
+_ALLOCATOR = {
+    # Keep gradient buffers: to give them back to the system at every step costs a good part of it on a CPU.
+    "MALLOC_MMAP_THRESHOLD_": "8589934592",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""The page, a browser and other runs share the cores: a thread that waits by spinning keeps others from working."""
 
 
 class WorkerProcess:
@@ -93,3 +105,11 @@ class WorkerProcess:
         if self._ready is not None:
             os.close(self._ready)
             self._ready = None
+
+
+def worker_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """Complete the environment of this process for a worker's; what is set there already stays."""
+    # The worker must find this very package, also when `python …/app.py` runs from another folder.
+    package = str(Path(__file__).parents[2])
+    path = os.pathsep.join([package, *filter(None, [base.get("PYTHONPATH")])])
+    return {**_ALLOCATOR, **_THREADS, **base, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
