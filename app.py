@@ -16,10 +16,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from stepwise_dpo.runs.limits import GIB, PUBLIC_PER_OWNER, PUBLIC_RUN_LIMITS, QueueLimits, RunLimits
 from stepwise_dpo.runs.retention import forget
 from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.ui.heavy import import_learning_soon
 from stepwise_dpo.ui.page import build_app, launch_options  # after the environment
 
-WARM_UP_DELAY_SECONDS = 3.0
-"""The first visitor's page comes first; the spare worker's imports take a core for seconds."""
+WARM_UP_DELAY_SECONDS = 8.0
+"""First the first visitor's page, then what it scores with: the spare worker's imports take a core for seconds."""
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
@@ -123,5 +124,6 @@ if __name__ == "__main__":
             warmth = threading.Timer(WARM_UP_DELAY_SECONDS, supervisor.warm)
             warmth.daemon = True
             warmth.start()
+        import_learning_soon(2.0)
         print(f"Stepwise DPO is ready at {url}", flush=True)
         demo.block_thread()

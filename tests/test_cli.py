@@ -239,6 +239,22 @@ def test_text_that_a_spreadsheet_would_run_is_disarmed(tmp_path, pairs):
     assert row["preferred"] in ("chosen", "rejected")
 
 
+def test_data_convert_to_what_trl_reads(data, tmp_path, capsys):
+    pairs = load_pairs(data)
+    for kind, rows in (("trl-preference", 2), ("trl-stepwise", 4)):
+        output = tmp_path / f"{kind}.jsonl"
+        assert main(["data", "convert", data, "--format", kind, "--output", str(output)]) == 0
+        assert len(read_lines(output)) == rows
+        assert capsys.readouterr().out == f"{rows} rows written to {output}\n"
+    first = read_lines(tmp_path / "trl-preference.jsonl")[0]
+    assert first["chosen"].split("\n") == [step.text for step in pairs[0].chosen]
+    first = read_lines(tmp_path / "trl-stepwise.jsonl")[0]
+    assert first["labels"] == [step.label for step in pairs[0].chosen]
+    both = ["data", "convert", data, "--eval-data", data, "--format", "trl-stepwise", "--output", str(tmp_path / "x")]
+    assert main(both) == 2
+    assert "writes one file" in capsys.readouterr().err
+
+
 def test_data_generate_validate_convert(tmp_path, capsys):
     from datasets import load_from_disk
 

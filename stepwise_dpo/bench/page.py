@@ -173,7 +173,7 @@ def many_examples(page: "Page", folder: Path) -> Iterator[Measure]:
     save_pairs(generate_pairs(MANY, seed=11), file)
     page.get_by_role("tab", name="Data").click()
     page.evaluate("window.stalls.length = 0")
-    count = page.locator("#data-list .list-head")
+    count = page.locator("#data-table .count")
 
     def upload() -> None:
         page.locator("#data-upload input[type=file]").set_input_files(file)
@@ -183,7 +183,7 @@ def many_examples(page: "Page", folder: Path) -> Iterator[Measure]:
     yield Measure("upload", loaded, "s", None, f"{words}, read, checked and listed")
     search = page.get_by_label("Search", exact=True).first
     found = _seconds(lambda: search.fill("shop"), lambda: count.get_by_text(f"of {MANY:,} examples").wait_for())
-    yield Measure("search", found, "s", None, "from the last key to the list, in the same set")
+    yield Measure("search", found, "s", None, "from the last key to the table, in the same set")
     stalls = json.loads(page.evaluate("JSON.stringify(window.stalls)"))
     yield Measure("longest stall", max(stalls, default=0.0), "ms", None, "of the browser meanwhile (long tasks)")
 

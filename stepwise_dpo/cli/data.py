@@ -1,7 +1,7 @@
 """The commands that make, check and convert preference data."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.cli.output import make_parent, quiet_libraries
 from stepwise_dpo.cli.parsing import add_command, natural, positive
@@ -9,13 +9,19 @@ from stepwise_dpo.errors import ConfigError, DataError
 from stepwise_dpo.learning.names import POLICY
 from stepwise_dpo.runs.progress import ProgressBar
 
+if TYPE_CHECKING:
+    from stepwise_dpo.preferences.pairs import PreferencePair
+
 GENERATE_EXAMPLES = """example:
   python -m stepwise_dpo data generate --n 240 --seed 7 --output pairs.json"""
 
-CONVERT_EXAMPLES = """example:
+CONVERT_EXAMPLES = """examples:
   python -m stepwise_dpo data convert data/synthetic_prm.json --eval-data data/heldout_prm.json --output dataset
+  python -m stepwise_dpo data convert data/synthetic_prm.json --format trl-preference --output pairs.jsonl
 
-Afterwards: datasets.load_from_disk("dataset"), with splits train and, given --eval-data, test."""
+After the first: datasets.load_from_disk("dataset"), with splits train and, given --eval-data, test."""
+
+CONVERT_FORMATS = ("dataset", "trl-preference", "trl-stepwise")
 
 VALIDATE_EXAMPLES = """example:
   python -m stepwise_dpo data validate data/synthetic_prm.json
@@ -56,13 +62,19 @@ def add_commands(commands: Any) -> None:
     on_policy.add_argument("--avoid", nargs="+", metavar="FILE", help="make no problem that is in these files")
     on_policy.add_argument("--output", required=True, metavar="FILE", help="a JSON file in the native format")
 
-    convert = add_command(kinds, "convert", "write pairs as a Hugging Face DatasetDict", _convert, CONVERT_EXAMPLES)
+    convert = add_command(kinds, "convert", "write pairs in a format of others", _convert, CONVERT_EXAMPLES)
     check = add_command(kinds, "validate", "check that every record can be used", validate, VALIDATE_EXAMPLES)
     for command in (convert, check):
         command.add_argument("file", nargs="?", metavar="FILE", help="preference pairs, JSON or JSONL")
         command.add_argument("--data", metavar="FILE", help="the same, as an option")
     convert.add_argument("--eval-data", metavar="FILE", help="pairs for the test split")
-    convert.add_argument("--output", required=True, metavar="DIR", help="a folder for datasets.load_from_disk")
+    convert.add_argument(
+        "--format",
+        choices=CONVERT_FORMATS,
+        default=CONVERT_FORMATS[0],
+        help="a Hugging Face DatasetDict (default), or JSON Lines as TRL trains on",
+    )
+    convert.add_argument("--output", required=True, metavar="PATH", help="a folder for a DatasetDict, else a file")
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -108,6 +120,8 @@ def _convert(options: argparse.Namespace) -> int:
     from stepwise_dpo.preferences.pairs import load_pairs
 
     train = load_pairs(_data_argument(options))
+    if options.format != CONVERT_FORMATS[0]:
+        return _convert_to_lines(options, train)
     test = load_pairs(options.eval_data) if options.eval_data else None
     dataset = to_dataset_dict(train, test)
     try:
@@ -115,6 +129,31 @@ def _convert(options: argparse.Namespace) -> int:
     except OSError as error:
         raise DataError(f"{options.output!r} can't be written: {error}") from error
     print(f"{len(train)} training and {len(test or [])} test pairs written to {options.output}")
+    return 0
+
+
+def _convert_to_lines(options: argparse.Namespace, pairs: "list[PreferencePair]") -> int:
+    from stepwise_dpo.preferences.formats import (
+        dump_trl_preference,
+        dump_trl_stepwise,
+        steps_with_line_breaks,
+        unlabelled_steps,
+    )
+
+    if options.eval_data:
+        raise ConfigError(f"--format {options.format} writes one file; convert --eval-data by a command of its own")
+    preference = options.format == "trl-preference"
+    text = dump_trl_preference(pairs) if preference else dump_trl_stepwise(pairs)
+    try:
+        with open(options.output, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except OSError as error:
+        raise DataError(f"{options.output!r} can't be written: {error.strerror}") from error
+    if preference and (count := steps_with_line_breaks(pairs)):
+        print(f"warning: {count} steps have line breaks, which can't be told from the ends of steps")
+    if not preference and (count := unlabelled_steps(pairs)):
+        print(f"warning: {count} steps have no label; they are null, which TRL itself doesn't accept")
+    print(f"{text.count(chr(10))} rows written to {options.output}")
     return 0
 
 

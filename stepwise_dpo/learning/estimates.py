@@ -1,7 +1,8 @@
-"""What a sample says about all that could have been drawn: intervals by bootstrap, pass@k from n samples."""
+"""What a sample says about all that could have been drawn: intervals, and pass@k from n samples."""
 
 from collections.abc import Callable, Mapping
-from math import comb
+from math import comb, sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,29 @@ def bootstrap_intervals(
             low, high = np.percentile(values, tails).tolist()
             intervals[name] = (low, high)
     return intervals
+
+
+def wilson_interval(hits: int, units: int, level: float = LEVEL) -> Interval:
+    """Say where a share may really lie, 0..1, by Wilson's score interval (JASA 22, 1927).
+
+    Unlike a bootstrap it has a width where all or none of the units hit: none of 20 may well be 10 of 100.
+
+    Args:
+        hits: how many units have the property.
+        units: how many there are, at least 1.
+        level: how often such intervals hold the true share.
+
+    Raises:
+        ConfigError: hits is out of range, or there are no units.
+    """
+    if not 0 <= hits <= units or units < 1:
+        raise ConfigError(f"{hits} of {units} is no share")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, spread = hits / units, z * z / units
+    centre = (share + spread / 2) / (1 + spread)
+    half = sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
+    # At 0 and at 1 the exact end is the share itself; rounding must not put it beyond.
+    return (0.0 if hits == 0 else centre - half, 1.0 if hits == units else centre + half)
 
 
 def pass_at_k(samples: int, solved: int, k: int) -> float:

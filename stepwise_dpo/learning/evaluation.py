@@ -243,9 +243,10 @@ def sample_answers(
 
 
 def compare_evaluations(pairs: Sequence[PreferencePair], before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:
-    """One record per pair: what each policy prefers and answers, and the log-ratio of every step (nats).
+    """One record per pair: what each policy prefers and answers, and what it makes of every step.
 
-    Scores are mean log-likelihoods in nats per token.
+    Scores are mean log-likelihoods in nats per token; `…_step_logps` and `…_step_logratios` are sums over a step's
+    tokens in nats; `…_tokens` is a solution's number of tokens.
     """
     records: list[dict[str, Any]] = []
     for index, pair in enumerate(pairs):
@@ -259,6 +260,10 @@ def compare_evaluations(pairs: Sequence[PreferencePair], before: Evaluation, aft
                 f"{prefix}rejected_score": logps.rejected.mean,
                 f"{prefix}preferred": logps.preferred,
                 f"{prefix}answer": None if answer is None else asdict(answer),
+                f"{prefix}chosen_step_logps": logps.chosen.steps,
+                f"{prefix}rejected_step_logps": logps.rejected.steps,
+                f"{prefix}chosen_tokens": logps.chosen.tokens,
+                f"{prefix}rejected_tokens": logps.rejected.tokens,
             }
         for side in ("chosen", "rejected"):
             first, second = (getattr(evaluation.logps[index], side).steps for evaluation in (before, after))

@@ -6,6 +6,7 @@ Data set columns     id, prompt, chosen and rejected (lists of {"text", "label"}
                      one type).
 Labelled solutions   native rows (each side of a pair is a solution), and TRL's stepwise supervision
                      {"prompt": str, "completions": [str], "labels": [bool | null], "id"?: str, "meta"?: object}.
+TRL preference       {"prompt": str, "chosen": str, "rejected": str}: written only; the steps joined by line breaks.
 """
 
 import json
@@ -107,6 +108,51 @@ def labelled_solutions(pairs: Sequence[PreferencePair]) -> list[LabelledSolution
         for pair in pairs
         for side in (pair.chosen, pair.rejected)
     ]
+
+
+def dump_trl_preference(pairs: Sequence[PreferencePair]) -> str:
+    """Write pairs as JSON Lines for TRL's DPOTrainer: steps become lines of one text; labels, id and meta are lost.
+
+    Where a step has a line break of its own, what reads the file can't tell it from the end of a step; see
+    `steps_with_line_breaks`.
+    """
+    rows = (
+        {
+            "prompt": pair.prompt,
+            "chosen": "\n".join(step.text for step in pair.chosen),
+            "rejected": "\n".join(step.text for step in pair.rejected),
+        }
+        for pair in pairs
+    )
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def dump_trl_stepwise(pairs: Sequence[PreferencePair]) -> str:
+    """Write both sides of every pair as JSON Lines of TRL's stepwise supervision; repeated solutions once.
+
+    A step without a label has null, which `load_labelled_solutions` reads and TRL itself does not.
+
+    Raises:
+        DataError: two solutions with the same prompt and steps contradict each other in a label.
+    """
+    found = list(enumerate(labelled_solutions(pairs)))
+    # Pairs are what people count; a pair has two solutions.
+    solutions, _ = _without_repetitions([(i // 2 + 1, solution) for i, solution in found], "the pairs", "pair")
+    return "".join(
+        json.dumps({"prompt": s.prompt, "completions": list(s.steps), "labels": list(s.labels)}, ensure_ascii=False)
+        + "\n"
+        for s in solutions
+    )
+
+
+def steps_with_line_breaks(pairs: Sequence[PreferencePair]) -> int:
+    """Count the steps whose text has a line break."""
+    return sum("\n" in step.text for pair in pairs for side in (pair.chosen, pair.rejected) for step in side)
+
+
+def unlabelled_steps(pairs: Sequence[PreferencePair]) -> int:
+    """Count the steps without a label."""
+    return sum(step.label is None for pair in pairs for side in (pair.chosen, pair.rejected) for step in side)
 
 
 def load_labelled_solutions(path: str | os.PathLike[str]) -> tuple[list[LabelledSolution], int]:

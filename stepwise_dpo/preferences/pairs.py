@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.faults import (
@@ -98,20 +98,46 @@ class PreferencePair:
 
     def problems(self) -> list[str]:
         """Say what is odd about this pair without being an error, in sentences for people (steps counted from 1)."""
-        found = []
-        shared = divergence(self)
-        if [s.text for s in self.chosen] == [s.text for s in self.rejected]:
-            found.append("chosen and rejected are identical, so there is nothing to prefer")
-        elif shared == min(len(self.chosen), len(self.rejected)):
-            shorter = "rejected" if len(self.rejected) == shared else "chosen"
-            found.append(f"{shorter} is only the beginning of the other side (its first {shared} steps)")
-        found += [f"chosen step {i} is labelled wrong" for i, s in enumerate(self.chosen, 1) if s.label is False]
-        if all(s.label for s in self.rejected):
-            found.append("every rejected step is labelled right, so the labels don't say what is wrong with it")
-        for i in range(shared):
-            if {self.chosen[i].label, self.rejected[i].label} == {True, False}:
-                found.append(f"step {i + 1}, the same on both sides, is labelled right on one and wrong on the other")
-        return found
+        return [remark.words for remark in remarks(self)]
+
+
+class Remark(NamedTuple):
+    """Something odd about a pair, and where.
+
+    Attributes:
+        side: "chosen" or "rejected"; "" for both.
+        step: index from 0; None where no single step is meant.
+        words: a sentence that is complete without its place.
+    """
+
+    side: str
+    step: int | None
+    words: str
+
+
+def remarks(pair: PreferencePair) -> list[Remark]:
+    """Find what is odd about a pair without being an error."""
+    found = []
+    shared = divergence(pair)
+    if [s.text for s in pair.chosen] == [s.text for s in pair.rejected]:
+        found.append(Remark("", None, "chosen and rejected are identical, so there is nothing to prefer"))
+    elif shared == min(len(pair.chosen), len(pair.rejected)):
+        shorter = "rejected" if len(pair.rejected) == shared else "chosen"
+        words = f"{shorter} is only the beginning of the other side (its first {shared} steps)"
+        found.append(Remark(shorter, None, words))
+    found += [
+        Remark("chosen", i, f"chosen step {i + 1} is labelled wrong")
+        for i, step in enumerate(pair.chosen)
+        if step.label is False
+    ]
+    if all(s.label for s in pair.rejected):
+        words = "every rejected step is labelled right, so the labels don't say what is wrong with it"
+        found.append(Remark("rejected", None, words))
+    for i in range(shared):
+        if {pair.chosen[i].label, pair.rejected[i].label} == {True, False}:
+            words = f"step {i + 1}, the same on both sides, is labelled right on one and wrong on the other"
+            found.append(Remark("", i, words))
+    return found
 
 
 def first_error(steps: Sequence[Step]) -> int | None:
@@ -191,6 +217,11 @@ def dump_pairs(pairs: Sequence[PreferencePair]) -> str:
     return text
 
 
+def dump_lines(pairs: Iterable[PreferencePair]) -> str:
+    """Write pairs as JSON Lines in the native format, a line per pair; nothing is checked."""
+    return "".join(_compact(_record(pair)) + "\n" for pair in pairs)
+
+
 def save_pairs(pairs: Sequence[PreferencePair], path: str | os.PathLike[str]) -> None:
     """Write pairs to a file that is replaced at once, as JSON Lines if its name ends in .jsonl, else as dump_pairs.
 
@@ -201,7 +232,7 @@ def save_pairs(pairs: Sequence[PreferencePair], path: str | os.PathLike[str]) ->
     target = Path(path)
     text = dump_pairs(pairs)
     if target.suffix.lower() == ".jsonl":
-        text = "".join(_compact(_record(pair)) + "\n" for pair in pairs)
+        text = dump_lines(pairs)
     # A sibling, because os.replace is atomic only within one file system; a random name, because two may save at once.
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
     try:

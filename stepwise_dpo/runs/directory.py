@@ -247,7 +247,7 @@ def write_atomically(path: Path, content: str) -> None:
     """Write a file so that a reader, or a crash, sees either the old content or the new."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -9,6 +9,9 @@ from typing import NamedTuple
 LOSS_COLOURS = {"dpo": "#0072B2", "stepwise": "#D55E00"}
 CHOSEN, REJECTED, MARGIN, OTHER, MUTED = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A939E"
 
+RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+"""Of runs that are drawn together: the palette, the losses' own colours first."""
+
 DARK_LINES = {CHOSEN: "#4AA8E0", REJECTED: "#EE8236", MARGIN: "#2FBF98", OTHER: "#DD9CC2"}
 """Lighter versions of the same colours, for lines on a dark page."""
 

@@ -1,227 +1,335 @@
-"""Compare: what training changed, in numbers, in flipped preferences, and step by step."""
+"""Compare: two models on the same examples, in numbers, in flipped preferences, step by step, and in their answers."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
-from stepwise_dpo.errors import RunError
-from stepwise_dpo.learning.names import TINY
-from stepwise_dpo.preferences.pairs import Step
-from stepwise_dpo.runs.config import RunConfig
+from stepwise_dpo.errors import ConfigError, StepwiseDPOError
+from stepwise_dpo.learning.names import REWARD
 from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.ui.compare_choice import (
+    FIRST_MEASURED,
+    HELD_OUT,
+    MAX_MEASURED,
+    MAX_MEASURED_PUBLIC,
+    MAX_PROMPT,
+    OPEN_SET,
+    STORED,
+    Choice,
+    Session,
+    View,
+    both,
+    check_prompt,
+    chosen,
+    defaults,
+    examples_of,
+    look_up,
+    typed,
+)
+from stepwise_dpo.ui.compare_figures import margin_charts
+from stepwise_dpo.ui.compare_views import answers_html, example_html, filter_choices, numbers_html, remarks, table_html
+from stepwise_dpo.ui.comparison import FILTERS, Reply, moved
 from stepwise_dpo.ui.components import (
-    Item,
     Shared,
     choice_list,
-    coloured,
+    download_js,
     empty_state,
     error,
     html,
-    list_html,
     note,
-    solution,
-    stats,
-    table,
+    notes,
+    plots,
+    plots_value,
 )
-from stepwise_dpo.ui.judges import POLICY_NOTES
-from stepwise_dpo.ui.runs_view import RunView, find, look, runs_html
-from stepwise_dpo.ui.text import MINUS, counted, plain, shown, signed, three_digits
+from stepwise_dpo.ui.inference_results import csv_text, jsonl_text
+from stepwise_dpo.ui.judges import JUDGES, Judges, check_model_name
+from stepwise_dpo.ui.library import Library
+from stepwise_dpo.ui.measuring import Measurements, Model, models_of, names_of, replies_to
+from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.runs_view import look
+from stepwise_dpo.ui.text import counted, shown
 
-Record = Mapping[str, Any]
+TYPED = "The problem above is yours, so it stays. Empty it to see the examples’ own answers here again."
 
-MAX_FLIPPED = 50
-
-# Key of report.json, what it is, its unit, and whether it is a share.
-FIGURES = (
-    ("preference_accuracy", "Preference accuracy", "pairs whose chosen answer is more likely per token", True),
-    ("mean_margin", "Mean margin", "log-likelihood of chosen minus rejected, nats per token", False),
-    ("logps/chosen", "Log-probability of chosen", "nats per solution", False),
-    ("logps/rejected", "Log-probability of rejected", "nats per solution", False),
-    ("solve_rate", "Solve rate", "generated answers that the checker finds right", True),
-)
+NO_RUN = empty_state("No finished run yet", "Train one in the Train tab; what it changed appears here.")
 
 
-def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor) -> None:
+def build(
+    shared: Shared, tab: gr.Tab, supervisor: Supervisor, judges: Judges, policies: Policies, public: bool
+) -> None:
     """Lay out the tab and connect its events."""
+    measurements = Measurements(policies)
+    most = MAX_MEASURED_PUBLIC if public else MAX_MEASURED
+    session, seen_run = gr.State(Session()), gr.State("")
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="choose"):
-            listing = choice_list(elem_id="compare-runs")
-            examples = choice_list(elem_id="compare-examples")
+            before = gr.Dropdown([], label="Compare", elem_id="compare-before", filterable=False)
+            after = gr.Dropdown([], label="with", elem_id="compare-after", filterable=False)
+            source = gr.Dropdown(
+                [("what the runs held out", STORED)],
+                value=STORED,
+                label="on",
+                elem_id="compare-source",
+                filterable=False,
+            )
+            count = gr.Slider(
+                4,
+                most,
+                value=min(FIRST_MEASURED, most),
+                step=1,
+                label="Examples",
+                visible=False,
+                elem_id="compare-count",
+            )
+            measure = gr.Button("Measure", variant="primary", size="sm", visible=False, elem_id="compare-measure")
+            message = html(elem_id="compare-message")
         with gr.Column(elem_classes="look"):
             summary = html(elem_id="compare-summary")
-            example = html(elem_id="compare-example")
+            with gr.Column(visible=False, elem_classes="compare-details") as details:
+                charts = plots(elem_id="compare-charts")
+                html('<h3 class="section">Examples</h3>')
+                with gr.Row(elem_classes="compare-bar"):
+                    only = gr.Radio(
+                        [(words, key) for key, words in FILTERS.items()],
+                        value="all",
+                        show_label=False,
+                        container=False,
+                        elem_id="compare-filter",
+                    )
+                    as_csv = gr.Button("Download CSV", size="sm", scale=0, min_width=130, elem_id="compare-csv")
+                    as_jsonl = gr.Button("Download JSONL", size="sm", scale=0, min_width=130, elem_id="compare-jsonl")
+                listing = choice_list(elem_id="compare-table")
+                html('<h3 class="section">One example, step by step</h3>')
+                example = html(elem_id="compare-example")
+                html('<h3 class="section">What both models answer</h3>')
+                with gr.Row(elem_classes="compare-ask"):
+                    prompt = gr.Textbox(
+                        label="Problem: this example’s, or one that you type",
+                        lines=2,
+                        max_lines=6,
+                        max_length=MAX_PROMPT,
+                        elem_id="compare-prompt",
+                    )
+                    judge = gr.Dropdown(
+                        list(JUDGES),
+                        value=REWARD,
+                        allow_custom_value=not public,
+                        label="Steps judged by",
+                        scale=0,
+                        min_width=200,
+                        elem_id="compare-judge",
+                    )
+                    ask = gr.Button("Let both answer", scale=0, min_width=160, variant="primary", elem_id="compare-ask")
+                ask_message = html(elem_id="compare-ask-message")
+                answers = html(elem_id="compare-answers")
+            file = gr.Textbox(visible=False)
 
-    def show(run_id: object, index: int) -> list[Any]:
-        views = finished(look(supervisor))
-        view = find(views, run_id)
+    # ------------------------------------------------------------------------------------------ what the page shows
+
+    def whole(view: View | None, instead: str, before: Session, text: object) -> list[Any]:
+        """Values of `result` for a comparison; without one, `instead` stands in its place."""
         if view is None:
-            nothing = empty_state("No finished run yet", "Train one in the Train tab; what it changed appears here.")
-            return [runs_html([], None), "", nothing, ""]
-        try:
-            report, records = view.run.report(), view.run.examples()
-            config = view.run.config()
-        except RunError as problem:
-            return [runs_html(views, view), "", error(str(problem)), ""]
+            kept = gr.skip() if typed(before, text) else ""
+            return [Session(), "", instead, gr.Column(visible=False), *[gr.skip()] * 4, kept, "", gr.skip()]
+        now = Session(view)
         return [
-            runs_html(views, view),
-            examples_html(records, index),
-            summary_html(view, report, records, config),
-            example_html(records[index]) if 0 <= index < len(records) else "",
+            *(
+                now,
+                "",
+                summary_html(view),
+                gr.Column(visible=True),
+                plots_value(margin_charts(view.compared, view.names)),
+            ),
+            gr.Radio(choices=filter_choices(view.compared), value=now.place.only),
+            *rows_and_example(view, now, before, text),
         ]
 
-    def on_show(run_id: str) -> list[Any]:
-        return show(run_id, 0)
+    def rows_and_example(view: View, now: Session, before: Session, text: object) -> list[Any]:
+        """Values of `opened`; a problem that somebody typed stays, with its answers by these models."""
+        one = view.compared[now.row]
+        first = [
+            table_html(view.compared, view.names, now.place, now.row),
+            example_html(one, view.names),
+        ]
+        if typed(before, text):
+            same = before.view is not None and before.view.title == view.title
+            return [*first, gr.skip(), note(TYPED), gr.skip() if same else ""]
+        # Rewards that a run wrote have that run's judge and scale; here there is one for both.
+        replies = [reply and reply._replace(rewards=None) for reply in (one.before.reply, one.after.reply)]
+        return [*first, one.pair.prompt, "", answers_html(one.pair.prompt, replies, view.names)]
 
-    def on_run(event: gr.EventData) -> list[Any]:
-        key = _key(event)
-        return [key, *show(key, 0)]
+    def looked_up(models: Sequence[Model], choice: Choice, library: Library) -> tuple[View | None, str]:
+        """The comparison, or what to show in its place (HTML)."""
+        if not models:
+            return None, NO_RUN
+        try:
+            return look_up(models, choice, library, measurements, most)
+        except StepwiseDPOError as problem:
+            return None, error(str(problem))
 
-    def on_example(run_id: str, event: gr.EventData) -> list[Any]:
-        key = _key(event)
-        index = int(key[:9]) if key.isascii() and key.isdigit() else 0
-        return show(run_id, index)[1::2]
+    def on_show(
+        run_id: str, last_run: str, before: Session, text: object, library: Library, *sent: object
+    ) -> list[Any]:
+        models, choice = models_of(look(supervisor)), Choice(*sent)
+        if run_id != last_run or not chosen(models, choice):
+            choice = defaults(models, run_id, choice)
+        view, instead = looked_up(models, choice, library)
+        # Whoever comes back to the tab finds it as it was.
+        known = view is not None and view == before.view
+        shown_now = [gr.skip()] * len(result) if known else whole(view, instead, before, text)
+        return [run_id, *form_of(models, choice, library, most), *shown_now]
 
-    view = [listing, examples, summary, example]
-    tab.select(on_show, shared.run_id, view, show_progress="hidden")
-    listing.choose(on_run, None, [shared.run_id, *view], show_progress="hidden", trigger_mode="always_last")
-    examples.choose(on_example, shared.run_id, [examples, example], show_progress="hidden", trigger_mode="always_last")
+    def on_pick(before: Session, text: object, library: Library, *sent: object) -> list[Any]:
+        models, choice = models_of(look(supervisor)), Choice(*sent)
+        shown_now = whole(*looked_up(models, choice, library), before, text)
+        return [*form_of(models, choice, library, most)[2:], *shown_now]
+
+    def on_measure(before: Session, text: object, library: Library, *sent: object) -> Iterator[list[Any]]:
+        models, choice = models_of(look(supervisor)), Choice(*sent)
+        skipped = [gr.skip()] * (len(result) - 2)
+        try:
+            sides = both(models, choice)
+            pairs, _ = examples_of(choice, library, most)
+            for model, which in zip(sides, ("first", "second"), strict=True):
+                total = len(measurements.missing(model, pairs))
+                if total:
+                    yield [gr.skip(), note(f"Loading the {which} model…"), *skipped]
+                for done in measurements.measure(model, pairs):
+                    yield [
+                        *(gr.skip(), note(f"The {which} model: {done} of {counted(total, 'example')}…")),
+                        *skipped,
+                    ]
+        except StepwiseDPOError as problem:
+            yield [gr.skip(), error(str(problem)), *skipped]
+            return
+        yield whole(*looked_up(models, choice, library), before, text)
+
+    def on_filter(before: Session, sent: object) -> list[Any]:
+        view = before.view
+        if view is None:
+            return [gr.skip()] * 2
+        only = next((key for key in FILTERS if key == sent), "all")
+        now = before._replace(place=before.place._replace(only=only, page=0))
+        return [now, table_html(view.compared, view.names, now.place, now.row)]
+
+    def on_table(before: Session, text: object, event: gr.EventData) -> list[Any]:
+        """Follow a click on a row, a head or the pager of the table, or on a point of a chart."""
+        view, key = before.view, _key(event)
+        if view is None:
+            return [gr.skip()] * 6
+        if (row := row_of(view, key)) is not None:
+            now = before._replace(row=row)
+            return [now, *rows_and_example(view, now, before, text)]
+        now = before._replace(place=moved(before.place, key))
+        return [now, table_html(view.compared, view.names, now.place, now.row), *[gr.skip()] * 4]
+
+    def on_ask(text: object, judge: object, *fields: object) -> Iterator[list[Any]]:
+        try:
+            asked = check_prompt(text)
+            sides = both(models_of(look(supervisor)), Choice(*fields))
+            judge_name = check_model_name(judge, JUDGES, public)
+            replies = []
+            for model, which in zip(sides, ("first", "second"), strict=True):
+                yield [note(f"The {which} model answers…"), gr.skip()]
+                replies.append(replies_to(policies, model.path, [asked])[0])
+            yield [note(f"{judge_name} judges the steps…"), gr.skip()]
+            judged = with_rewards(judges, judge_name, asked, replies)
+        except StepwiseDPOError as problem:
+            yield [error(str(problem)), gr.skip()]
+            return
+        yield ["", answers_html(asked, judged, names_of(*sides), judge_name)]
+
+    def on_csv(now: Session) -> Any:
+        return gr.skip() if now.view is None else _file("csv", csv_text(now.view.compared), "text/csv")
+
+    def on_jsonl(now: Session) -> Any:
+        return gr.skip() if now.view is None else _file("jsonl", jsonl_text(now.view.compared), "application/jsonl")
+
+    # ------------------------------------------------------------------------------------------------------- events
+
+    fields = [before, after, source, count]
+    opened = [listing, example, prompt, ask_message, answers]
+    result: list[Any] = [session, message, summary, details, charts, only, *opened]
+    now = [session, prompt, shared.library, *fields]
+    quietly: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    tab.select(on_show, [shared.run_id, seen_run, *now], [seen_run, *fields, measure, *result], show_progress="hidden")
+    measuring = measure.click(on_measure, now, result, show_progress="hidden")
+    # What is measured for the choice before would otherwise cover what belongs to this one.
+    picked: dict[str, Any] = {**quietly, "cancels": [measuring]}
+    for event in (before.input, after.input, source.input, count.release):
+        event(on_pick, now, [source, count, measure, *result], **picked)
+    only.input(on_filter, [session, only], [session, listing], **quietly)
+    for event in (listing.choose, charts.choose):
+        event(on_table, [session, prompt], [session, *opened], **quietly)
+    ask.click(on_ask, [prompt, judge, *fields], [ask_message, answers], show_progress="hidden")
+    for button, on_download in ((as_csv, on_csv), (as_jsonl, on_jsonl)):
+        button.click(on_download, session, file, show_progress="hidden").success(None, file, None, js=download_js())
 
 
-def finished(views: Sequence[RunView]) -> list[RunView]:
-    """Keep the runs that have been measured before and after."""
+def form_of(models: Sequence[Model], choice: Choice, library: Library, most: int) -> list[Any]:
+    """Update the form: both models, the examples, their number, the button."""
+    options = [(model.label, model.key) for model in models]
+    keys = [model.key for model in models]
+    sources = [("what the runs held out", STORED)]
+    if HELD_OUT in library.names:
+        sources.append((f"the bundled held-out set, {HELD_OUT}", HELD_OUT))
+    if library.open_name != HELD_OUT:
+        sources.append((f"the open set, {library.open_name}", OPEN_SET))
+    source = choice.source if choice.source in [key for _, key in sources] else STORED
+    live = source != STORED and bool(models)
+    words = "Measure"
+    if live:
+        try:
+            words = f"Measure {counted(len(examples_of(choice, library, most)[0]), 'example')}"
+        except ConfigError:
+            live = False  # what is wrong stands beside it
     return [
-        view
-        for view in views
-        if view.status.state in ("finished", "stopped") and (view.run.path / "report.json").is_file()
+        gr.Dropdown(choices=options, value=next((key for key in keys if key == choice.before), None)),
+        gr.Dropdown(choices=options, value=next((key for key in keys if key == choice.after), None)),
+        gr.Dropdown(choices=sources, value=source),
+        gr.Slider(visible=live),
+        gr.Button(words, visible=live),
     ]
 
 
-def summary_html(view: RunView, report: Record | None, records: Sequence[Record], config: RunConfig) -> str:
-    """Write the numbers of a run, before and after, and the preferences that flipped."""
-    before, after = (report or {}).get("before", {}), (report or {}).get("after", {})
-    if not after:
-        return empty_state("This run was not measured after training", "It ended before its second evaluation.")
-    known = sum(bool(record.get("in_training")) for record in records)
-    trained_on = {0: "none of them", len(records): "all of them"}.get(known, f"{known} of them")
-    where = f"examples, {trained_on} trained on"
-    head = (
-        f'<div class="run-head"><h2>{shown(view.name)}</h2>'
-        f"<span>{shown(view.state)} after {counted(view.status.global_step, 'step')}, "
-        f"measured on {int(after.get('pairs', 0)):,} {where}</span></div>"
-    )
-    parts = [
-        head,
-        note(POLICY_NOTES[TINY]) if config.model == TINY else "",
-        numbers_table(before, after),
-        '<h3 class="section">Preferences that flipped</h3>',
-        flipped_html(records),
-    ]
-    return f'<div class="example">{"".join(parts)}</div>'
+def summary_html(view: View) -> str:
+    """Write what is compared, and the numbers."""
+    known = sum(one.trained_on is True for one in view.compared)
+    open_ = any(one.trained_on is None for one in view.compared)
+    trained_on = "nobody knows how many" if open_ else {0: "none", len(view.compared): "all"}.get(known, str(known))
+    words = f"measured on {counted(len(view.compared), 'example')}{view.where}, {trained_on} of them trained on"
+    head = f'<div class="run-head"><h2>{shown(view.title)}</h2><span>{shown(words)}</span></div>'
+    said = notes([*view.remarks, *remarks(view.compared)], "Worth knowing")
+    return f'<div class="example">{head}{said}{numbers_html(view.compared, view.names)}</div>'
 
 
-def numbers_table(before: Record, after: Record) -> str:
-    """Write the figures of a report side by side, with their change; figures that it lacks are left out."""
-    rows = []
-    for key, name, words, share in FIGURES:
-        if key not in before or key not in after:
-            continue
-        old, new = float(before[key]), float(after[key])
-        if share:
-            cells = [f"{old:.0%}", f"{new:.0%}", coloured((new - old) * 100, 0) + " points"]
-        else:
-            cells = [three_digits(old), three_digits(new), coloured(new - old, 3 if abs(new - old) < 1 else 2)]
-        rows.append([f"{name}<small>{words}</small>", *cells])
-    return table(["", "before", "after", "change"], rows)
+def with_rewards(judges: Judges, name: str, prompt: str, replies: Sequence[Reply]) -> list[Reply]:
+    """Let a judge score the steps of answers; an empty answer has none.
+
+    Raises:
+        StepwiseDPOError: the judge can't be loaded, or can't read a step.
+    """
+    answered = [reply for reply in replies if reply.steps]
+    scores = judges.score_solutions(name, [(prompt, reply.steps) for reply in answered], "centered")
+    rewards = iter(scores)
+    return [reply._replace(rewards=tuple(next(rewards))) if reply.steps else reply for reply in replies]
 
 
-def flipped_html(records: Sequence[Record]) -> str:
-    """List the examples whose preferred side changed."""
-    flipped = [(i, record) for i, record in enumerate(records) if record["before_preferred"] != record["preferred"]]
-    if not flipped:
-        return empty_state("Nothing flipped", "On every example the policy prefers the same side as before.")
-    rows = []
-    for index, record in flipped[:MAX_FLIPPED]:
-        old, new = _margin(record, "before_"), _margin(record, "")
-        better = "positive" if record["preferred"] == "chosen" else "negative"
-        rows.append(
-            [
-                f"{index + 1}. {plain(str(record['prompt']), 90)}",
-                shown(str(record["before_preferred"])),
-                f'<b class="{better}">{shown(str(record["preferred"]))}</b>',
-                f"{signed(old, 3)} → {signed(new, 3)}",
-            ]
-        )
-    more = f'<p class="hint">The first {MAX_FLIPPED} of {len(flipped)}.</p>' if len(flipped) > MAX_FLIPPED else ""
-    return table(["example", "preferred before", "preferred after", "margin, nats per token"], rows, wide=True) + more
+def row_of(view: View, key: str) -> int | None:
+    """Read the index that a row or a point sent; None for anything else."""
+    kind, _, number = key.partition(":")
+    if kind == "row" and number.isascii() and number.isdigit() and int(number[:9]) < len(view.compared):
+        return int(number[:9])
+    return None
 
 
-def examples_html(records: Sequence[Record], index: int) -> str:
-    """List the measured examples."""
-    items = []
-    for number, record in enumerate(records):
-        flipped = record["before_preferred"] != record["preferred"]
-        sub = f"prefers {shown(str(record['preferred']))}" + (' · <span class="warn">flipped</span>' if flipped else "")
-        items.append(Item(str(number), f"{number + 1}. {record['prompt']}", sub))
-    return list_html(counted(len(records), "measured example"), items, str(index), "Measured examples")
-
-
-def example_html(record: Record) -> str:
-    """Write one example: the log-ratio of every step, the arithmetic, and the answers before and after."""
-    sides = {side: [float(value) for value in record[f"{side}_step_logratios"]] for side in ("chosen", "rejected")}
-    far = max((abs(value) for side in sides.values() for value in side), default=1.0) or 1.0
-    sums = {side: sum(values) for side, values in sides.items()}
-    texts = {side: [str(text) for text in record[f"{side}_steps"]] for side in sides}
-    shared = next((i for i, (a, b) in enumerate(zip(*texts.values(), strict=False)) if a != b), None)
-    columns = [
-        solution(
-            title,
-            [Step(text, label) for text, label in zip(texts[side], record[f"{side}_labels"], strict=True)],
-            sides[side],
-            sum_html=f"sum {coloured(sums[side])}",
-            diverges_at=shared,
-            position=far,
-        )
-        for side, title in (("chosen", "Chosen"), ("rejected", "Rejected"))
-    ]
-    old, new = _margin(record, "before_"), _margin(record, "")
-    numbers = stats(
-        [
-            (signed(sums["chosen"] - sums["rejected"]), f"chosen {MINUS} rejected, nats"),
-            (f"{signed(old, 3)} → {signed(new, 3)}", "margin before → after, nats per token"),
-            (shown(f"{record['before_preferred']} → {record['preferred']}"), "preferred before → after"),
-        ],
-        (signed(-far), signed(far)),
-    )
-    return (
-        '<div class="example"><h3 class="section">Step by step: log-ratio of after to before, in nats</h3>'
-        f'<p class="question"><bdi>{shown(str(record["prompt"]))}</bdi></p>'
-        f'<div class="solutions">{"".join(columns)}</div>{numbers}{_answers(record)}</div>'
-    )
-
-
-def _answers(record: Record) -> str:
-    """What the policy generated; nothing where this example was not answered."""
-    if record.get("model_output") is None and record.get("before_model_output") is None:
-        return ""
-    boxes = []
-    for title, prefix in (("before", "before_"), ("after", "")):
-        answer = record.get(f"{prefix}answer") or {}
-        text = str(record.get(f"{prefix}model_output") or "")
-        solved = answer.get("solved")
-        facts = [f"Answer {title} training"]
-        facts += [] if solved is None else ["right" if solved else "wrong"]
-        facts += [] if answer.get("complete", True) else ["cut off at the token limit"]
-        nothing = "an empty answer" if answer.get("complete", True) else "no readable text before the limit"
-        body = shown(text) if text.strip() else f'<span class="hint">{nothing}</span>'
-        boxes.append(f"<div><h4>{shown(' · '.join(facts))}</h4><pre><bdi>{body}</bdi></pre></div>")
-    return f'<div class="answers">{"".join(boxes)}</div>'
-
-
-def _margin(record: Record, prefix: str) -> float:
-    return float(record[f"{prefix}chosen_score"]) - float(record[f"{prefix}rejected_score"])
+def _file(suffix: str, text: str, type: str) -> str:
+    return json.dumps({"name": f"inference_results.{suffix}", "text": text, "type": type})
 
 
 def _key(event: gr.EventData) -> str:
-    key = event._data.get("key") if isinstance(event._data, dict) else None
+    data: Mapping[str, object] = event._data if isinstance(event._data, dict) else {}
+    key = data.get("key")
     return key if isinstance(key, str) else ""

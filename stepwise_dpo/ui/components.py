@@ -23,8 +23,6 @@ from stepwise_dpo.ui.text import counted, plain, shown, signed
 ASSETS = Path(__file__).parent / "assets"
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
-_LATER = '<span class="tag later">wrong (label)</span>'
-
 LISTED = 300
 """The most items of a list that are sent to the browser; a search narrows it down."""
 
@@ -100,12 +98,40 @@ def plots(**options: Any) -> gr.HTML:
 
 
 def editor(value: dict[str, Any] | None = None, **options: Any) -> gr.HTML:
-    """Make an editor of one example; its `save` event brings {"key", "index", "draft"}."""
+    """Make an editor of one example; its `save` event brings {"key", "index", "draft"}.
+
+    Its server functions are `check` and `tokens`, see `draft_check`.
+    """
     return gr.HTML(
         value or {},
         html_template='<div class="editor"></div>',
         apply_default_css=False,
-        js_on_load=asset("editor.js"),
+        # One script: what Gradio runs can't import.
+        js_on_load="".join(asset(name) for name in ("drafts.js", "editor_model.js", "editor.js")),
+        **options,
+    )
+
+
+def examples_table(value: str = "", **options: Any) -> gr.HTML:
+    """Make a table of examples; its value comes from `examples_table.table_html`.
+
+    Its `choose` event brings {"key": index as text} or {"example": key}, its `look` event {"sort"} or {"page"}.
+    """
+    return gr.HTML(value, apply_default_css=False, js_on_load=asset("table.js"), **options)
+
+
+def copyable(value: str = "", **options: Any) -> gr.HTML:
+    """Make a component for HTML whose "Copy" buttons copy the code after them."""
+    return gr.HTML(value, apply_default_css=False, js_on_load=asset("copy.js"), **options)
+
+
+def run_table(**options: Any) -> gr.HTML:
+    """Make the table of runs; its value comes from `run_table.table_value`, its events are named in run_table.js."""
+    return gr.HTML(
+        {},
+        html_template='<div class="run-table"></div>',
+        apply_default_css=False,
+        js_on_load=asset("run_table.js"),
         **options,
     )
 
@@ -223,6 +249,7 @@ def solution(
     position: float = 1.0,
     centre: float = 0.0,
     with_sign: bool = True,
+    source: str = "label",
 ) -> str:
     """Write a solution as a column of step rows: number, text, value.
 
@@ -235,6 +262,7 @@ def solution(
         position: the distance from `centre` that has the full colour.
         centre: the value without colour.
         with_sign: whether values have a sign, as all but probabilities do.
+        source: who says that a step is wrong.
     """
     rows = []
     first_wrong = first_error(steps)
@@ -243,8 +271,8 @@ def solution(
             rows.append('<li class="diverges">diverges here</li>')
         tag = ""
         if step.label is False:
-            first = index == first_wrong
-            tag = '<span class="tag">first error (label)</span>' if first else _LATER
+            kind, said = ("tag", "first error") if index == first_wrong else ("tag later", "wrong")
+            tag = f'<span class="{kind}">{said} ({shown(source)})</span>'
         text = f'<span class="number">{index + 1}</span><span class="text"><bdi>{shown(step.text)}</bdi>{tag}</span>'
         if values is None:
             rows.append(f'<li class="step plain">{text}</li>')
@@ -286,3 +314,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], wide: bool = False
     )
     box = "table-box wide" if wide else "table-box"
     return f'<div class="{box}"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def download_js() -> str:
+    """Write the script that makes a file of {"name", "text", "type"?} (JSON) in the browser and saves it there.
+
+    Nothing is written on the server: a path returned from a handler would be copied into Gradio's cache, where everyone
+    who knows its name can read it.
+    """
+    return """
+(file) => {
+  const { name, text, type } = JSON.parse(file);
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([text], { type: type ?? 'application/json' }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+"""

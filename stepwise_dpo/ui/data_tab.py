@@ -1,18 +1,48 @@
-"""Data: choose a set, search it, edit an example step by step, add, delete, download."""
+"""Data: choose, upload or generate a set; find an example in the table; edit it step by step; download.
+
+What the buttons do is in `data_actions`, as functions without Gradio; here is the layout, and which event does what.
+"""
 
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from stepwise_dpo.errors import DataError
-from stepwise_dpo.preferences.pairs import dump_pairs, parse_pairs
-from stepwise_dpo.preferences.rows import MAX_BYTES
-from stepwise_dpo.ui.components import Shared, choice_list, editor, empty_state, error, examples_html, html, note, notes
-from stepwise_dpo.ui.library import Library, draft_of, new_pair, pair_from_draft
+from stepwise_dpo.ui import data_actions as actions
+from stepwise_dpo.ui.components import (
+    Shared,
+    editor,
+    error,
+    examples_table,
+    html,
+    note,
+    plots,
+    what,
+)
+from stepwise_dpo.ui.data_generator import generator
+from stepwise_dpo.ui.data_views import (
+    editor_value,
+    history_button,
+    looked_at,
+    remarks_view,
+    settle_button,
+    settled,
+    statistics_view,
+    undoable,
+)
+from stepwise_dpo.ui.draft_check import check_draft, count_tokens, is_on_disk
+from stepwise_dpo.ui.examples_table import FILTERS, Arrangement, rearranged, table_html
+from stepwise_dpo.ui.library import Library
+from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.workspace import Workspace
+
+KEYS = (
+    "In a step: Ctrl+Enter splits at the caret, Alt+Enter inserts, Alt+↑ ↓ moves, Backspace at its start merges. "
+    "Ctrl+Z takes back, Ctrl+S saves."
+)
 
 _DOWNLOAD_JS = """
 (file) => {
@@ -26,184 +56,246 @@ _DOWNLOAD_JS = """
 """
 
 
-def build(shared: Shared, tab: gr.Tab) -> None:
-    """Lay out the tab and connect its events."""
-    with gr.Row(elem_classes="split"):
+def build(
+    shared: Shared, tab: gr.Tab, workspace: Workspace, policies: Policies | None = None, public: bool = False
+) -> None:
+    """Lay out the tab and connect its events.
+
+    Args:
+        shared: the states of a session.
+        tab: the tab itself.
+        workspace: keeps what visitors change; knows the bundled sets.
+        policies: count tokens.
+        public: whether strangers use the page, so that generating has a lower limit.
+    """
+    policies = policies or Policies()
+    bundled = workspace.bundled
+
+    def check(sent: Any) -> Any:
+        return check_draft(sent)
+
+    def tokens(sent: Any) -> Any:
+        return count_tokens(policies.token_counts, is_on_disk, sent)
+
+    with gr.Row(elem_classes="split", elem_id="data-split"):
         with gr.Column(elem_classes="choose"):
-            chosen_set = gr.Dropdown(label="Example set", elem_id="data-set", filterable=False)
-            upload = gr.UploadButton(
-                "Upload JSON or JSON Lines", file_types=[".json", ".jsonl"], size="sm", elem_id="data-upload"
+            chosen_set = gr.Dropdown(
+                label="Example set",
+                choices=bundled.names,
+                value=bundled.open_name,
+                elem_id="data-set",
+                filterable=False,
             )
-            upload_message = html(elem_id="data-upload-message")
-            search = gr.Textbox(
-                label="Search", placeholder="words in prompt or steps", elem_id="data-search", max_lines=1
+            settle = gr.Button("Restore the bundled examples", size="sm", visible=False, elem_id="data-settle")
+            html('<p class="hint">Upload JSON or JSON Lines</p>')
+            upload = gr.File(
+                label="Upload JSON or JSON Lines",
+                file_types=[".json", ".jsonl"],
+                height=96,
+                elem_id="data-upload",
             )
-            listing = choice_list(elem_id="data-list")
-            with gr.Row():
-                add = gr.Button("Add example", size="sm", elem_id="data-add")
-                delete = gr.Button("Delete example", size="sm", elem_id="data-delete")
-            with gr.Row():
-                undo = gr.Button("Undo", size="sm", elem_id="data-undo")
-                download = gr.Button("Download JSON", size="sm", elem_id="data-download")
+            form = generator(bundled, public)
+            with gr.Accordion("Download", open=False, elem_id="data-downloads"):
+                html('<p class="hint">All examples of the open set, saved changes included.</p>')
+                downloads = {
+                    "native": gr.Button("Download JSON", size="sm", elem_id="data-download"),
+                    "trl-preference": gr.Button(
+                        "Download TRL preference", size="sm", elem_id="data-download-preference"
+                    ),
+                    "trl-stepwise": gr.Button("Download TRL stepwise", size="sm", elem_id="data-download-stepwise"),
+                }
+            # Where somebody who works on the left looks: what came of an upload, a recipe, a download.
+            set_message = html(elem_id="data-set-message")
             download_file = gr.Textbox(visible=False)
         with gr.Column(elem_classes="look"):
-            steps = editor(elem_id="data-editor")
+            with gr.Row(elem_id="data-find"):
+                search = gr.Textbox(
+                    label="Search", placeholder="words in prompt or steps", elem_id="data-search", max_lines=1, scale=3
+                )
+                narrow = gr.Dropdown(
+                    [(title, key) for key, (title, _) in FILTERS.items()],
+                    value="all",
+                    label="Show",
+                    filterable=False,
+                    elem_id="data-filter",
+                    scale=1,
+                )
+            table = examples_table(table_html(bundled, 0, "", "all", Arrangement()), elem_id="data-table")
+            with gr.Row(elem_id="data-buttons"):
+                add = gr.Button("Add example", size="sm", elem_id="data-add")
+                duplicate = gr.Button("Duplicate", size="sm", elem_id="data-duplicate")
+                delete = gr.Button("Delete example", size="sm", elem_id="data-delete")
+                undo = gr.Button("Undo", size="sm", elem_id="data-undo")
+                redo = gr.Button("Redo", size="sm", elem_id="data-redo")
             message = html(elem_id="data-message")
+            steps = editor(elem_id="data-editor", server_functions=[check, tokens])
             remarks = html(elem_id="data-remarks")
+            html(
+                f'<p class="hint editor-help"><span class="keys">{KEYS}</span> Where the sides diverge '
+                f"{what('divergence')} Tokens {what('tokens')}</p>"
+            )
+            with gr.Accordion("Statistics of this set", open=False, elem_id="data-statistics") as folded:
+                numbers = html(elem_id="data-numbers")
+                charts = plots(elem_id="data-charts")
 
-    view = [chosen_set, listing, steps, remarks]
+    arrangement, unfolded, arrival = gr.State(Arrangement()), gr.State(False), gr.State(None)
+    states = [shared.visitor, shared.library, shared.selected]
+    looks = [search, narrow, arrangement]
+    figures = [numbers, charts]
+    view = [chosen_set, form.avoid, settle, table, steps, remarks, undo, redo, *figures]
+    context = [*states, *looks, unfolded]
 
-    def show(library: Library, selected: int, query: str, forget: Sequence[str] = ()) -> list[Any]:
+    def show(
+        library: Library,
+        selected: int,
+        query: str,
+        filter: str,
+        order: Arrangement,
+        open_: bool,
+        forget: Sequence[str] = (),
+    ) -> list[Any]:
         return [
             gr.Dropdown(choices=library.names, value=library.open_name),
-            list_view(library, selected, query),
+            gr.Dropdown(choices=library.names),
+            settle_button(library, bundled),
+            table_html(library, selected, str(query), str(filter), order),
             editor_value(library, selected, forget),
-            remarks_view(library, selected),
+            remarks_view(library),
+            history_button("Undo", undoable(library)),
+            history_button("Redo", library.current.future[-1].change if library.current.future else ""),
+            *(statistics_view(library) if open_ else [gr.skip()] * len(figures)),
         ]
 
-    def on_show(library: Library, selected: int, query: str) -> list[Any]:
-        return show(library, _valid(library, selected), str(query))
+    def on_show(_: str, library: Library, selected: int, *rest: Any) -> list[Any]:
+        return show(library, actions.valid_index(library, selected), *rest)
 
-    def on_set(library: Library, name: str) -> list[Any]:
-        try:
-            library = library.opened(name)
-        except DataError as problem:
-            return [gr.skip()] * 6 + [error(str(problem)), gr.skip()]
-        return [library, 0, *show(library, 0, ""), "", ""]
+    def on_arrive(
+        _: str, library: Library, selected: int, query: str, filter: str, order: Any, open_: bool
+    ) -> list[Any]:
+        # A link may lead to an example on a later page.
+        result = actions.Outcome(library, actions.valid_index(library, selected), "")
+        looked = looked_at(result, str(query), str(filter), order)
+        return [*differing(looked, (query, filter, order)), *show(library, result.selected, *looked, open_)]
 
-    def on_upload(library: Library, path: str) -> list[Any]:
-        try:
-            library = read_upload(library, Path(path))
-        except DataError as problem:
-            return [gr.skip()] * 6 + [error(f"{problem}\nYour examples are unchanged."), gr.skip()]
-        loaded = note(f"Loaded {len(library.current.pairs):,} examples from {library.open_name}.")
-        return [library, 0, *show(library, 0, ""), loaded, ""]
+    everything = [shared.library, shared.selected, *looks, *view, message, set_message]
 
-    def on_search(library: Library, selected: int, query: str) -> str:
-        return list_view(library, selected, str(query))
+    def bind(
+        listener: Callable[..., Any],
+        act: Callable[..., actions.Outcome | None],
+        extra: Sequence[Any] = (),
+        also: Sequence[Any] = (),
+        on_left: bool = False,
+        **options: Any,
+    ) -> None:
+        """Let an event do an action: run it, keep the result on disk, show it.
 
-    def on_choose(library: Library, event: gr.EventData) -> list[Any]:
-        selected = chosen_index(library, event)
-        return [selected, editor_value(library, selected), remarks_view(library, selected), ""]
+        Args:
+            listener: of the event.
+            act: takes library, selected index, the values of `extra` and the event's data; may raise DataError, and
+                returns None where there is nothing to do.
+            extra: components whose values it needs.
+            also: components that are emptied.
+            on_left: whether the message belongs to the left column.
+            options: of the listener.
+        """
 
-    def on_save(library: Library, query: str, event: gr.EventData) -> list[Any]:
-        try:
-            library, selected = save_draft(library, event._data)
-        except DataError as problem:
-            return [gr.skip()] * 6 + [error(f"Not saved: {problem}")]
-        forget = [example_key(library, selected)]
-        return [library, selected, *show(library, selected, query, forget), note("Saved in this session.")]
+        def said(text: str) -> list[str]:
+            return ["", text] if on_left else [text, ""]
 
-    def on_add(library: Library) -> list[Any]:
-        current = library.current
-        selected = len(current.pairs)
-        library = library.updated(current.inserted(selected, new_pair(current.new_id())))
-        shown = show(library, selected, "", [example_key(library, selected)])
-        return [library, selected, *shown, note("Added a small example at the end; edit it."), ""]
+        def on_event(
+            event: gr.EventData, visitor: str, library: Library, selected: int, query: str, filter: str, order: Any,
+            open_: bool, *more: Any,
+        ) -> list[Any]:  # fmt: skip
+            emptied: list[None] = [None] * len(also)
+            unchanged = [gr.skip()] * (len(everything) - 2)
+            try:
+                result = act(library, actions.valid_index(library, selected), *more, event._data)
+            except DataError as problem:
+                return [*unchanged, *said(error(str(problem))), *emptied]
+            if result is None:
+                return [*unchanged, gr.skip(), gr.skip(), *emptied]
+            try:
+                kept = workspace.save(visitor, result.library, library) if result.library is not library else []
+                words = note("\n".join([result.message, *kept]).strip())
+            except DataError as problem:
+                words = error(f"{result.message} But {problem}")
+            looked = looked_at(result, str(query), str(filter), order)
+            changed = differing(looked, (query, filter, order))
+            shown_now = show(result.library, result.selected, *looked, open_, result.forget)
+            return [result.library, result.selected, *changed, *shown_now, *said(words), *emptied]
 
-    def on_delete(library: Library, selected: int, query: str) -> list[Any]:
-        try:
-            current = library.current.deleted(selected)
-        except DataError as problem:
-            return [gr.skip()] * 6 + [error(str(problem))]
-        forget = [example_key(library, selected)]
-        library = library.updated(current)
-        kept = _valid(library, selected)
-        return [
-            library,
-            kept,
-            *show(library, kept, query, forget),
-            note(f"Deleted example {selected + 1}. Undo brings it back."),
-        ]
+        # One after the other: two that ran at once would both start from the same library, and one change be lost.
+        queue: dict[str, Any] = {"concurrency_id": "data-changes", "concurrency_limit": 1}
+        listener(on_event, [*context, *extra], [*everything, *also], show_progress="hidden", **queue, **options)
 
-    def on_undo(library: Library, selected: int, query: str) -> list[Any]:
-        if not library.current.edited:
-            return [gr.skip()] * 6 + [note("There is nothing to undo in this set.")]
-        library = library.updated(library.current.undone())
-        kept = _valid(library, selected)
-        forget = [example_key(library, kept)] if library.current.pairs else []
-        return [library, kept, *show(library, kept, query, forget), note("Took back the last change.")]
+    # Reading a large file or generating takes seconds, in which other changes go on: it makes a new set aside, and
+    # only putting that into the library waits its turn.
+    def on_upload(path: object) -> list[Any]:
+        return aside(lambda: actions.read_upload(Path(str(path))))
 
-    def on_download(library: Library) -> list[Any]:
-        try:
-            text = dump_pairs(library.current.pairs)
-        except DataError as problem:
-            return [gr.skip(), error(str(problem))]
-        return [json.dumps({"name": download_name(library.open_name), "text": text}), ""]
+    def on_generate(library: Library, *fields: object) -> list[Any]:
+        return aside(lambda: actions.generate(library, actions.Recipe(*fields), public))
 
-    states = [shared.library, shared.selected]
-    everything = [*states, *view, message]
-    for event in (shared.arrived.change, tab.select):
-        # Whoever types a search before the first answer is there shall not see it overwritten by that.
-        event(on_show, [*states, search], view, show_progress="hidden").then(
-            on_search, [*states, search], listing, show_progress="hidden"
+    read = upload.upload(on_upload, upload, [arrival, set_message], show_progress="minimal")
+    made = form.button.click(on_generate, [shared.library, *form.fields], [arrival, set_message])
+    for prepared, also in ((read, [arrival, upload]), (made, [arrival])):
+        bind(
+            prepared.then,
+            lambda library, _, new, __: new and actions.adopt(library, new),
+            [arrival],
+            also,
+            on_left=True,
         )
-    chosen_set.input(
-        on_set, [shared.library, chosen_set], [*states, *view, upload_message, search], show_progress="hidden"
-    )
-    upload.upload(
-        on_upload, [shared.library, upload], [*states, *view, upload_message, search], show_progress="minimal"
-    )
+    bind(chosen_set.input, lambda library, _, name, __: actions.open_set(library, name), [chosen_set], on_left=True)
+    bind(settle.click, lambda library, *_: settled(library, bundled), on_left=True)
+    bind(steps.save, lambda library, _, sent: actions.save(library, sent))
+    bind(add.click, lambda library, *_: actions.add(library))
+    bind(duplicate.click, lambda library, selected, _: actions.duplicate(library, selected))
+    bind(delete.click, lambda library, selected, _: actions.delete(library, selected))
+    bind(undo.click, lambda library, selected, _: actions.undo(library, selected), trigger_mode="multiple")
+    bind(redo.click, lambda library, selected, _: actions.redo(library, selected), trigger_mode="multiple")
+
+    def on_find(
+        _: str, library: Library, selected: int, query: str, filter: str, order: Arrangement, __: bool
+    ) -> list[Any]:
+        order = order._replace(page=0)
+        return [order, table_html(library, selected, str(query), str(filter), order)]
+
+    def on_look(
+        library: Library, selected: int, query: str, filter: str, order: Arrangement, event: gr.EventData
+    ) -> list[Any]:
+        order = rearranged(order, event._data)
+        return [order, table_html(library, selected, str(query), str(filter), order)]
+
+    def on_choose(library: Library, query: str, filter: str, order: Arrangement, event: gr.EventData) -> list[Any]:
+        selected = actions.chosen_index(library, event._data)
+        if isinstance(event._data, dict) and "example" in event._data:
+            # It may be on another page, or left out by the search.
+            looked = looked_at(actions.Outcome(library, selected, ""), str(query), str(filter), order)
+            table_now = table_html(library, selected, *looked)
+            moved = differing(looked, (query, filter, order))
+            return [selected, *moved, table_now, editor_value(library, selected), ""]
+        return [selected, *[gr.skip()] * 4, editor_value(library, selected), ""]
+
+    def on_unfold(library: Library) -> list[Any]:
+        return [True, *statistics_view(library)]
+
+    quietly: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    shared.arrived.change(on_arrive, context, [*looks, *view], show_progress="hidden")
+    tab.select(on_show, context, view, show_progress="hidden")
     # Not .input, which a paste does not fire.
-    search.change(on_search, [*states, search], listing, show_progress="hidden", trigger_mode="always_last")
-    listing.choose(
-        on_choose,
-        shared.library,
-        [shared.selected, steps, remarks, message],
-        show_progress="hidden",
-        trigger_mode="always_last",
-    )
-    steps.save(on_save, [shared.library, search], everything, show_progress="hidden")
-    add.click(on_add, shared.library, [*everything, search], show_progress="hidden")
-    delete.click(on_delete, [*states, search], everything, show_progress="hidden")
-    # Every click counts, one after the other: each takes back one change.
-    undo.click(
-        on_undo,
-        [*states, search],
-        everything,
-        show_progress="hidden",
-        trigger_mode="multiple",
-        concurrency_limit=1,
-    )
-    # The text travels to the browser and becomes a file there: a path returned from here would be copied into
-    # Gradio's cache, where everyone who knows its name can read it.
-    download.click(on_download, shared.library, [download_file, message], show_progress="hidden").success(
-        None, download_file, None, js=_DOWNLOAD_JS
-    )
-
-
-def list_view(library: Library, selected: int, query: str) -> str:
-    """List the examples that match a search."""
-    return examples_html(library.current.pairs, library.current.found(query[:200]), selected)
-
-
-def editor_value(library: Library, selected: int, forget: Sequence[str] = ()) -> dict[str, Any]:
-    """Write the editor's value; `forget` names examples whose unsaved text the browser drops."""
-    pairs = library.current.pairs
-    if not pairs:
-        return {"forget": list(forget), "stamp": time.time()}
-    pair = pairs[selected]
-    # The stamp makes every value differ from the last, so that the browser always hears of it.
-    return {
-        "key": example_key(library, selected),
-        "index": selected,
-        "draft": draft_of(pair),
-        "forget": list(forget),
-        "stamp": time.time(),
-    }
-
-
-def remarks_view(library: Library, selected: int) -> str:
-    """Say what is odd about an example, or that there is none."""
-    pairs = library.current.pairs
-    if not pairs:
-        return empty_state("No examples in this set", "Upload a file, choose another set, or press “Add example”.")
-    return notes(pairs[selected].problems(), "Worth a look")
-
-
-def example_key(library: Library, selected: int) -> str:
-    """Name an example for the browser, the same until it is deleted."""
-    return f"{library.open_name}\n{library.current.pairs[selected].id}"
+    for field in (search, narrow):
+        field.change(on_find, context, [arrangement, table], **quietly)
+    table.look(on_look, [*states[1:], *looks], [arrangement, table], **quietly)
+    table.choose(on_choose, [shared.library, *looks], [shared.selected, *looks, table, steps, message], **quietly)
+    folded.expand(on_unfold, shared.library, [unfolded, *figures], show_progress="hidden")
+    folded.collapse(lambda: False, None, unfolded, show_progress="hidden")
+    for kind, button in downloads.items():
+        # The text travels to the browser and becomes a file there: a path returned from here would be copied into
+        # Gradio's cache, where everyone who knows its name can read it.
+        button.click(_download(kind), shared.library, [download_file, set_message], show_progress="hidden").success(
+            None, download_file, None, js=_DOWNLOAD_JS
+        )
 
 
 def chosen_index(library: Library, event: gr.EventData) -> int:
@@ -212,48 +304,28 @@ def chosen_index(library: Library, event: gr.EventData) -> int:
     Returns:
         A valid index, or 0.
     """
-    key = (event._data or {}).get("key") if isinstance(event._data, dict) else None
-    if isinstance(key, str) and key.isascii() and key.isdigit() and int(key[:9]) < len(library.current.pairs):
-        return int(key[:9])
-    return 0
+    return actions.chosen_index(library, event._data)
 
 
-def save_draft(library: Library, sent: object) -> tuple[Library, int]:
-    """Check what the editor sent and put it into the open set.
-
-    Raises:
-        DataError: the example is gone, or the draft is not usable.
-    """
-    if not isinstance(sent, dict) or type(index := sent.get("index")) is not int:
-        raise DataError("the editor sent no example")
-    current = library.current
-    current.check(index)
-    if sent.get("key") != example_key(library, index):
-        raise DataError("this example has moved; choose it in the list again, what you typed is kept")
-    return library.updated(current.replaced(index, pair_from_draft(sent.get("draft"), current.pairs[index]))), index
+def differing(now: Sequence[Any], before: Sequence[Any]) -> list[Any]:
+    """Leave alone what stays as it is: a field that is set to its own value loses what is typed into it meanwhile."""
+    return [new if new != old else gr.skip() for new, old in zip(now, before, strict=True)]
 
 
-def read_upload(library: Library, path: Path) -> Library:
-    """Read an uploaded file into a new set.
-
-    Raises:
-        DataError: it can't be used; the message names the file, row and field.
-    """
+def aside(make: Callable[[], actions.NewSet]) -> list[Any]:
+    """Make a new set, or say in the left column why that is not possible."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as problem:
-        raise DataError(f"{path.name}: can't be read: {problem.strerror}") from problem
-    pairs = parse_pairs(data, path.name)
-    if not pairs:
-        raise DataError(f"{path.name}: has no examples")
-    return library.added(path.name, pairs)
+        return [make(), ""]
+    except DataError as problem:
+        return [None, error(f"{problem}\nYour examples are unchanged.")]
 
 
-def download_name(name: str) -> str:
-    """Name the downloaded file after the set; its content is always JSON."""
-    return Path(name.replace("/", "_")).stem[:80] + ".json"
+def _download(kind: str) -> Callable[[Library], list[Any]]:
+    def on_download(library: Library) -> list[Any]:
+        try:
+            file = actions.download(library, kind)
+        except DataError as problem:
+            return [gr.skip(), error(str(problem))]
+        return [json.dumps({"name": file.name, "text": file.text}), note(file.message)]
 
-
-def _valid(library: Library, selected: int) -> int:
-    return max(0, min(selected, len(library.current.pairs) - 1))
+    return on_download

@@ -110,11 +110,17 @@ GLOSSARY: dict[str, Entry] = {
         "The length of the gradient before it is clipped. A sudden rise announces trouble; a lower learning rate or "
         "clipping helps.",
     ),
+    "entropy": Entry(
+        "Entropy",
+        "How undecided the policy is about the next token, averaged over the answers' tokens. One that falls to 0 "
+        "has become certain of everything, also of what is wrong.",
+        "−Σ over the vocabulary of π · log π, in nats",
+    ),
     "rate": Entry("Learning rate", "AdamW's step size at each optimiser step, as the schedule sets it."),
     "solve_rate": Entry(
         "Solve rate",
-        "The share of held-out problems whose generated answer the checker finds right. The interval is a 95% "
-        "bootstrap over problems.",
+        "The share of held-out problems whose generated answer the checker finds right. The interval says where "
+        "it may lie on other problems of the kind, at 95%.",
     ),
     "beta": Entry(
         "Beta",
@@ -130,6 +136,118 @@ GLOSSARY: dict[str, Entry] = {
         "Aggregation",
         "How the rewards of a solution's steps become one number. A sum of positive rewards favours more steps; mean, "
         "min and last don't.",
+    ),
+    "data_steps": Entry(
+        "Steps per solution",
+        "How many steps the chosen and the rejected answers have. If one side is always longer, a loss that sums over "
+        "steps or tokens can win by length alone.",
+    ),
+    "data_gap": Entry(
+        "Length gap",
+        "Characters of the chosen answer minus those of the rejected one. A distribution that leans to one side "
+        "teaches length beside correctness; normalising by length is the usual remedy.",
+        "",
+        "Park et al. 2024, arXiv 2403.19159",
+    ),
+    "data_first_error": Entry(
+        "Where the first error sits",
+        "The first step of each rejected answer that is labelled wrong. A judge that was measured on early errors only "
+        "may be blind to late ones.",
+        "",
+        "ProcessBench: Zheng et al. 2024, arXiv 2412.06559",
+    ),
+    "data_repeats": Entry(
+        "Repeats and overlaps",
+        "Examples whose prompt an earlier example has, or another set has, whatever its spacing and capitals. Training "
+        "on a prompt that is also in the held-out set makes the comparison too good.",
+    ),
+    "divergence": Entry(
+        "Where the sides diverge",
+        "The first step whose text differs. The steps before it are common to both answers, so only what follows the "
+        "dashed line teaches a preference.",
+    ),
+    "tokens": Entry(
+        "Tokens per step",
+        "How many pieces the chosen model's tokenizer cuts a step into, without special tokens. Log-likelihoods are "
+        "sums over tokens; an example that is longer than the longest one that a run allows is refused, never cut.",
+    ),
+    "reward_heatmap": Entry(
+        "Step heatmap",
+        "A row is an example, a cell a step: chosen at the left, rejected at the right, on one colour scale. Hover "
+        "for the step's text; a click opens the example; a drag zooms in.",
+    ),
+    "process_bench": Entry(
+        "First errors found",
+        "What a judge takes for the first error is its first step below the neutral score (p = 0.5). acc1: wrong "
+        "solutions in which that is exactly the labelled step; acc2: right ones in which no step is doubted.",
+        "F1 = 2 · acc1 · acc2 / (acc1 + acc2), in percent",
+        "ProcessBench, Zheng et al. 2024, arXiv 2412.06559",
+    ),
+    "auroc": Entry(
+        "AUROC",
+        "The chance that a right step scores higher than a wrong one, over labelled steps up to each first error. 0.5 "
+        "is guessing, 1 is perfect; it needs no threshold.",
+    ),
+    "margin": Entry(
+        "Margin",
+        "How much likelier, per token, a model finds the chosen answer than the rejected one. Above 0 it prefers the "
+        "chosen one.",
+        "margin = ll(chosen) − ll(rejected), in nats per token",
+    ),
+    "margins": Entry(
+        "Margins",
+        "How many examples have which margin, for both models. Right of the line at 0 a model prefers the chosen "
+        "answer.",
+        "margin = ll(chosen) − ll(rejected), in nats per token",
+    ),
+    "margin_moves": Entry(
+        "Each example's margin",
+        "Every point is an example: across, its margin for the first model; up, for the second. Above the dotted line "
+        "the margin has grown; above 0 and left of 0 the preference has flipped to the chosen answer.",
+    ),
+    "logps_chosen": Entry(
+        "Log-probability of chosen",
+        "The mean over examples of the whole chosen answer's log-probability, summed over its tokens. Closer to 0 is "
+        "likelier. It may fall while the margin grows: then the rejected answer's falls faster.",
+        "log π(chosen|x), in nats",
+        "likelihood displacement: Razin et al. 2024, arXiv 2410.08847",
+    ),
+    "logps_rejected": Entry(
+        "Log-probability of rejected",
+        "The mean over examples of the whole rejected answer's log-probability, summed over its tokens.",
+        "log π(rejected|x), in nats",
+    ),
+    "interval": Entry(
+        "95% interval",
+        "Where a figure may lie on other examples of the same kind. Of a share it is Wilson's, of a mean the bootstrap "
+        "over examples. That of a change draws examples with both models' values together, so it can be narrow though "
+        "the two others overlap.",
+        "",
+        "Wilson 1927, JASA 22; Efron 1979, Annals of Statistics 7",
+    ),
+    "step_logp": Entry(
+        "Log-probability of a step",
+        "How likely a model finds a step after the problem and the steps before it, summed over the step's tokens. 0 "
+        "is certain; long steps have lower values.",
+        "Σ over the step's tokens of log π(token | before), in nats",
+    ),
+    "learn_loss": Entry(
+        "Loss by gap",
+        "Both losses for one pair whose policy prefers the chosen answer by a gap of d. An arrow shows which way "
+        "training moves the gap: always towards a lower loss.",
+        "−ln σ(β·d) for DPO,  −ln σ(p·d) for the step-wise loss",
+    ),
+    "learn_pull": Entry(
+        "Pull",
+        "The gradient with its sign turned: how hard, and which way, training moves the gap. It has the sign of the "
+        "factor, β or p, and fades where the pair is learnt.",
+        "−dL/dd = β · σ(−β·d) for DPO,  p · σ(−p·d) for the step-wise loss",
+    ),
+    "learn_training": Entry(
+        "Where training takes the gap",
+        "Plain gradient descent on the gap itself. A real policy has many weights and many pairs; the direction is the "
+        "same.",
+        "d ← d + 0.1 · (−dL/dd)",
     ),
 }
 """Explanations by key; a chart's key is its id."""

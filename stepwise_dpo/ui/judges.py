@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import HUB_DEFAULT, POLICY, REWARD, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair
+from stepwise_dpo.ui.heavy import import_learning
 
 if TYPE_CHECKING:
+    from stepwise_dpo.learning.head_settings import HeadSettings
     from stepwise_dpo.learning.rewards import LLMRewardModel, RewardValue
 
 KEPT = 2
@@ -68,6 +70,15 @@ class Judges:
         self._models: OrderedDict[str, LLMRewardModel] = OrderedDict()
         self._lock = threading.Lock()
 
+    def settings(self, name: str) -> "HeadSettings":
+        """How a model scores: its head with the words, the tag or the rule that belong to it.
+
+        Raises:
+            StepwiseDPOError: the model can't be loaded.
+        """
+        with self._lock:
+            return self._model(name).settings
+
     def ready(self, name: str) -> bool:
         """Whether scoring with this model needs no loading worth a button; those in the box never do."""
         return name in (REWARD, TINY) or name in self._models
@@ -83,14 +94,25 @@ class Judges:
         Raises:
             StepwiseDPOError: the model can't be loaded or a step can't be read by it.
         """
-        if value not in SCALES:
-            raise ConfigError(f"a reward's scale must be one of {', '.join(SCALES)}, not {value!r}")
-        scale: RewardValue = value  # type: ignore[assignment]  # checked above
+        scale = _checked(value)
         with self._lock:
             model = self._model(name)
             return [(r.chosen, r.rejected) for r in model.score_pairs(pairs, scale, progress)]
 
+    def score_solutions(
+        self, name: str, solutions: Sequence[tuple[str, Sequence[str]]], value: str
+    ) -> list[list[float]]:
+        """Score every step of solutions, each a prompt with its steps.
+
+        Raises:
+            StepwiseDPOError: the model can't be loaded or a step can't be read by it.
+        """
+        scale = _checked(value)
+        with self._lock:
+            return self._model(name).score_solutions(solutions, scale)
+
     def _model(self, name: str) -> "LLMRewardModel":
+        import_learning()
         from stepwise_dpo.learning.rewards import LLMRewardModel
 
         if name not in self._models:
@@ -99,6 +121,13 @@ class Judges:
         while len(self._models) > KEPT:
             self._models.popitem(last=False)
         return self._models[name]
+
+
+def _checked(value: str) -> "RewardValue":
+    if value not in SCALES:
+        raise ConfigError(f"a reward's scale must be one of {', '.join(SCALES)}, not {value!r}")
+    scale: RewardValue = value  # type: ignore[assignment]  # checked above
+    return scale
 
 
 def check_model_name(name: object, allowed: Sequence[str], public: bool) -> str:

@@ -10,22 +10,24 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from stepwise_dpo.errors import DataError
+from stepwise_dpo.errors import DataError, RunError
 from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import compare_tab, data_tab, rewards_tab, train_tab, welcome
+from stepwise_dpo.ui import compare_tab, data_tab, learn_tab, rewards_tab, train_tab, welcome
 from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
-from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, stylesheet
+from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
-from stepwise_dpo.ui.runs_view import find, look
+from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.security import SecurityHeaders
 from stepwise_dpo.ui.visitors import known_or_new
+from stepwise_dpo.ui.workspace import Workspace
 
 TITLE = "Stepwise DPO"
 BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
-LOCAL_SECONDS, SPACE_SECONDS = 1.0, 2.5  # Spaces answer 429 to a faster poll
+PUBLIC_WORKSPACE: dict[str, Any] = {"max_bytes": 32 * 2**20, "keep_seconds": 24 * 3600.0}
+LOCAL_SECONDS, SPACE_SECONDS = 0.8, 2.5  # Spaces answer 429 to a faster poll
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
 
@@ -46,7 +48,9 @@ def build_app(
     on_space = bool(os.environ.get("SPACE_ID"))
     public = on_space if public is None else public
     supervisor = runs if isinstance(runs, Supervisor) else Supervisor(runs)
-    judges, known = Judges(), bundled_library(Path(data_dir))
+    judges, policies = Judges(), Policies()
+    known = bundled_library(Path(data_dir))
+    workspace = Workspace(supervisor.runs_dir / "workspaces", known, **(PUBLIC_WORKSPACE if public else {}))
     gr.set_static_paths([PLOTLY_JS])
 
     # Uploads are deleted an hour after they came; they are read at once.
@@ -64,36 +68,38 @@ def build_app(
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
             with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                 with _tab("Data") as tab:
-                    data_tab.build(shared, tab)
+                    data_tab.build(shared, tab, workspace, policies, public=public)
                 with _tab("Train") as tab:
                     train = train_tab.build(shared, tab, supervisor, public, chip)
                 with _tab("Rewards") as tab:
-                    rewards_tab.build(shared, tab, judges, public)
+                    rewards_tab.build(shared, tab, judges, policies, supervisor, public)
                 with _tab("Compare") as tab:
-                    compare_tab.build(shared, tab, supervisor)
+                    compare_tab.build(shared, tab, supervisor, judges, policies, public)
+                with _tab("Learn") as tab:
+                    learn_tab.build(shared, tab, judges, policies)
             address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
             here = gr.State(None)
 
-        def on_tick(run_id: str, seen: object, library: Library, selected: int, before: object) -> list[Any]:
-            now = address_of(library, selected, run_id)
+        def on_tick(*values: Any) -> list[Any]:
+            *state, library, selected, before = values
+            now = address_of(library, selected, state[0])
             moved = [now, now] if now != before else [gr.skip(), gr.skip()]
-            return [*moved, *train_tab.updates(supervisor, run_id, seen)]
+            return [*moved, *train.look(*state)]
 
         def on_load(token: object, request: gr.Request) -> list[Any]:
             visitor = known_or_new(token)
             asked = read_address(dict(request.query_params))
-            library, selected, lacking = arrive(known, asked)
-            current = find(look(supervisor), asked.run)
-            run_id = current.run.id if current else ""
-            if asked.run and run_id != asked.run:
+            own, lost = workspace.load(visitor)
+            library, selected, lacking = arrive(own, asked)
+            try:
+                run_id = supervisor.run(asked.run).id if asked.run else ""
+            except RunError:
+                run_id = ""
                 lacking = "\n".join(filter(None, [lacking, f"This link leads to a run “{asked.run}” that isn't here."]))
             now = address_of(library, selected, run_id)
             tab = gr.Tabs(selected=asked.tab) if asked.tab else gr.skip()
-            return [
-                *(visitor, visitor, library, selected, run_id, time.time()),
-                *(tab, note(lacking), now, now),
-                *train_tab.updates(supervisor, run_id),
-            ]
+            remarks = notes(lost, "Not all of your earlier changes could be read back") + note(lacking)
+            return [visitor, visitor, library, selected, run_id, time.time(), tab, remarks, now, now]
 
         def on_chip(event: gr.EventData) -> list[Any]:
             return [_key(event), gr.Tabs(selected="train")]
@@ -105,17 +111,14 @@ def build_app(
         timer = gr.Timer(SPACE_SECONDS if on_space else LOCAL_SECONDS)
         timer.tick(
             on_tick,
-            [shared.run_id, train.seen, shared.library, shared.selected, here],
-            [address, here, train.seen, *train.live],
+            [*train.inputs, shared.library, shared.selected, here],
+            [address, here, *train.outputs],
             show_progress="hidden",
             concurrency_limit=None,
         )
         session = [shared.visitor, shared.library, shared.selected, shared.run_id, shared.arrived]
-        demo.load(
-            on_load,
-            browser,
-            [browser, *session, tabs, message, address, here, train.seen, *train.live],
-            show_progress="hidden",
+        demo.load(on_load, browser, [browser, *session, tabs, message, address, here], show_progress="hidden").then(
+            train.look, train.inputs, train.outputs, show_progress="hidden"
         )
         chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
         first_steps.choose(on_first_step, None, tabs, show_progress="hidden")

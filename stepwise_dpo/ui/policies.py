@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.preferences.pairs import PreferencePair
+from stepwise_dpo.ui.heavy import import_learning
 
 if TYPE_CHECKING:
     from stepwise_dpo.learning.evaluation import Answer, PairLogps
@@ -33,9 +34,10 @@ class Policies:
         Raises:
             StepwiseDPOError: the model can't be loaded, or an example is too long for it.
         """
-        from stepwise_dpo.learning.evaluation import pair_logps
-
         with self._lock:
+            import_learning()
+            from stepwise_dpo.learning.evaluation import pair_logps
+
             return pair_logps(self._model(name), pairs, progress=progress)
 
     def answers(self, name: str, prompts: Sequence[str], max_new_tokens: int = MAX_NEW_TOKENS) -> "list[Answer]":
@@ -44,9 +46,10 @@ class Policies:
         Raises:
             StepwiseDPOError: the model can't be loaded, or a prompt is too long for it.
         """
-        from stepwise_dpo.learning.evaluation import answer_prompts
-
         with self._lock:
+            import_learning()
+            from stepwise_dpo.learning.evaluation import answer_prompts
+
             return answer_prompts(self._model(name), prompts, max_new_tokens=max_new_tokens)
 
     def token_counts(self, name: str, texts: Sequence[str]) -> list[int]:
@@ -64,6 +67,7 @@ class Policies:
         return name in self._models
 
     def _model(self, name: str) -> "Policy":
+        import_learning()
         from stepwise_dpo.learning.loading import load_policy
 
         if name not in self._models:

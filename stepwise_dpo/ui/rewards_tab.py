@@ -1,50 +1,167 @@
-"""Rewards: what a process reward model thinks of every step, for one example and for many."""
+"""Rewards: what a process reward model, or a policy before and after training, thinks of every step."""
 
-import math
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import gradio as gr
 
-from stepwise_dpo.errors import StepwiseDPOError
-from stepwise_dpo.learning.names import REWARD, TINY
-from stepwise_dpo.preferences.pairs import PreferencePair, first_error
-from stepwise_dpo.ui.components import (
-    Shared,
-    choice_list,
-    coloured,
-    divergence_line,
-    empty_state,
-    error,
-    examples_html,
-    html,
-    note,
-    plots,
-    single_plot,
-    solution,
-    stats,
-)
-from stepwise_dpo.ui.data_tab import chosen_index
-from stepwise_dpo.ui.figures import reward_heatmap
-from stepwise_dpo.ui.judges import JUDGE_NOTES, JUDGES, SCALES, Judges, check_model_name
-from stepwise_dpo.ui.library import Library
-from stepwise_dpo.ui.text import MINUS, shown, signed
+from stepwise_dpo.learning.names import REWARD
+from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.ui import free_text
+from stepwise_dpo.ui.components import Shared, choice_list, html, plots, what
+from stepwise_dpo.ui.judges import JUDGES, Judges
+from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.reward_sets import SORTS
+from stepwise_dpo.ui.reward_views import QUANTITIES, WHENS
+from stepwise_dpo.ui.rewards_handlers import RewardsHandlers, kept_texts
+from stepwise_dpo.ui.step_scores import StepScores
+from stepwise_dpo.ui.waterfall import AGGREGATIONS
 
-SCALE_CHOICES = [
-    (f"centred (2p {MINUS} 1)", "centered"),
-    ("probability", "probability"),
-    ("log-odds (nats)", "log_odds"),
-]
-MAX_HEATMAP = 200
+_SCROLL_JS = "() => document.getElementById('rewards-example')?.scrollIntoView({ block: 'start' })"
 
 
-def build(shared: Shared, tab: gr.Tab, judges: Judges, public: bool) -> None:
+def build(
+    shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, supervisor: Supervisor, public: bool
+) -> None:
     """Lay out the tab and connect its events."""
+    parts = _lay_out(public)
+    handlers = RewardsHandlers(StepScores(judges, policies), supervisor, public)
+    controls = [*parts.controls]
+    states = [shared.library, shared.selected, shared.run_id, *controls]
+    example = [*parts.example]
+    overview = [*parts.overview, parts.drawn]
+
+    # While one is pending, the last of several clicks counts; by default Gradio would drop them.
+    quietly: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    # One queue for all that shows an example: between queues Gradio picks at random, and `Newest` needs their order.
+    in_order: dict[str, Any] = {"concurrency_id": "rewards-example", "concurrency_limit": 4}
+    scoring: dict[str, Any] = {"concurrency_id": "rewards-set", "concurrency_limit": 2, "show_progress": "hidden"}
+
+    tab.select(
+        handlers.arrive,
+        [*states, parts.drawn],
+        [parts.run, *example, *overview],
+        show_progress="minimal",
+        show_progress_on=[parts.rows],
+        **in_order,
+    )
+    everything = [*example, *overview]
+    for switch in (parts.quantity, parts.when, parts.aggregation):
+        switch.input(handlers.show_all, [*states, parts.drawn], everything, **quietly, **in_order)
+    # Not .input, which a custom value doesn't fire.
+    parts.model.change(handlers.show_all, [*states, parts.drawn], everything, **quietly, **in_order)
+    parts.run.input(lambda run_id: run_id or "", parts.run, shared.run_id, show_progress="hidden").then(
+        handlers.show_all, [*states, parts.drawn], everything, **quietly, **in_order
+    )
+    parts.load.click(handlers.load, [*states, parts.drawn], everything, show_progress_on=[parts.rows], **in_order)
+
+    # Not .input, which a paste does not fire.
+    parts.query.change(handlers.show_set, [*states, parts.drawn], overview, **quietly)
+    running = [
+        field.input(handlers.show_set, [*states, parts.drawn], overview, **quietly).then(
+            handlers.score_set_if_needed,
+            [*states, parts.drawn],
+            [*overview, parts.progress, parts.score, parts.stop],
+            **scoring,
+        )
+        for field in (parts.sort, parts.negative)
+    ]
+    running.append(
+        parts.score.click(
+            handlers.score_set, [*states, parts.drawn], [*overview, parts.progress, parts.score, parts.stop], **scoring
+        )
+    )
+    parts.stop.click(
+        handlers.stopped,
+        [*states, parts.drawn],
+        [*overview, parts.progress, parts.score, parts.stop],
+        cancels=running,
+        show_progress="hidden",
+    )
+
+    parts.listing.choose(handlers.choose, states, [shared.selected, *example], **quietly, **in_order)
+    parts.heatmap.choose(
+        handlers.choose_with_list, states, [shared.selected, *example, parts.listing], **quietly, **in_order
+    ).then(None, None, None, js=_SCROLL_JS)
+
+    judged_text = [parts.problem, parts.solution, parts.model, parts.quantity, parts.aggregation]
+    typed = [parts.typed, parts.typed_message]
+    for text in (parts.problem, parts.solution):
+        text.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
+        text.change(lambda *texts: list(texts), judged_text[:2], parts.kept, **quietly)
+    choices: list[Any] = [parts.model, parts.quantity, parts.aggregation]
+    for choice in choices:
+        choice.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
+    parts.try_example.click(lambda: list(free_text.EXAMPLE), None, judged_text[:2], show_progress="hidden")
+    # What was typed before a refresh.
+    shared.arrived.change(kept_texts, parts.kept, judged_text[:2], show_progress="hidden")
+
+
+class _Parts(NamedTuple):
+    """The components, as far as events need them."""
+
+    query: gr.Textbox
+    sort: gr.Dropdown
+    negative: gr.Checkbox
+    model: gr.Dropdown
+    run: gr.Dropdown
+    quantity: gr.Radio
+    when: gr.Radio
+    aggregation: gr.Radio
+    listing: gr.HTML
+    load: gr.Button
+    message: gr.HTML
+    question: gr.HTML
+    rows: gr.HTML
+    bars: gr.HTML
+    judge: gr.HTML
+    figures: gr.HTML
+    heatmap: gr.HTML
+    set_message: gr.HTML
+    progress: gr.HTML
+    score: gr.Button
+    stop: gr.Button
+    drawn: gr.State
+    problem: gr.Textbox
+    solution: gr.Textbox
+    try_example: gr.Button
+    typed: gr.HTML
+    typed_message: gr.HTML
+    kept: gr.BrowserState
+
+    @property
+    def controls(self) -> Sequence[Any]:
+        """In the order of `Controls`."""
+        return [self.query, self.sort, self.negative, self.model, self.run, self.quantity, self.when, self.aggregation]
+
+    @property
+    def example(self) -> Sequence[Any]:
+        """What shows one example."""
+        return [self.message, self.question, self.rows, self.bars, self.judge, self.load]
+
+    @property
+    def overview(self) -> Sequence[Any]:
+        """What shows the set."""
+        return [self.listing, self.figures, self.heatmap, self.set_message]
+
+
+def _lay_out(public: bool) -> _Parts:
+    made: dict[str, Any] = {}
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="choose"):
-            model = gr.Dropdown(
+            made["query"] = gr.Textbox(
+                label="Search", placeholder="words in prompt or steps", elem_id="rewards-search", max_lines=1
+            )
+            made["sort"] = gr.Dropdown(
+                [(words, key) for key, words in SORTS.items()],
+                value="file",
+                label="Sort",
+                filterable=False,
+                elem_id="rewards-sort",
+            )
+            made["negative"] = gr.Checkbox(label="Only negative preferences", elem_id="rewards-negative")
+            made["listing"] = choice_list(elem_id="rewards-list")
+            made["model"] = gr.Dropdown(
                 list(JUDGES),
                 value=REWARD,
                 allow_custom_value=not public,
@@ -52,250 +169,71 @@ def build(shared: Shared, tab: gr.Tab, judges: Judges, public: bool) -> None:
                 info="one of these" if public else "one of these, a folder, or a Hub id",
                 elem_id="rewards-model",
             )
-            scale = gr.Dropdown(
-                SCALE_CHOICES, value="centered", label="Scale", elem_id="rewards-scale", filterable=False
+            made["run"] = gr.Dropdown(
+                [("none yet", "")],
+                value="",
+                label="Run",
+                info="what “after” means",
+                filterable=False,
+                elem_id="rewards-run",
             )
-            score = gr.Button("Score this example", size="sm", variant="primary", elem_id="rewards-score")
-            search = gr.Textbox(
-                label="Search", placeholder="words in prompt or steps", elem_id="rewards-search", max_lines=1
-            )
-            listing = choice_list(elem_id="rewards-list")
         with gr.Column(elem_classes="look"):
-            message = html(elem_id="rewards-message")
-            scores = html(elem_id="rewards-example")
-            judge_note = html(elem_id="rewards-judge")
-            html('<h3 class="section">Many examples at once</h3>')
-            with gr.Row(elem_id="rewards-many"):
-                count = gr.Slider(
-                    1,
-                    MAX_HEATMAP,
-                    value=24,
-                    step=1,
-                    label="Examples from the start of the set",
-                    elem_id="rewards-count",
+            with gr.Column(elem_id="rewards-example"):
+                made["question"] = html(elem_id="rewards-question")
+                with gr.Row(elem_id="rewards-switches"):
+                    made["quantity"] = _segments("What is shown", QUANTITIES, "centered", "rewards-quantity")
+                    made["when"] = _segments("Before or after training", WHENS, "before", "rewards-when")
+                made["message"] = html(elem_id="rewards-message")
+                made["load"] = gr.Button(
+                    "Load this reward model", variant="primary", size="sm", visible=False, elem_id="rewards-load"
                 )
-                score_set = gr.Button("Draw heatmap", elem_id="rewards-draw", scale=0, min_width=160)
-            heatmap_message = html(elem_id="rewards-heatmap-message")
-            heatmap = plots(elem_id="rewards-heatmap", single=True)
+                made["rows"] = html(elem_id="rewards-rows")
+                with gr.Row(elem_id="rewards-sum-head"):
+                    html(f'<h3 class="section">How the steps add up{what("aggregation")}</h3>')
+                    made["aggregation"] = _segments("Aggregation", AGGREGATIONS, "sum", "rewards-aggregation")
+                made["bars"] = html(elem_id="rewards-bars")
+                made["judge"] = html(elem_id="rewards-judge")
+            html('<h3 class="section">The whole set</h3>')
+            with gr.Row(elem_id="rewards-set-bar"):
+                made["score"] = gr.Button("Score the set", elem_id="rewards-score-set", scale=0, min_width=200)
+                made["stop"] = gr.Button("Stop", visible=False, elem_id="rewards-stop", scale=0, min_width=90)
+                made["progress"] = html(elem_id="rewards-progress")
+            made["set_message"] = html(elem_id="rewards-set-message")
+            made["figures"] = html(elem_id="rewards-agreement")
+            made["heatmap"] = plots(elem_id="rewards-heatmap", single=True)
+            html('<h3 class="section">Judge your own</h3>')
+            with gr.Row(elem_id="rewards-typed-fields"):
+                with gr.Column(min_width=280):
+                    made["problem"] = gr.Textbox(
+                        label="Problem",
+                        lines=2,
+                        max_lines=6,
+                        elem_id="rewards-problem",
+                        placeholder=free_text.EXAMPLE[0],
+                    )
+                    made["solution"] = gr.Textbox(
+                        label="Solution, one step per line",
+                        lines=5,
+                        max_lines=14,
+                        elem_id="rewards-solution",
+                        placeholder=free_text.EXAMPLE[1],
+                    )
+                    made["typed_message"] = html(elem_id="rewards-typed-message")
+                    made["try_example"] = gr.Button("Fill in an example", size="sm", elem_id="rewards-try")
+                with gr.Column(min_width=280):
+                    made["typed"] = html(free_text.nothing_typed(), elem_id="rewards-typed")
+    made["drawn"] = gr.State(None)
+    made["kept"] = gr.BrowserState(["", ""], storage_key="stepwise-dpo-judged-text", secret="stepwise-dpo")
+    return _Parts(**made)
 
-    newest = Newest()
 
-    def view(
-        request: gr.Request, library: Library, selected: int, name: object, value: object, load: bool = False
-    ) -> list[Any]:
-        """Everything about one example, unless the session has asked for something else meanwhile."""
-        session = str(request.session_hash)
-        ticket = newest.begin(session)
-        shown_now = one_example(library, selected, name, value, load)
-        return shown_now if newest.is_last(session, ticket) else [gr.skip()] * len(shown_now)
-
-    def one_example(library: Library, selected: int, name: object, value: object, load: bool) -> list[Any]:
-        """Message, rows, remark on the judge."""
-        pairs = library.current.pairs
-        if not pairs:
-            return ["", empty_state("No examples in this set", "Add or load some in the Data tab."), ""]
-        pair = pairs[max(0, min(selected, len(pairs) - 1))]
-        try:
-            checked = check_model_name(name, JUDGES, public)
-            if not (load or judges.ready(checked)):
-                return [
-                    note(f"{checked} is not loaded yet. Press “Score this example” to load it."),
-                    example_html(pair, None, "centered"),
-                    "",
-                ]
-            rewards = judges.score(checked, [pair], str(value))[0]
-        except StepwiseDPOError as problem:
-            return [error(str(problem)), example_html(pair, None, "centered"), ""]
-        return [
-            "",
-            example_html(pair, rewards, str(value)),
-            note(JUDGE_NOTES[checked]) if checked in JUDGE_NOTES else "",
-        ]
-
-    def on_show(library: Library, selected: int, query: str, name: str, value: str, request: gr.Request) -> list[Any]:
-        return [list_view(library, selected, str(query)), *view(request, library, selected, name, value)]
-
-    def on_search(library: Library, selected: int, query: str) -> str:
-        return list_view(library, selected, str(query))
-
-    def on_choose(library: Library, name: str, value: str, event: gr.EventData, request: gr.Request) -> list[Any]:
-        selected = chosen_index(library, event)
-        return [selected, *view(request, library, selected, name, value)]
-
-    def on_score(library: Library, selected: int, name: str, value: str, request: gr.Request) -> list[Any]:
-        return view(request, library, selected, name, value, load=True)
-
-    def on_heatmap(library: Library, name: str, value: str, number: float) -> list[Any]:
-        pairs = library.current.pairs[: bounded(number, 1, MAX_HEATMAP)]
-        if not pairs:
-            return [error("There are no examples to score; add or load some in the Data tab."), gr.skip()]
-        try:
-            checked = check_model_name(name, JUDGES, public)
-            rewards = judges.score(checked, pairs, str(value))
-        except StepwiseDPOError as problem:
-            return [error(str(problem)), gr.skip()]
-        return ["", heatmap_value(pairs, rewards, str(value), checked)]
-
-    result = [message, scores, judge_note]
-    # While one is pending, the last of several clicks counts; by default Gradio would drop them.
-    quietly: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
-    # One queue for all that shows an example: between queues Gradio picks at random, and `Newest` needs their order.
-    in_order: dict[str, Any] = {"concurrency_id": "rewards-example", "concurrency_limit": 4}
-    states = [shared.library, shared.selected]
-    tab.select(
-        on_show,
-        [*states, search, model, scale],
-        [listing, *result],
-        show_progress="minimal",
-        show_progress_on=[scores],
-        **in_order,
+def _segments(label: str, choices: Mapping[str, str], value: str, elem_id: str) -> gr.Radio:
+    """Make a row of switches: a radio group, so that the arrow keys work."""
+    return gr.Radio(
+        [(words, key) for key, words in choices.items()],
+        value=value,
+        label=label,
+        container=False,
+        elem_id=elem_id,
+        elem_classes="segments",
     )
-    # Not .input, which a paste does not fire.
-    search.change(on_search, [*states, search], listing, **quietly)
-    listing.choose(on_choose, [shared.library, model, scale], [shared.selected, *result], **quietly, **in_order)
-    score.click(on_score, [*states, model, scale], result, show_progress_on=[scores], **in_order)
-    scale.input(on_show, [*states, search, model, scale], [listing, *result], **quietly, **in_order)
-    model.change(on_show, [*states, search, model, scale], [listing, *result], **quietly, **in_order)
-    score_set.click(
-        on_heatmap,
-        [shared.library, model, scale, count],
-        [heatmap_message, heatmap],
-        show_progress_on=[heatmap_message],
-    )
-
-
-class Newest:
-    """Tells which request of a session came last: loading a model is slow, and its late answer must not cover a newer.
-
-    Args:
-        sessions: how many are remembered; the session's name comes from the browser.
-    """
-
-    def __init__(self, sessions: int = 1_000) -> None:
-        self._sessions = sessions
-        self._last: OrderedDict[str, int] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def begin(self, session: str) -> int:
-        """Note a new request; returns its ticket."""
-        with self._lock:
-            ticket = self._last.pop(session, 0) + 1
-            self._last[session] = ticket
-            if len(self._last) > self._sessions:
-                self._last.popitem(last=False)
-            return ticket
-
-    def is_last(self, session: str, ticket: int) -> bool:
-        """Whether no later request has begun; a forgotten session's answer is shown."""
-        with self._lock:
-            return self._last.get(session, ticket) == ticket
-
-
-def list_view(library: Library, selected: int, query: str) -> str:
-    """List the examples that match a search."""
-    return examples_html(library.current.pairs, library.current.found(query[:200]), selected)
-
-
-def reach(rewards: Sequence[tuple[Sequence[float], Sequence[float]]], value: str) -> float:
-    """Distance from the neutral value to the full colour: the scale's own, or the largest value of all compared."""
-    fixed = SCALES[value].reach
-    if fixed is not None:
-        return fixed
-    return max((abs(v) for sides in rewards for side in sides for v in side), default=1.0) or 1.0
-
-
-def example_html(pair: PreferencePair, rewards: tuple[Sequence[float], Sequence[float]] | None, value: str) -> str:
-    """Write one example: its prompt, both solutions with a shared scale, and the arithmetic.
-
-    Args:
-        pair: the example.
-        rewards: of the steps of chosen and rejected; None to show the steps alone.
-        value: which scale the rewards have.
-    """
-    scale = SCALES[value]
-    far = reach([rewards], value) if rewards else 1.0
-    line = divergence_line(pair)
-    sums = [math.fsum(side) for side in rewards] if rewards else []
-    columns = []
-    for index, (title, steps) in enumerate((("Chosen", pair.chosen), ("Rejected", pair.rejected))):
-        columns.append(
-            solution(
-                title,
-                steps,
-                rewards[index] if rewards else None,
-                sum_html=f"sum {coloured(sums[index])}" if rewards else "",
-                diverges_at=line,
-                position=far,
-                centre=scale.centre,
-                with_sign=scale.signed,
-            )
-        )
-    parts = [
-        f'<p class="question"><bdi>{shown(pair.prompt)}</bdi></p>',
-        f'<div class="solutions">{"".join(columns)}</div>',
-    ]
-    if rewards:
-        parts.append(_arithmetic(pair, rewards, sums, value, far))
-    return f'<div class="example">{"".join(parts)}</div>'
-
-
-def heatmap_value(
-    pairs: Sequence[PreferencePair], rewards: Sequence[tuple[Sequence[float], Sequence[float]]], value: str, model: str
-) -> dict[str, Any]:
-    """Write the heatmap of many examples."""
-    rows = [(f"{i}. {pair.prompt}", *sides) for i, (pair, sides) in enumerate(zip(pairs, rewards, strict=True), 1)]
-    scale = SCALES[value]
-    figure = reward_heatmap(rows, reach(rewards, value), scale.centre, signed if scale.signed else "{:.2f}".format)
-    positive = sum(math.fsum(chosen) > math.fsum(rejected) for chosen, rejected in rewards)
-    judge = "the untrained tiny model: noise" if model == TINY else model
-    unit = f"judged by {judge}; the preference is positive for {positive} of {len(pairs)}"
-    return single_plot("Step rewards", unit, figure)
-
-
-def bounded(value: object, low: int, high: int) -> int:
-    """Bring a number that a browser sent into range; what isn't a finite number becomes `low`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return low
-    return max(low, min(high, int(value)))
-
-
-def _arithmetic(
-    pair: PreferencePair,
-    rewards: tuple[Sequence[float], Sequence[float]],
-    sums: Sequence[float],
-    value: str,
-    far: float,
-) -> str:
-    scale = SCALES[value]
-    preference = sums[0] - sums[1]
-    # As many decimals as it takes for what stands here to add up.
-    digits = next((d for d in (2, 3, 4, 5) if _adds_up(sums[0], sums[1], d)), 6)
-    chosen, rejected = (f"{total:.{digits}f}" if total >= 0 else f"({signed(total, digits)})" for total in sums)
-    numbers = [
-        (signed(preference, digits), f"preference = {chosen} {MINUS} {rejected}, sums of the step rewards"),
-        ("positive" if preference > 0 else "negative" if preference < 0 else "zero", _meaning(preference)),
-    ]
-    wrong = first_error(pair.rejected)
-    if wrong is not None:
-        lowest = min(range(len(rewards[1])), key=lambda i: rewards[1][i])
-        agrees = lowest == wrong
-        words = f"with the label: first error at {wrong + 1}" + ("" if agrees else f", lowest reward at {lowest + 1}")
-        numbers.append(("agrees" if agrees else "disagrees", words))
-    ends = (signed(-far), signed(far)) if scale.signed else (f"{scale.centre - far:.2f}", f"{scale.centre + far:.2f}")
-    return stats(numbers, ends)
-
-
-def _adds_up(chosen: float, rejected: float, digits: int) -> bool:
-    """Whether the rounded difference is the difference of the rounded numbers, and keeps its sign."""
-    difference = round(chosen - rejected, digits)
-    return round(round(chosen, digits) - round(rejected, digits), digits) == difference and (
-        difference != 0 or chosen == rejected
-    )
-
-
-def _meaning(preference: float) -> str:
-    if preference > 0:
-        return "the step-wise loss trains towards chosen"
-    if preference < 0:
-        return "by default the step-wise loss trains towards rejected"
-    return "the step-wise loss trains nothing here"

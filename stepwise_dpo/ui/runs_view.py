@@ -9,11 +9,12 @@ from typing import NamedTuple
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+from stepwise_dpo.runs.discarding import is_discarded
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.colours import LOSS_COLOURS, MUTED
-from stepwise_dpo.ui.components import Item, empty_state, list_html
-from stepwise_dpo.ui.figures import Record
-from stepwise_dpo.ui.text import counted, duration, plain, shown, three_digits
+from stepwise_dpo.ui.components import Item, list_html
+from stepwise_dpo.ui.curves import Curves
+from stepwise_dpo.ui.text import MINUS, counted, duration, plain, shown
 
 LOSS_NAMES = {"dpo": "DPO", "stepwise": "Step-wise"}
 STATE_WORDS = {
@@ -36,6 +37,7 @@ class RunView(NamedTuple):
     run: RunDirectory
     status: RunStatus
     stop_requested: bool
+    discarded: bool = False
 
     @property
     def loss(self) -> str:
@@ -54,6 +56,8 @@ class RunView(NamedTuple):
     @property
     def state(self) -> str:
         """The state in words; stopping from the moment somebody asked for it."""
+        if self.discarded:
+            return "being discarded"
         return "stopping" if self.status.active and self.stop_requested else STATE_WORDS[self.status.state]
 
     @property
@@ -72,7 +76,7 @@ def look(supervisor: Supervisor) -> list[RunView]:
     views = []
     for run in supervisor.runs():
         try:
-            views.append(RunView(run, supervisor.status(run), run.stop_requested()))
+            views.append(RunView(run, supervisor.status(run), run.stop_requested(), is_discarded(run)))
         except RunError:
             continue
     return views
@@ -91,10 +95,10 @@ def signature(views: Sequence[RunView], current: RunView | None) -> tuple[object
     listed = tuple((view.run.id, view.state) for view in views)
     if current is None:
         return (listed,)
-    return (listed, current.run.id, current.status.updated, _size(current.run.path / "metrics.jsonl"))
+    return (listed, current.run.id, current.status.updated, file_size(current.run.path / "metrics.jsonl"))
 
 
-def chip_html(views: Sequence[RunView], records: Sequence[Record]) -> str:
+def chip_html(views: Sequence[RunView], curves: Curves) -> str:
     """Write the chip that every tab shows: the active run, or the newest."""
     view = find(views, None)
     if view is None:
@@ -102,7 +106,7 @@ def chip_html(views: Sequence[RunView], records: Sequence[Record]) -> str:
     parts = [f'<span class="dot" style="{view.dot}"></span><span class="name">{shown(view.name)}</span>']
     if view.status.active:
         parts.append(f'<span class="bar" style="{view.dot}"><i style="width:{view.progress:.0%}"></i></span>')
-        parts.append(f"<span>{shown(progress_words(view, records))}</span>")
+        parts.append(f"<span>{shown(progress_words(view, curves))}</span>")
     else:
         parts.append(_state_html(view))
     label = plain(f"Open run {view.name}")
@@ -110,23 +114,24 @@ def chip_html(views: Sequence[RunView], records: Sequence[Record]) -> str:
     return f"{button}{''.join(parts)}</button>"
 
 
-def progress_words(view: RunView, records: Sequence[Record]) -> str:
+def progress_words(view: RunView, curves: Curves) -> str:
     """Say how far a run is: what it does before its first step, then steps and the time that is left."""
     status = view.status
     if not status.max_steps or (status.active and status.phase not in ("", "training")):
-        return view.state if view.state == "stopping" else status.phase or view.state
+        return view.state if view.stop_requested or view.discarded else status.phase or view.state
     words = f"{status.global_step:,} / {status.max_steps:,}"
-    left = seconds_left(records, status.max_steps)
+    left = seconds_left(curves, status.max_steps)
     return f"{words} · {duration(left)} left" if status.active and left is not None else words
 
 
-def seconds_left(records: Sequence[Record], max_steps: int) -> float | None:
+def seconds_left(curves: Curves, max_steps: int) -> float | None:
     """Estimate the time to the last step from the pace of the last 20; None before the second."""
-    steps = [record for record in records if "loss" in record and "time" in record][-20:]
+    steps, times = curves.points("time")
+    steps, times = steps[-20:], times[-20:]
     if len(steps) < 2:
         return None
-    done = steps[-1]["global_step"] - steps[0]["global_step"]
-    return float((steps[-1]["time"] - steps[0]["time"]) / max(1, done) * (max_steps - steps[-1]["global_step"]))
+    pace = (times[-1] - times[0]) / max(1.0, steps[-1] - steps[0])
+    return float(pace * (max_steps - steps[-1]))
 
 
 def runs_html(views: Sequence[RunView], current: RunView | None) -> str:
@@ -139,11 +144,12 @@ def runs_html(views: Sequence[RunView], current: RunView | None) -> str:
     return list_html(counted(len(views), "run"), items, current.run.id if current else "", "Runs")
 
 
-def head_html(view: RunView | None, records: Sequence[Record]) -> str:
-    """Write what stands above the curves: name, state, progress, error, and the run's own configuration."""
+def head_html(view: RunView | None, curves: Curves, result: str = "") -> str:
+    """Write what stands above the curves: name, state, progress, result, error."""
     if view is None:
-        return empty_state(
-            "No run yet", "Set the form on the left and press “Train”. The curves appear here while it runs."
+        return (
+            '<div class="run-head"><h2>No run yet</h2><span>Press “Train”: the curves appear here while it runs.'
+            "</span></div>"
         )
     status = view.status
     parts = [
@@ -153,36 +159,38 @@ def head_html(view: RunView | None, records: Sequence[Record]) -> str:
     if status.max_steps:
         parts.append(f'<span class="bar" style="{view.dot}"><i style="width:{view.progress:.0%}"></i></span>')
     if status.active or status.max_steps:
-        parts.append(f"<span>{shown(progress_words(view, records))}</span>")
-    if status.active and status.phase == "training" and not records:
+        parts.append(f"<span>{shown(progress_words(view, curves))}</span>")
+    if status.active and status.phase == "training" and not curves.count("loss"):
         parts.append("<span>waiting for the first step</span>")
+    if result:
+        parts.append(f"<span>held out: {shown(result)}</span>")
     parts.append("</div>")
     if status.state in ("failed", "interrupted"):
         parts.append(_failure(view))
-    try:
-        parts.append(config_html(view.run.config()))
-    except RunError as problem:
-        parts.append(f'<div class="message error">{shown(str(problem))}</div>')
     return "".join(parts)
 
 
 def config_html(config: RunConfig) -> str:
-    """List a run's saved configuration, folded; of data files only the name, not where they are."""
-    rows = []
-    for name, value in config.model_dump().items():
-        if value is None:
-            continue
-        if name in ("data", "eval_data"):
-            value = os.path.basename(str(value))
-        text = (
-            three_digits(value)
-            if isinstance(value, float)
-            else ", ".join(value)
-            if isinstance(value, list)
-            else str(value)
-        )
-        rows.append(f"<dt>{shown(name)}</dt><dd>{shown(text)}</dd>")
-    return f'<details class="config"><summary>Configuration of this run</summary><dl>{"".join(rows)}</dl></details>'
+    """List a run's saved configuration."""
+    rows = [
+        f"<dt>{shown(name)}</dt><dd>{shown(setting(name, value))}</dd>"
+        for name, value in config.model_dump().items()
+        if value is not None
+    ]
+    return f'<dl class="config">{"".join(rows)}</dl>'
+
+
+def setting(name: str, value: object) -> str:
+    """Write a setting's value; of data files only the name, not where they are."""
+    if value is None:
+        return "–"
+    if name in ("data", "eval_data"):
+        return os.path.basename(str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}".replace("-", MINUS)
+    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _state_html(view: RunView) -> str:
@@ -202,7 +210,7 @@ def last_lines(path: Path) -> list[str]:
     """Read the end of a log; a progress bar that was redrawn counts as one line."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, _size(path) - LOG_BYTES))
+            file.seek(max(0, file_size(path) - LOG_BYTES))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
@@ -210,7 +218,8 @@ def last_lines(path: Path) -> list[str]:
     return [line for line in lines if line][-LOG_LINES:]
 
 
-def _size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """How many bytes a file has; 0 where there is none."""
     try:
         return path.stat().st_size
     except OSError:

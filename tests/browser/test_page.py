@@ -13,6 +13,7 @@ MARKS = {
     "Train": "#train-start",
     "Rewards": "#rewards-example .value",
     "Compare": "#compare-summary",
+    "Learn": "#learn-point .stat",
 }
 
 

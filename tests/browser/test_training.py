@@ -1,7 +1,10 @@
+import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from driving import App, open_page, open_tab
 from playwright.sync_api import Page, expect
 
@@ -23,61 +26,101 @@ def start(page: Page, app: App) -> None:
     """Press the button and wait until the new run is the one that the page shows."""
     known = len(list(app.runs_dir.glob("*/config.json")))
     page.locator("#train-start").click()
-    expect(page.locator("#train-runs .list-item")).to_have_count(known + 1)
-    expect(page.locator("#train-runs .list-item").first).to_have_attribute("aria-current", "true")
+    expect(rows(page)).to_have_count(known + 1)
+    expect(rows(page).first.locator(".name")).to_have_attribute("aria-current", "true")
+
+
+def rows(page: Page):
+    return page.locator("#train-runs tbody tr")
 
 
 def state(page: Page, name: str):
     return page.locator(f'#train-head [data-state="{name}"]')
 
 
+def figure(chart: str = "loss") -> str:
+    return f"document.querySelector('#train-charts [data-id={chart}] .figure')"
+
+
 def points(page: Page, chart: str = "loss") -> int:
     """How many points the first curve of a chart has, as plotly holds them."""
-    return page.evaluate(
-        "id => document.querySelector(`#train-charts [data-id=${id}] .figure`)?.data?.[0]?.x?.length ?? 0", chart
-    )
+    return page.evaluate(f"{figure(chart)}?.data?.[0]?.x?.length ?? 0")
 
 
 def wait_for_points(page: Page, count: int) -> None:
-    page.wait_for_function(
-        "n => (document.querySelector('#train-charts [data-id=loss] .figure')?.data?.[0]?.x?.length ?? 0) >= n",
-        arg=count,
-        timeout=ENDED,
-    )
+    page.wait_for_function(f"n => ({figure()}?.data?.[0]?.x?.length ?? 0) >= n", arg=count, timeout=ENDED)
 
 
 def updates(page: Page) -> int:
     return int(page.locator("#train-charts [data-id=loss] .figure").get_attribute("data-updates") or 0)
 
 
-def test_a_short_dpo_run_to_its_end_and_its_comparison(page, app):
+def visible(page: Page, chart: str, name: str) -> bool:
+    return page.evaluate(f"name => {figure(chart)}.data.find((t) => t.name === name).visible !== false", name)
+
+
+def download(page: Page, button: str) -> Path:
+    with page.expect_download() as waited:
+        page.locator(button).click()
+    return Path(waited.value.path())
+
+
+def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app):
+    open_tab(page, "Train")
+    # On a first visit the button is seen without scrolling, and the charts stand there, empty.
+    expect(page.locator("#train-start")).to_be_in_viewport(ratio=1)
+    expect(page.locator("#train-charts .plot.empty")).to_have_count(7)
+    expect(page.locator("#train-estimate")).to_contain_text("time unknown until the first run of this model")
     fill(page, SHORT)
     page.get_by_label("DPO", exact=True).check()
     expect(page.locator("#train-start")).to_have_text("Train 8 steps")
+    charts = page.locator("#train-charts").bounding_box()
     start(page, app)
     expect(state(page, "finished")).to_be_visible(timeout=ENDED)
+    assert page.locator("#train-charts").bounding_box() == charts  # nothing jumped
+    expect(page.locator("#train-estimate")).to_contain_text("judged by the last run")  # by itself
     expect(page.locator("#train-head")).to_contain_text("8 / 8")
     assert points(page) == 8
     assert points(page, "accuracy") == 8
-    first = page.evaluate("document.querySelector('#train-charts [data-id=loss] .figure').data[0].y[0]")
-    assert first == pytest.approx(0.693147, abs=1e-4)
-    expect(page.locator("#train-runs .list-item").first).to_contain_text("finished")
+    assert page.evaluate(f"{figure()}.data[0].y[0]") == pytest.approx(0.693147, abs=1e-4)
+    expect(rows(page).first).to_contain_text("finished")
+    expect(rows(page).first.locator(".spark path")).to_have_attribute("d", re.compile("^M.*L"))
+
+    # Its downloads, and the command in words.
+    page.get_by_role("button", name="Take it along").click()
+    expect(page.locator("#train-take-along pre").first).to_contain_text("python -m stepwise_dpo train --loss dpo")
+    with zipfile.ZipFile(download(page, "#export-zip")) as archive:
+        assert {"README.md", "model.safetensors", "config.json"} <= set(archive.namelist())
+    assert download(page, "#export-csv").read_text().startswith("global_step,epoch,time,loss")
+    assert len(json.loads(download(page, "#export-json").read_text())) >= 8
+    assert yaml.safe_load(download(page, "#export-yaml").read_text())["loss"] == "dpo"
+
+    # A note, typed while updates come; a preset, which the saved run doesn't follow; and back from the run.
+    note = rows(page).first.get_by_role("textbox")
+    note.fill("<b>first</b> try")
+    note.press("Enter")
+    page.get_by_label("Phase 2", exact=True).check()
+    expect(page.locator("#train-model input")).to_have_value("google/flan-t5-small")
+    expect(page.locator("#train-start")).to_have_text("Train 360 steps")
+    expect(page.locator("#train-take-along .config")).to_contain_text("onpolicy-prm-8-")
+    rows(page).first.get_by_role("button", name="Load into form").click()
+    expect(page.locator("#train-model input")).to_have_value("policy")
+    expect(page.locator("#train-start")).to_have_text("Train 8 steps")
+    expect(page.locator("#train-estimate")).to_contain_text("judged by the last run")
 
     open_tab(page, "Compare")
     expect(page.locator("#compare-summary")).to_contain_text("Preference accuracy")
-    expect(page.locator("#compare-summary")).to_contain_text("measured on 2 examples, none of them trained on")
-    expect(page.locator("#compare-example .value").first).to_have_text(re.compile(r"^(\+|−)?\d+\.\d\d$"))
-    page.locator("#compare-examples .list-item").nth(1).click()
-    expect(page.locator("#compare-examples .list-item").nth(1)).to_have_attribute("aria-current", "true")
 
 
-def test_a_short_stepwise_run_has_its_own_curves(page, app):
+def test_two_losses_have_their_own_curves_and_lie_over_each_other(page, app):
     open_tab(page, "Train")
+    expect(rows(page).first.get_by_role("textbox")).to_have_value("<b>first</b> try")  # after a reload
     page.get_by_label("Step-wise", exact=True).check()
     expect(page.locator("#train-formula")).to_contain_text("preference p")
     expect(page.locator("#train-beta")).to_be_hidden()
     expect(page.locator("#train-reward-model")).to_be_visible()
     expect(page.locator("#train-rate input")).to_have_value("0.000003")
+    expect(page.locator("#train-start")).to_be_in_viewport(ratio=1)
     fill(page, SHORT | {"#train-rate": "0.00001"})
     page.get_by_label("DPO", exact=True).check()
     expect(page.locator("#train-formula")).to_contain_text("Starts at ln 2")
@@ -91,13 +134,41 @@ def test_a_short_stepwise_run_has_its_own_curves(page, app):
     assert points(page, "process") == 8
     assert points(page, "negative") == 8
 
+    rows(page).nth(1).get_by_role("checkbox").check()
+    loss = page.locator("#train-charts [data-id=loss]")
+    expect(loss.locator(".legend button")).to_have_count(2)
+    expect(loss.locator(".plot-note")).to_contain_text("different scales")
+    expect(rows(page).nth(1).locator(".differs")).to_contain_text("loss dpo")
+    name = loss.locator(".legend button").nth(1).inner_text()
+    assert visible(page, "loss", name)
+    loss.locator(".legend button").nth(1).press("Enter")  # by keyboard, and in all charts
+    page.wait_for_function(f"name => {figure()}.data.find((t) => t.name === name).visible === false", arg=name)
+    assert not visible(page, "rewards", f"{name}, chosen")
+    rows(page).nth(1).get_by_role("checkbox").uncheck()
+    expect(loss.locator(".legend button")).to_have_text(["each step", "smoothed", "held out"])
 
-def test_zoom_and_run_survive_updates_a_refresh_and_stop(page, app, watch):
+    # Delete asks first, and the keyboard suffices.
+    rows(page).nth(1).locator(".name").press("Enter")
+    expect(rows(page).nth(1).locator(".name")).to_have_attribute("aria-current", "true")
+    page.locator("#train-delete").press("Enter")
+    expect(page.locator("#train-keep")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#train-confirm")).to_be_hidden()
+    count = rows(page).count()
+    rows(page).nth(1).get_by_role("button", name="Delete").press("Enter")
+    expect(rows(page).nth(1).get_by_role("button", name="Keep")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(rows(page)).to_have_count(count - 1)
+    expect(state(page, "finished")).to_contain_text("Step-wise")
+
+
+def test_what_a_reader_chose_survives_updates_a_refresh_and_stop(page, app, watch):
     fill(page, LONG)
     start(page, app)
     wait_for_points(page, 2)
     # Zoom as a user does: drag over the plot, from where the pointer really reaches it.
-    read = "document.querySelector('#train-charts [data-id=loss] .figure')._fullLayout.xaxis.range"
+    read = f"{figure()}._fullLayout.xaxis.range"
     plot = page.locator("#train-charts [data-id=loss] .nsewdrag")
     box = plot.bounding_box()
     plot.hover(position={"x": box["width"] * 0.1, "y": box["height"] * 0.5})
@@ -106,10 +177,17 @@ def test_zoom_and_run_survive_updates_a_refresh_and_stop(page, app, watch):
     page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5, steps=5)
     page.mouse.up()
     page.wait_for_function(f"(range => range[1] - range[0] < 600)({read})")
+    # A hidden curve and a logarithmic scale.
+    page.locator("#train-charts [data-id=rewards]").get_by_role("button", name="rejected").click()
+    page.get_by_role("button", name="Logarithmic scale of Loss").click()
+    page.wait_for_function(f"{figure()}._fullLayout.yaxis.type === 'log'")
     zoomed, seen, drawn = page.evaluate(read), points(page), updates(page)
     wait_for_points(page, seen + 5)
     assert updates(page) > drawn
     assert page.evaluate(read) == zoomed
+    assert page.evaluate(f"{figure()}._fullLayout.yaxis.type") == "log"
+    assert not visible(page, "rewards", "rejected")
+    assert visible(page, "rewards", "chosen")
 
     # The same visitor after a refresh, or another one, finds it running and live.
     watch.refresh()
@@ -122,14 +200,23 @@ def test_zoom_and_run_survive_updates_a_refresh_and_stop(page, app, watch):
     page.locator("#train-start").click()
     expect(state(page, "queued")).to_contain_text("waiting, place 1 of 1")
     page.get_by_role("button", name="Stop and keep").click()
-    expect(state(page, "stopped, kept")).to_be_visible()
-    # The first goes on meanwhile.
+    expect(rows(page).first).to_contain_text("stopped, kept")
     page.locator("#chip .chip").click()
     expect(state(page, "running")).to_be_visible()
     page.get_by_role("button", name="Stop and keep").click()
     expect(state(page, "stopped, kept")).to_be_visible(timeout=60_000)
     expect(page.get_by_role("button", name="Stop and keep")).to_be_hidden()
-    expect(page.locator("#train-runs .list-item").nth(1)).to_contain_text("stopped, kept")
+    expect(rows(page).nth(1)).to_contain_text("stopped, kept")
+
+    # The same again, and this time nothing of it shall stay.
+    count = rows(page).count()
+    page.locator("#train-again").click()
+    expect(rows(page)).to_have_count(count + 1)
+    page.locator("#train-discard").click()
+    expect(page.locator("#train-confirm")).to_contain_text("Discard the run")
+    page.locator("#train-do-it").click()
+    expect(rows(page)).to_have_count(count, timeout=60_000)
+    assert len(list(app.runs_dir.glob("*/config.json"))) == count
 
 
 def test_bad_settings_are_explained_beside_the_button(page, app):
@@ -137,6 +224,12 @@ def test_bad_settings_are_explained_beside_the_button(page, app):
     page.locator("#train-start").click()
     expect(page.locator("#train-message")).to_contain_text("epochs")
     fill(page, {"#train-epochs": "1", "#train-examples": "8", "#train-batch": "4", "#train-held-out": "0"})
+    page.get_by_role("button", name="More options").click()
+    page.locator("#train-other textarea").fill("warmup: 3")
+    page.locator("#train-start").click()
+    expect(page.locator("#train-message")).to_contain_text("did you mean 'warmup_steps'")
+    expect(page.locator("#train-other textarea")).to_have_value("warmup: 3")  # nothing typed is lost
+    page.locator("#train-other textarea").fill("")
     model = page.locator("#train-model input")
     model.fill("/nowhere/at/all")
     model.press("Enter")
@@ -153,16 +246,16 @@ def test_nothing_scrolls_sideways(app, browser, width, theme):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
     open_page(page, app.url)
     marks = {
-        "Data": "#data-list .list-item",
+        "Data": "#data-table tbody tr",
         "Rewards": "#rewards-example .value",
-        "Train": "#train-runs .list-item",
+        "Train": "#train-runs tbody tr",
         "Compare": "#compare-example .value",
     }
     for name, mark in marks.items():
         open_tab(page, name)
-        expect(page.locator(mark).first).to_be_visible(timeout=30_000)
+        expect(page.locator(mark).first).to_be_visible(timeout=60_000)
         if name == "Train":
-            page.locator("#train-runs .list-item").filter(has_text="Step-wise").click()
+            rows(page).filter(has_text="Step-wise").locator(".name").click()
             expect(page.locator("#train-charts .main-svg").first).to_be_visible()
         if name == "Rewards":
             page.get_by_role("button", name="Draw heatmap").click()

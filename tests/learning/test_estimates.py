@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stepwise_dpo.errors import ConfigError
-from stepwise_dpo.learning.estimates import bootstrap_intervals, pass_at_k
+from stepwise_dpo.learning.estimates import bootstrap_intervals, pass_at_k, wilson_interval
 
 
 def mean_of(values):
@@ -52,3 +52,24 @@ def test_pass_at_k_counts_all_draws():
 def test_impossible_counts(n, c, k):
     with pytest.raises(ConfigError):
         pass_at_k(n, c, k)
+
+
+def test_wilson_interval():
+    # Newcombe 1998, Statistics in Medicine 17, table I: 81/263, 15/148, 0/20, 1/29.
+    for hits, units, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        assert wilson_interval(hits, units) == pytest.approx((low, high), abs=5e-5)
+        # Hits and misses are mirror images.
+        assert wilson_interval(units - hits, units) == pytest.approx((1 - high, 1 - low), abs=5e-5)
+    narrow, wide = wilson_interval(3, 10, level=0.5), wilson_interval(3, 10, level=0.99)
+    assert wide[0] < narrow[0] < 0.3 < narrow[1] < wide[1]
+
+
+@pytest.mark.parametrize(("hits", "units"), [(-1, 5), (6, 5), (0, 0)])
+def test_no_share(hits, units):
+    with pytest.raises(ConfigError, match="no share"):
+        wilson_interval(hits, units)

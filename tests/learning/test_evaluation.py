@@ -145,6 +145,8 @@ def test_compare_gives_log_ratios_of_steps(pairs):
     assert record["chosen_step_logratios"] == [-2.0]
     assert record["rejected_step_logratios"] == [0.0]
     assert record["chosen_score"] == -2.5
+    assert (record["before_chosen_step_logps"], record["chosen_step_logps"]) == ([-3.0], [-5.0])
+    assert (record["before_rejected_tokens"], record["rejected_tokens"]) == (2, 2)
 
 
 def test_evaluate_policy(policy, pairs):

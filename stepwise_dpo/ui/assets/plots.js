@@ -1,6 +1,8 @@
 // Figures that are drawn once and then updated in place, so that a zoom and the legend's choices survive.
-// value: {"charts": [{"id", "title", "unit", "figure": {"data", "layout", "dark"?}}]}; "dark" holds what differs there: colorscale, colours, inks. All text arrives escaped for
-// plotly or is set as textContent. Gradio gives: element, props, trigger, watch.
+// value: {"charts": [{"id", "title", "unit", "note", "log", "figure": {"data", "layout", "dark"?, "legend"?}}]};
+// "dark" holds what differs there: colorscale, colours, inks. All text arrives escaped for plotly or is set as textContent.
+// The legend is ours: its entries are buttons for the keyboard too, and hide all traces of a group ("meta") in all charts
+// of the component. Gradio gives: element, props, trigger, watch.
 const root = element.querySelector('.plots');
 const config = {
   displaylogo: false,
@@ -8,6 +10,9 @@ const config = {
   modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'zoomIn2d', 'zoomOut2d'],
 };
 let hovering = false;
+// What a reader has chosen, by key; it outlasts every update.
+const hidden = new Set();
+const logarithmic = new Set();
 
 const isDark = () => document.body.classList.contains('dark') || document.documentElement.classList.contains('dark');
 
@@ -22,7 +27,8 @@ function themed(figure) {
     font: { family: style.fontFamily, size: 12, color: read('--sd-muted') },
     hoverlabel: { bgcolor: read('--sd-surface'), bordercolor: read('--sd-line'), font: { color: read('--sd-ink'), family: style.fontFamily } },
     margin: layout.margin ?? { l: 8, r: 12, t: 8, b: 8 },
-    legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom', font: { size: 12 } },
+    showlegend: false,
+    modebar: { bgcolor: 'rgba(0,0,0,0)', color: read('--sd-zero'), activecolor: read('--sd-ink') },
   });
   // A finger that scrolls the page must not zoom.
   if (matchMedia('(pointer: coarse)').matches) layout.dragmode = false;
@@ -71,7 +77,13 @@ function boxFor(chart, position) {
     figure.className = 'figure';
     heading.append(document.createElement('b'), unit);
     if (chart.what) heading.append(...explained(chart));
-    box.append(heading, figure);
+    if (chart.log) heading.append(logButton(chart));
+    const note = document.createElement('p');
+    note.className = 'plot-note';
+    note.setAttribute('role', 'status');
+    const legend = document.createElement('div');
+    legend.className = 'legend';
+    box.append(heading, note, legend, figure);
     new ResizeObserver(() => {
       if (!figure.clientWidth || !figure.data) return;
       Plotly.Plots.resize(figure);
@@ -81,7 +93,71 @@ function boxFor(chart, position) {
   if (root.children[position] !== box) root.insertBefore(box, root.children[position] ?? null);
   box.querySelector('b').textContent = chart.title;
   box.querySelector('h4 span').textContent = chart.unit;
+  box.querySelector('.plot-note').textContent = chart.note ?? '';
   return box;
+}
+
+function logButton({ id, title }) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.className = 'plot-log';
+  button.textContent = 'log';
+  button.setAttribute('aria-label', `Logarithmic scale of ${title}`);
+  button.setAttribute('aria-pressed', 'false');
+  button.addEventListener('click', () => {
+    if (!logarithmic.delete(id)) logarithmic.add(id);
+    button.setAttribute('aria-pressed', String(logarithmic.has(id)));
+    draw();
+  });
+  return button;
+}
+
+// A figure without a legend of its own lists its traces, as plotly would.
+function legendOf({ id, figure }) {
+  if (figure.legend) return figure.legend;
+  if (!figure.layout.showlegend) return [];
+  const named = figure.data.filter((trace) => trace.name && trace.showlegend !== false);
+  return named.map((trace) => ({ group: `${id}/${trace.name}`, name: trace.name, colour: trace.line?.color ?? trace.marker?.color, dash: trace.line?.dash }));
+}
+
+const isHidden = (chart, trace) => (trace.meta ?? [`${chart.id}/${trace.name}`]).some((group) => hidden.has(group));
+
+function drawLegend(box, chart) {
+  const legend = box.querySelector('.legend');
+  const entries = legendOf(chart);
+  legend.hidden = !entries.length;
+  // The same buttons again, so that the one with the focus keeps it.
+  while (legend.children.length > entries.length) legend.lastChild.remove();
+  entries.forEach(({ group, name, colour, dash, width = 3 }, i) => {
+    let button = legend.children[i];
+    if (!button) {
+      button = document.createElement('button');
+      button.type = 'button';
+      button.append(document.createElement('i'), document.createElement('span'));
+      button.addEventListener('click', () => {
+        const { group } = button.dataset;
+        if (!hidden.delete(group)) hidden.add(group);
+        draw();
+      });
+      legend.append(button);
+    }
+    button.dataset.group = group;
+    button.setAttribute('aria-pressed', String(!hidden.has(group)));
+    const stroke = { dash: 'dashed', dot: 'dotted' }[dash] ?? 'solid';
+    button.firstChild.style.borderTop = `${width}px ${stroke} ${(isDark() && chart.figure.dark?.colours?.[colour]) || colour || 'currentColor'}`;
+    button.lastChild.textContent = name;
+  });
+}
+
+function scaled(layout, id) {
+  // A zoom of one scale means nothing on the other.
+  if (!layout.yaxis) return layout;
+  layout.yaxis.uirevision = `${layout.uirevision} ${logarithmic.has(id)}`;
+  if (logarithmic.has(id)) {
+    const { range, rangemode, ...rest } = layout.yaxis;
+    layout.yaxis = { ...rest, type: 'log', minorloglabels: 'complete' };
+  }
+  return layout;
 }
 
 function reportClicks(figure, id) {
@@ -126,10 +202,18 @@ function draw() {
     // Numbers that would overlap say nothing; a finger or the pointer still gets them.
     for (const trace of data) if (trace.mode === 'text') trace.visible = figure.clientWidth >= 640;
     if (isDark()) darken(data, chart.figure.dark ?? {});
-    const layout = themed(chart.figure);
+    drawLegend(box, chart);
+    for (const trace of data) if (isHidden(chart, trace)) trace.visible = false;
+    const layout = scaled(themed(chart.figure), chart.id);
+    // What hasn't changed is left alone: the other charts of a page, and a page that nobody trains on.
+    const drawn = JSON.stringify([data, layout]);
+    if (figure.drawn === drawn) return;
+    figure.drawn = drawn;
     figure.style.height = layout.height ? `${layout.height}px` : '';
     delete layout.height;
     box.classList.toggle('empty', !data.some((trace) => trace.x?.length));
+    figure.setAttribute('role', 'figure');
+    figure.setAttribute('aria-label', `${chart.title}, ${chart.unit}`);
     const first = !figure.data;
     Plotly.react(figure, data, layout, config).then(() => {
       if (first) {

@@ -1,0 +1,74 @@
+"""How long a run will take, judged by what earlier runs of the same model took on this machine."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple
+
+from stepwise_dpo.errors import RunError
+from stepwise_dpo.runs.config import RunConfig
+from stepwise_dpo.runs.directory import RunDirectory
+
+LEAST_STEPS = 3
+"""Fewer say nothing: the first ones are slower than the rest."""
+
+READ_AT_MOST = 50
+
+
+class Pace(NamedTuple):
+    """What an earlier run took.
+
+    Attributes:
+        run_id: which run it was.
+        per_pair: seconds of an optimiser step for each pair in it, the median over all steps.
+        around: seconds that it spent before its first step and after its last one; None if it hasn't ended well.
+    """
+
+    run_id: str
+    per_pair: float
+    around: float | None
+
+    def seconds(self, global_steps: int, pairs: int) -> float:
+        """Estimate a run of so many optimiser steps with so many pairs in each."""
+        return global_steps * pairs * self.per_pair + (self.around or 0.0)
+
+
+def pace_of(run: RunDirectory, config: RunConfig) -> Pace | None:
+    """Measure a run's pace by its metrics; None while they are too few.
+
+    Raises:
+        RunError: its status can't be read.
+    """
+    steps = [(r["global_step"], r["time"]) for r in run.metrics()[0] if "loss" in r and "time" in r]
+    if len(steps) < LEAST_STEPS:
+        return None
+    # The median passes over the pauses in which held-out examples were evaluated.
+    paces = [(t - s) / max(1, b - a) for (a, s), (b, t) in pairwise(steps)]
+    status = run.status()
+    around = None
+    if status.state in ("finished", "stopped") and status.started:
+        around = max(0.0, (steps[0][1] - status.started) + (status.updated - steps[-1][1]))
+    return Pace(run.id, median(paces) / (config.batch_size * config.gradient_accumulation), around)
+
+
+def known_pace(runs: Iterable[RunDirectory], model: str, loss: str) -> Pace | None:
+    """Find the pace of the newest run of a model, if possible with the same loss; None where there is none.
+
+    Args:
+        runs: the newest first.
+        model: as the configuration names it.
+        loss: "dpo" or "stepwise".
+    """
+    other: Pace | None = None
+    for run, _ in zip(runs, range(READ_AT_MOST), strict=False):
+        try:
+            config = run.config()
+            if config.model != model or (config.loss != loss and other is not None):
+                continue
+            pace = pace_of(run, config)
+        except RunError:
+            continue
+        if pace is not None and config.loss == loss:
+            return pace
+        other = other or pace
+    return other

@@ -1,0 +1,233 @@
+"""Many examples at once: their order, the list at the left, the heatmap, and how far judge and labels agree."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from stepwise_dpo.preferences.pairs import PreferencePair, first_error
+from stepwise_dpo.ui.components import LISTED, Item, list_html, plots_value, stats, what
+from stepwise_dpo.ui.figures import Chart, HeatmapRow, reward_heatmap
+from stepwise_dpo.ui.reward_rows import label_agreement
+from stepwise_dpo.ui.reward_views import Look, Sides, reach
+from stepwise_dpo.ui.text import counted, plain, signed
+from stepwise_dpo.ui.waterfall import aggregated
+
+SORTS = {
+    "file": "Order of the set",
+    "preference": "Lowest preference first",
+    "disagreement": "Disagreement with the labels first",
+    "error": "Position of the first error",
+}
+NEEDS_SCORES = ("preference", "disagreement")
+MAX_ROWS = 500
+"""The most examples that one heatmap draws."""
+
+MAX_PUBLIC = 200
+"""The most examples of a set that are scored for a stranger."""
+
+MAX_LOCAL = 2_000
+"""The most that are scored at all: the page asks one model on a few cores."""
+
+
+class Judged(NamedTuple):
+    """An example's numbers in the current view.
+
+    Attributes:
+        sides: of each step.
+        preference: aggregated chosen minus rejected.
+        agrees: whether the judge finds the labelled first errors; None without labels, or where no judge is shown.
+    """
+
+    sides: Sides
+    preference: float
+    agrees: bool | None
+
+
+class Agreement(NamedTuple):
+    """How a judge's scores agree with preferences and labels; None where the data doesn't define a figure.
+
+    Attributes:
+        examples: scored ones.
+        positive: those with a preference above 0.
+        acc1: ProcessBench: wrong solutions whose first error was found exactly, in percent.
+        acc2: right solutions that were left alone, in percent.
+        f1: the harmonic mean of the two.
+        auroc: of steps up to the first errors, 0..1.
+    """
+
+    examples: int
+    positive: int
+    acc1: float | None = None
+    acc2: float | None = None
+    f1: float | None = None
+    auroc: float | None = None
+
+
+def judged(pair: PreferencePair, sides: Sides, look: Look) -> Judged:
+    """Work out what the list and the order need of an example."""
+    centre = look.scale.centre
+    chosen, rejected = (aggregated(side, look.adds_up_by, centre) for side in sides)
+    compared = None
+    if not look.of_policy and look.when != "difference":
+        compared = label_agreement(pair, sides, centre)
+    return Judged(sides, chosen - rejected, None if compared is None else compared[0] == "agrees")
+
+
+def ordered(
+    pairs: Sequence[PreferencePair],
+    indices: Sequence[int],
+    known: Mapping[int, Judged],
+    sort: str,
+    negative_only: bool = False,
+) -> list[int]:
+    """Sort examples; those that aren't scored yet come last, in the order of the set.
+
+    Args:
+        pairs: the set.
+        indices: the examples to sort, by rising index.
+        known: what is known of them.
+        sort: one of `SORTS`; anything else is the order of the set.
+        negative_only: leave out all but those with a preference below 0.
+    """
+    kept = [i for i in indices if not negative_only or (i in known and known[i].preference < 0)]
+    if sort == "preference":
+        return sorted(kept, key=lambda i: (i not in known, known[i].preference if i in known else 0.0))
+    if sort == "disagreement":
+        # Of those that disagree, first the ones whose preference contradicts the pair as well.
+        return sorted(
+            kept,
+            key=lambda i: (
+                i not in known,
+                i in known and known[i].agrees is not False,
+                known[i].preference if i in known else 0.0,
+            ),
+        )
+    if sort == "error":
+        places = {i: first_error(pairs[i].rejected) for i in kept}
+        return sorted(kept, key=lambda i: (places[i] is None, places[i] or 0))
+    return kept
+
+
+def list_view(
+    pairs: Sequence[PreferencePair],
+    order: Sequence[int],
+    known: Mapping[int, Judged],
+    selected: int,
+    look: Look,
+    scored_only: bool = False,
+) -> str:
+    """Write the list of examples, with what is known of each."""
+    head = counted(len(pairs), "example") if len(order) == len(pairs) else f"{len(order):,} of {len(pairs):,} examples"
+    if scored_only and len(known) < len(pairs):
+        head += f" · {len(known):,} scored"
+    items = [_item(pairs[i], i, known.get(i), look) for i in order[:LISTED]]
+    # Only the listed ones are sent; the list says so where it is longer.
+    items += [Item("", "", "")] * (len(order) - len(items))
+    return list_html(head, items, str(selected), "Examples")
+
+
+def _item(pair: PreferencePair, index: int, known: Judged | None, look: Look) -> Item:
+    facts = [f"{len(pair.chosen)} | {counted(max(1, len(pair.rejected)), 'step')}"]
+    wrong = first_error(pair.rejected)
+    if wrong is not None:
+        facts.append(f"error at {wrong + 1}")
+    if known is not None:
+        number = f"{look.result} {signed(known.preference)}"
+        if known.preference < 0:
+            negative = "negative " if look.result == "preference" else ""
+            number = f'<span class="warn">{negative}{number}</span>'
+        facts.insert(0, number)
+    if known is not None and known.agrees is False:
+        facts.append('<span class="warn">disagrees</span>')
+    return Item(str(index), f"{index + 1}. {pair.prompt}", " · ".join(facts))
+
+
+def heatmap_value(
+    pairs: Sequence[PreferencePair], order: Sequence[int], known: Mapping[int, Judged], look: Look, by: str
+) -> dict[str, Any]:
+    """Draw the scored examples in their order; {"charts": []} where there are none.
+
+    Args:
+        pairs: the set.
+        order: which examples, the first on top.
+        known: their numbers.
+        look: what they are.
+        by: whose they are, for the heading.
+    """
+    drawn = [i for i in order if i in known][:MAX_ROWS]
+    if not drawn:
+        return {"charts": []}
+    rows = []
+    for index in drawn:
+        solutions = zip((pairs[index].chosen, pairs[index].rejected), known[index].sides, strict=True)
+        chosen, rejected = ([(s.text, v) for s, v in zip(steps, values, strict=True)] for steps, values in solutions)
+        rows.append(HeatmapRow(index, chosen, rejected))
+    scale = look.scale
+    far = reach(scale, [known[i].sides for i in drawn])
+    figure = reward_heatmap(rows, far, scale.centre, signed if scale.signed else "{:.2f}".format)
+    scored = sum(i in known for i in order)
+    shown_words = (
+        counted(scored, "example") if scored == len(drawn) else f"the first {len(drawn)} of {scored:,} examples"
+    )
+    return plots_value([Chart("reward_heatmap", "Every step of every example", f"{shown_words}, {by}", figure)])
+
+
+def agreement(pairs: Sequence[PreferencePair], known: Mapping[int, Judged], look: Look) -> Agreement:
+    """Measure the scored examples against preferences and labels, see `process_metrics`."""
+    positive = sum(item.preference > 0 for item in known.values())
+    if look.of_policy or look.when == "difference":
+        return Agreement(len(known), positive)
+    # Brings scikit-learn, which the page doesn't need before.
+    from stepwise_dpo.learning.process_metrics import (
+        NO_ERROR,
+        auroc,
+        labelled_first_error,
+        predicted_first_error,
+        process_bench,
+    )
+
+    true: list[int] = []
+    predicted: list[int] = []
+    labels: list[bool] = []
+    scores: list[float] = []
+    for index, item in known.items():
+        for steps, values in zip((pairs[index].chosen, pairs[index].rejected), item.sides, strict=True):
+            error = labelled_first_error([step.label for step in steps])
+            if error is None:
+                continue
+            true.append(error)
+            predicted.append(predicted_first_error(values, look.scale.centre))
+            until = len(steps) if error == NO_ERROR else error + 1
+            labels += [step.label is True for step in steps[:until]]
+            scores += values[:until]
+    bench = process_bench(true, predicted) if true else None
+    acc1, acc2, f1 = bench or (None, None, None)
+    return Agreement(len(known), positive, acc1, acc2, f1, auroc(labels, scores) if labels else None)
+
+
+def agreement_html(found: Agreement, look: Look) -> str:
+    """Write the figures; what the labels don't define is left out, and said."""
+    name = look.result
+    share = found.positive / found.examples
+    cells = [(f"{share:.1%}", f"positive {name}, {found.positive:,} of {found.examples:,}{what('preference')}")]
+    if look.of_policy or look.when == "difference":
+        return stats(cells)
+    negative = found.examples - found.positive
+    cells.append((f"{negative:,}", f"not positive: trained the wrong way, or not at all{what('negative_preference')}"))
+    if found.f1 is not None:
+        parts = f"acc1 {found.acc1:.1f}, acc2 {found.acc2:.1f}"
+        cells.append((f"{found.f1:.1f}", f"first errors found, F1 ({parts}){what('process_bench')}"))
+    if found.auroc is not None:
+        cells.append((f"{found.auroc:.3f}", f"AUROC of the steps{what('auroc')}"))
+    if found.f1 is None and found.auroc is None:
+        cells.append(("–", "no figure over labels: they need right and wrong solutions with labelled steps"))
+    return stats(cells)
+
+
+def progress_html(done: int, total: int, what_is_scored: str) -> str:
+    """Say how far scoring is."""
+    share = done / total if total else 1.0
+    words = f"Scoring {plain(what_is_scored)}: {done:,} of {counted(total, 'example')}"
+    return (
+        f'<div class="progress" role="progressbar" aria-label="Scoring" aria-valuemin="0" aria-valuemax="{total}" '
+        f'aria-valuenow="{done}"><span>{words}</span><i><b style="width:{share:.0%}"></b></i></div>'
+    )

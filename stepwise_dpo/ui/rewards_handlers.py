@@ -1,0 +1,322 @@
+"""What the Rewards tab answers to its events: one example, the whole set, what somebody types."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from stepwise_dpo.errors import StepwiseDPOError
+from stepwise_dpo.preferences.pairs import PreferencePair
+from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.ui import free_text
+from stepwise_dpo.ui.components import empty_state, error, note
+from stepwise_dpo.ui.data_tab import chosen_index
+from stepwise_dpo.ui.judges import JUDGE_NOTES, JUDGES, check_model_name
+from stepwise_dpo.ui.library import Library
+from stepwise_dpo.ui.newest import Newest
+from stepwise_dpo.ui.reward_rows import example_waterfall, plain_rows, question_html, rows_html
+from stepwise_dpo.ui.reward_sets import (
+    MAX_LOCAL,
+    MAX_PUBLIC,
+    NEEDS_SCORES,
+    Judged,
+    agreement,
+    agreement_html,
+    heatmap_value,
+    judged,
+    list_view,
+    ordered,
+    progress_html,
+)
+from stepwise_dpo.ui.reward_sources import cast_of, chosen_run, facts_of, judged_by, trained_runs
+from stepwise_dpo.ui.reward_views import WHENS, Cast, Look, plan, read_look, unit_words, view_numbers
+from stepwise_dpo.ui.step_scores import Source, StepScores
+from stepwise_dpo.ui.text import counted, shown
+from stepwise_dpo.ui.waterfall import AGGREGATIONS
+
+
+class Controls(NamedTuple):
+    """What the tab's fields hold, unchecked: anybody can send anything."""
+
+    query: Any
+    sort: Any
+    negative: Any
+    model: Any
+    run: Any
+    quantity: Any
+    when: Any
+    aggregation: Any
+
+
+class View(NamedTuple):
+    """What is shown, checked, with the models behind it."""
+
+    look: Look
+    cast: Cast
+
+
+class RewardsHandlers:
+    """Answers the tab's events."""
+
+    def __init__(self, scores: StepScores, supervisor: Supervisor, public: bool) -> None:
+        self.scores, self.supervisor, self.public = scores, supervisor, public
+        self.limit = MAX_PUBLIC if public else MAX_LOCAL
+        self._examples, self._sets = Newest(), Newest()
+
+    # ------------------------------------------------------------------------------------------------- one example
+
+    def arrive(self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any) -> list[Any]:
+        """The tab was opened: runs may have come or gone, the set may be another one."""
+        *values, drawn = fields
+        controls = Controls(*values)
+        runs = trained_runs(self.supervisor)
+        run = chosen_run(runs, run_id, controls.run)
+        choices = [(view.name, view.run.id) for view in runs] or [("none yet", "")]
+        info = "what “after” means" if runs else "what “after” means; train one in the Train tab"
+        field = gr.Dropdown(choices=choices, value=run.run.id if run else "", info=info)
+        controls = controls._replace(run=run.run.id if run else None)
+        return [field, *self.show_all(request, library, selected, run_id, *controls, drawn)]
+
+    def show_all(
+        self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any, load: bool = False
+    ) -> list[Any]:
+        """Show example and set as the fields say."""
+        *values, _ = fields
+        example = self._example(request, library, selected, Controls(*values), load)
+        return [*example, *self.show_set(request, library, selected, run_id, *fields)]
+
+    def load(self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any) -> list[Any]:
+        """Load the chosen reward model and show everything."""
+        return self.show_all(request, library, selected, run_id, *fields, load=True)
+
+    def choose(
+        self, request: gr.Request, event: gr.EventData, library: Library, selected: int, run_id: str, *fields: Any
+    ) -> list[Any]:
+        """An example was chosen in the list."""
+        selected = chosen_index(library, event)
+        return [selected, *self._example(request, library, selected, Controls(*fields))]
+
+    def choose_with_list(
+        self, request: gr.Request, event: gr.EventData, library: Library, selected: int, run_id: str, *fields: Any
+    ) -> list[Any]:
+        """An example was chosen in the heatmap; the list shows it too."""
+        selected = chosen_index(library, event)
+        controls = Controls(*fields)
+        example = self._example(request, library, selected, controls)
+        try:
+            view = self._view(controls)
+            known = self._known(library.current.pairs, view)
+            listing = list_view(
+                library.current.pairs, self._order(library, controls, known), known, selected, view.look
+            )
+        except StepwiseDPOError:
+            return [selected, *example, gr.skip()]  # the example's message says it
+        return [selected, *example, listing]
+
+    def _example(
+        self, request: gr.Request, library: Library, selected: int, controls: Controls, load: bool = False
+    ) -> list[Any]:
+        """Everything about one example, unless the session has asked for something else meanwhile."""
+        session = str(request.session_hash)
+        ticket = self._examples.begin(session)
+        now = self._one_example(library, selected, controls, load)
+        return now if self._examples.is_last(session, ticket) else [gr.skip()] * len(now)
+
+    def _one_example(self, library: Library, selected: int, controls: Controls, load: bool) -> list[Any]:
+        """Message, question, rows, waterfall, remarks on the judge, the button that loads it."""
+        pairs = library.current.pairs
+        hidden = gr.Button(visible=False)
+        if not pairs:
+            return ["", "", empty_state("No examples in this set", "Add or load some in the Data tab."), "", "", hidden]
+        pair = pairs[max(0, min(selected, len(pairs) - 1))]
+        question = question_html(pair)
+        try:
+            view = self._view(controls)
+            planned = plan(view.look, view.cast)
+            if planned.shown is None:
+                words = empty_state(f"Nothing “{WHENS[view.look.when].lower()}” to show", planned.missing)
+                return ["", question, words + plain_rows(pair), "", "", hidden]
+            judge = planned.shown
+            if judge == view.cast.judge and not load and not self.scores.judges.ready(judge.name):
+                message = note(f"{judge.title} is not loaded yet. To load it takes a moment, and memory.")
+                return [message, question, plain_rows(pair), "", "", gr.Button(visible=True)]
+            facts, problems = facts_of(self.scores, pair, view.look, view.cast)
+        except StepwiseDPOError as problem:
+            return [error(str(problem)), question, plain_rows(pair), "", "", hidden]
+        assert facts is not None  # there is something to show, see above
+        message = "".join([note(planned.note), note(view.cast.remark), *map(error, problems)])
+        return [
+            message,
+            question,
+            rows_html(pair, facts, view.look, view.cast),
+            example_waterfall(facts, view.look),
+            self._provenance(view, judge),
+            hidden,
+        ]
+
+    def _provenance(self, view: View, source: Source) -> str:
+        """Say which model, head, scale and aggregation made the numbers."""
+        look, cast = view
+        lines = [unit_words(look, cast)]
+        judge = source if source.kind == "judge" else cast.judge
+        if source.kind == "policy":
+            lines.append(f"policy: {source.title}")
+        else:
+            after = look.when != "before" and cast.trained is not None
+            policy = cast.trained.title if after and cast.trained else cast.policy.title
+            lines.append(f"judge: {judged_by(self.scores, judge)}")
+            lines.append(f"aggregation: {AGGREGATIONS[look.aggregation].lower()}")
+            lines.append(f"gap and loss of the policy: {policy}")
+        remark = note(JUDGE_NOTES[judge.name]) if judge.name in JUDGE_NOTES and source.kind == "judge" else ""
+        return f'<p class="hint made-by">{" · ".join(map(shown, lines))}</p>{remark}'
+
+    # --------------------------------------------------------------------------------------------------- many of them
+
+    def show_set(self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any) -> list[Any]:
+        """List, agreement, heatmap and message about the set, of what has been scored so far."""
+        *values, drawn = fields
+        self._sets.begin(str(request.session_hash))
+        return self._overview(library, selected, Controls(*values), drawn)
+
+    def _overview(self, library: Library, selected: int, controls: Controls, drawn: object) -> list[Any]:
+        pairs = library.current.pairs
+        try:
+            view = self._view(controls)
+        except StepwiseDPOError as problem:
+            indices = library.current.found(str(controls.query)[:200])
+            return [list_view(pairs, indices, {}, selected, Look()), "", {"charts": []}, error(str(problem)), None]
+        known = self._known(pairs, view)
+        order = self._order(library, controls, known)
+        listing = list_view(pairs, order, known, selected, view.look, scored_only=bool(known))
+        # A few examples that were looked at are no overview.
+        asked = isinstance(drawn, tuple) and drawn[0] == library.open_name
+        if not known or not (asked or len(known) == min(len(pairs), self.limit)):
+            return [listing, self._unscored(pairs, view), {"charts": []}, "", drawn if asked else None]
+        source = plan(view.look, view.cast).shown
+        title = source.title if source else ""
+        signature = (library.open_name, (view, tuple(order), len(known), hash(pairs)))
+        heatmap = gr.skip() if signature == drawn else heatmap_value(pairs, order, known, view.look, f"by {title}")
+        figures = agreement_html(agreement(pairs, known, view.look), view.look)
+        return [listing, figures, heatmap, note(self._incomplete(len(known), len(pairs))), signature]
+
+    def _unscored(self, pairs: Sequence[PreferencePair], view: View) -> str:
+        planned = plan(view.look, view.cast)
+        if not pairs or planned.shown is None:
+            return ""
+        head = f"{counted(min(len(pairs), self.limit), 'example')} not scored yet"
+        return empty_state(head, "“Score the set” draws every step of them, and says how far judge and labels agree.")
+
+    def _incomplete(self, known: int, total: int) -> str:
+        if known >= total:
+            return ""
+        if known < self.limit:
+            return f"{known:,} of {counted(total, 'example')} are scored so far; the figures are of these."
+        why = "a public page" if self.public else "this page"
+        return f"The first {self.limit:,} of {total:,} examples are scored, which is as many as {why} scores of a set."
+
+    def score_set(
+        self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any
+    ) -> Iterator[list[Any]]:
+        """Score what isn't scored yet, with progress; then show the set."""
+        *values, drawn = fields
+        controls = Controls(*values)
+        session = str(request.session_hash)
+        ticket = self._sets.begin(session)
+        pairs = library.current.pairs[: self.limit]
+        waiting = [gr.skip()] * 5
+        idle = ["", gr.Button(visible=True), gr.Button(visible=False)]
+        try:
+            view = self._view(controls)
+            planned = plan(view.look, view.cast)
+            if not pairs or planned.shown is None:
+                words = planned.missing or "There are no examples to score; add or load some in the Data tab."
+                yield [*waiting[:3], note(words), gr.skip(), *idle]
+                return
+            sources = [source for source in (planned.shown, planned.minus) if source is not None]
+            for source in sources:
+                todo = len(self.scores.unknown(source, pairs))
+                busy = [gr.Button(visible=False), gr.Button(visible=True)]
+                yield [*waiting, progress_html(len(pairs) - todo, len(pairs), f"by {source.title}"), *busy]
+                for done in self.scores.fill(source, pairs):
+                    progress = progress_html(len(pairs) - todo + done, len(pairs), f"by {source.title}")
+                    yield [*waiting, progress, gr.skip(), gr.skip()]
+        except StepwiseDPOError as problem:
+            yield [*waiting[:3], error(str(problem)), gr.skip(), *idle]
+            return
+        # Whoever has gone on to another view or set meanwhile shall not be taken back.
+        last = self._sets.is_last(session, ticket)
+        if not (isinstance(drawn, tuple) and drawn[0] == library.open_name):
+            drawn = (library.open_name, None)
+        yield [*(self._overview(library, selected, controls, drawn) if last else waiting), *idle]
+
+    def score_set_if_needed(
+        self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any
+    ) -> Iterator[list[Any]]:
+        """Score the set where the chosen order, or the filter, needs it."""
+        controls = Controls(*fields[:-1])
+        if controls.negative is True or controls.sort in NEEDS_SCORES:
+            yield from self.score_set(request, library, selected, run_id, *fields)
+        else:
+            yield [gr.skip()] * 8
+
+    def stopped(self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any) -> list[Any]:
+        """Scoring was stopped; what is scored is shown and kept."""
+        shown_now = self.show_set(request, library, selected, run_id, *fields[:-1], (library.open_name, None))
+        return [*shown_now, "", gr.Button(visible=True), gr.Button(visible=False)]
+
+    def _known(self, pairs: Sequence[PreferencePair], view: View) -> dict[int, Judged]:
+        """What is known of a set's examples in a view, by index; of the first ones, see `limit`."""
+        planned = plan(view.look, view.cast)
+        if planned.shown is None:
+            return {}
+        found = {}
+        for index, pair in enumerate(pairs[: self.limit]):
+            scored = self.scores.known(planned.shown, pair)
+            minus = self.scores.known(planned.minus, pair) if planned.minus else None
+            if scored is not None and (planned.minus is None or minus is not None):
+                found[index] = judged(pair, view_numbers(view.look, scored, minus), view.look)
+        return found
+
+    def _order(self, library: Library, controls: Controls, known: Mapping[int, Judged]) -> list[int]:
+        current = library.current
+        found = current.found(str(controls.query)[:200])
+        return ordered(current.pairs, found, known, str(controls.sort), controls.negative is True)
+
+    def _view(self, controls: Controls) -> View:
+        look = read_look(controls.quantity, controls.when, controls.aggregation)
+        # A run that isn't there any more is none; ids are looked up, never made into paths.
+        run = (
+            chosen_run(trained_runs(self.supervisor), controls.run, None)
+            if look.when != "before" or controls.run
+            else None
+        )
+        return View(look, cast_of(controls.model, run, look.when, self.public))
+
+    # ---------------------------------------------------------------------------------------------------- free text
+
+    def judge_typed(
+        self, problem: object, text: object, model: object, quantity: object, aggregation: object
+    ) -> list[str]:
+        """Judge what somebody types: the rows, and what is wrong with the text."""
+        try:
+            typed = free_text.read_typed(problem, text)
+            if typed is None:
+                return [free_text.nothing_typed(), ""]
+            name = check_model_name(model, JUDGES, self.public)
+            look = read_look(quantity, "before", aggregation)
+            if not self.scores.judges.ready(name):
+                return [note(f"{name} is not loaded yet; load it above."), ""]
+            scale = (
+                ("probability" if look.aggregation == "product" else "centered") if look.of_policy else look.quantity
+            )
+            values = self.scores.judges.score_solutions(name, [(typed.prompt, [s.text for s in typed.steps])], scale)[0]
+        except StepwiseDPOError as problem_found:
+            return [gr.skip(), error(str(problem_found))]
+        return [free_text.typed_html(typed, values, scale, look.aggregation, name), ""]
+
+
+def kept_texts(kept: object) -> list[str]:
+    """What the browser has kept of the free text; anything else is nothing."""
+    if isinstance(kept, list) and len(kept) == 2 and all(isinstance(text, str) for text in kept):
+        return kept
+    return ["", ""]

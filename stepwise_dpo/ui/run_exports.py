@@ -1,0 +1,105 @@
+"""The buttons that take a run along: its model as an archive, its metrics, its configuration."""
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from stepwise_dpo.errors import RunError, StepwiseDPOError
+from stepwise_dpo.runs.export import metrics_csv, metrics_json, pack, settings_yaml
+from stepwise_dpo.ui.components import Shared, error
+from stepwise_dpo.ui.run_reader import RunReader
+from stepwise_dpo.ui.train_live import named_for_reader
+
+ARCHIVE = "stepwise-dpo-checkpoint.zip"
+"""What the archive is called on this machine; nothing of a user's choosing becomes part of a path."""
+
+# Text becomes a file in the browser: a path returned from here would be copied to where everybody can read it.
+_SAVE_TEXT = """
+(file) => {
+  if (!file) return;
+  const { name, text } = JSON.parse(file);
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([text], { type: 'text/plain' }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+"""
+_SAVE_ARCHIVE = """
+(file) => {
+  if (!file) return;
+  const link = document.createElement('a');
+  link.href = file.url;
+  link.download = '';
+  link.click();
+}
+"""
+
+
+def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> None:
+    """Lay out the buttons and connect them; they take the run along that is open."""
+    with gr.Row(elem_classes="run-actions"):
+        archive = gr.Button("Model (zip)", size="sm", min_width=90, elem_id="export-zip")
+        table = gr.Button("Metrics (CSV)", size="sm", min_width=90, elem_id="export-csv")
+        records = gr.Button("Metrics (JSON)", size="sm", min_width=90, elem_id="export-json")
+        settings = gr.Button("Configuration (YAML)", size="sm", min_width=90, elem_id="export-yaml")
+    text = gr.Textbox(visible=False)
+    file = gr.DownloadButton(visible=False)
+
+    def on_archive(run_id: str) -> list[Any]:
+        try:
+            return [str(packed_in_cache(run_id, reader, Path(file.GRADIO_CACHE))), ""]
+        except StepwiseDPOError as problem:
+            return [None, error(str(problem))]
+
+    def save(kind: str) -> Any:
+        def on_save(run_id: str) -> list[Any]:
+            try:
+                return [json.dumps(exported(reader, run_id, kind)), ""]
+            except StepwiseDPOError as problem:
+                return ["", error(str(problem))]
+
+        return on_save
+
+    # `success` also follows a handler that only said what is wrong; it leaves an empty value, and nothing is saved.
+    archive.click(on_archive, shared.run_id, [file, message], show_progress="minimal").success(
+        None, file, None, js=_SAVE_ARCHIVE
+    )
+    for button, kind in ((table, "csv"), (records, "json"), (settings, "yaml")):
+        button.click(save(kind), shared.run_id, [text, message], show_progress="hidden").success(
+            None, text, None, js=_SAVE_TEXT
+        )
+
+
+def packed_in_cache(run_id: str, reader: RunReader, cache: Path) -> Path:
+    """Pack a run's model into a new folder of Gradio's cache, from which Gradio serves it and later deletes it.
+
+    Raises:
+        RunError: there is no such run, or it has no model.
+    """
+    run = reader.supervisor.run(run_id)
+    folder = cache / secrets.token_hex(16)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as problem:
+        raise RunError(f"the archive can't be written: {problem.strerror}") from problem
+    pack(run, folder / ARCHIVE)
+    return folder / ARCHIVE
+
+
+def exported(reader: RunReader, run_id: str, kind: str) -> dict[str, str]:
+    """Write a run's metrics ("csv", "json") or configuration ("yaml") as {"name", "text"} of a file.
+
+    Raises:
+        RunError: there is no such run, or nothing to write yet.
+    """
+    run = reader.supervisor.run(run_id)
+    if kind == "yaml":
+        return {"name": f"{run.id}.yaml", "text": settings_yaml(named_for_reader(run.config(), reader.public))}
+    records = run.metrics()[0]
+    if not records:
+        raise RunError(f"run {run.id!r} has no metrics yet; they begin with its first optimiser step")
+    return {"name": f"{run.id}.{kind}", "text": metrics_csv(records) if kind == "csv" else metrics_json(records)}

@@ -1,0 +1,111 @@
+"""Runs as the page reads them, over and over: only what has changed since the last look is read again."""
+
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+
+from stepwise_dpo.errors import RunError
+from stepwise_dpo.runs.config import RunConfig
+from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.discarding import sweep
+from stepwise_dpo.runs.notes import read_note
+from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.ui.curves import CurveCache, Curves, smooth, thinned
+from stepwise_dpo.ui.runs_view import RunView, file_size, look
+from stepwise_dpo.ui.training_figures import Drawn
+
+SPARK_POINTS = 40
+KEPT_FACTS = 500
+
+
+class Facts(NamedTuple):
+    """What the run table says about a run beyond its status.
+
+    Attributes:
+        config: as saved; None where it can't be read.
+        loss: the newest training loss, None before the first.
+        spark: the smoothed loss, thinned.
+        before: the report's figures before training, {} while there are none.
+        after: and after it.
+        note: a person's.
+    """
+
+    config: RunConfig | None
+    loss: float | None
+    spark: tuple[float, ...]
+    before: dict[str, float]
+    after: dict[str, float]
+    note: str
+
+
+class RunReader:
+    """Reads runs for all sessions of a page.
+
+    Args:
+        supervisor: of the runs.
+        public: whether strangers read them.
+    """
+
+    def __init__(self, supervisor: Supervisor, public: bool = False) -> None:
+        self.supervisor = supervisor
+        self.public = public
+        self._curves = CurveCache()
+        self._facts: OrderedDict[str, tuple[object, Facts]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def views(self) -> list[RunView]:
+        """Read where all runs stand, the newest first; those that were discarded and have ended are deleted."""
+        sweep(self.supervisor)
+        return look(self.supervisor)
+
+    def curves(self, run: RunDirectory) -> Curves:
+        """Read a run's metrics."""
+        return self._curves.of(run)
+
+    def drawn(self, view: RunView) -> Drawn:
+        """Read what is drawn of a run."""
+        config = self.facts(view).config
+        judged = view.loss == "stepwise" or (config is not None and config.reward_model is not None)
+        return Drawn(view.run.id, view.name, view.loss or "dpo", self.curves(view.run), view.status.max_steps, judged)
+
+    def facts(self, view: RunView) -> Facts:
+        """Read what the table says about a run; what hasn't changed isn't read again."""
+        sizes = [file_size(view.run.path / name) for name in ("metrics.jsonl", "report.json", "notes.txt")]
+        stamp = (*sizes, view.status.state, _changed(view.run))
+        with self._lock:
+            known = self._facts.get(view.run.id)
+            if known is not None and known[0] == stamp:
+                return known[1]
+        facts = self._read(view)
+        with self._lock:
+            self._facts[view.run.id] = (stamp, facts)
+            self._facts.move_to_end(view.run.id)
+            while len(self._facts) > KEPT_FACTS:
+                self._facts.popitem(last=False)
+        return facts
+
+    def _read(self, view: RunView) -> Facts:
+        config: RunConfig | None = None
+        report: dict[str, dict[str, float]] = {}
+        note = ""
+        try:
+            config = view.run.config()
+            report = view.run.report() or {}
+            note = read_note(view.run)
+        except RunError:
+            pass  # the opened run says what is wrong with it; a row of the table shows what there is
+        curves = self.curves(view.run)
+        values = smooth(curves.points("loss")[1])
+        values = values[np.isfinite(values)]
+        spark = tuple(values[thinned(values, SPARK_POINTS)].tolist())
+        return Facts(config, curves.last("loss"), spark, report.get("before") or {}, report.get("after") or {}, note)
+
+
+def _changed(run: RunDirectory) -> int:
+    """When a run's files were last replaced, which their sizes alone may not tell."""
+    try:
+        return run.path.stat().st_mtime_ns
+    except OSError:
+        return 0

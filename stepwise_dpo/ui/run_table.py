@@ -1,0 +1,133 @@
+"""The table of all runs: state, progress, loss, result, what differs, note; one page of it at a time."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from stepwise_dpo.runs.config import RunConfig
+from stepwise_dpo.ui.colours import DARK_LINES, LOSS_COLOURS, MUTED
+from stepwise_dpo.ui.run_reader import Facts, RunReader
+from stepwise_dpo.ui.runs_view import RunView, progress_words, setting
+from stepwise_dpo.ui.text import counted, three_digits
+from stepwise_dpo.ui.training_figures import MAX_RUNS, run_colours
+
+PAGE = 15
+"""Rows at a time."""
+
+SPARK_WIDTH, SPARK_HEIGHT = 96, 22
+MOST_DIFFERENCES = 5
+
+
+class Choice(NamedTuple):
+    """What a session has chosen in the table.
+
+    Attributes:
+        overlaid: runs that are drawn beside the opened one.
+        page: of the table, from 0.
+    """
+
+    overlaid: tuple[str, ...] = ()
+    page: int = 0
+
+
+def overlay(choice: Choice, run_id: object, add: bool, current: str) -> Choice:
+    """Draw a run beside the opened one, or no longer.
+
+    Raises:
+        ValueError: there are as many as can be told apart.
+    """
+    if not isinstance(run_id, str) or run_id == current:
+        return choice
+    others = tuple(known for known in choice.overlaid if known not in (run_id, current))
+    if add and len(others) >= MAX_RUNS - 1:
+        raise ValueError(f"at most {MAX_RUNS} runs are drawn together; take one off first")
+    return choice._replace(overlaid=(*others, run_id) if add else others)
+
+
+def chosen_views(views: Sequence[RunView], current: RunView | None, choice: Choice) -> list[RunView]:
+    """Give the runs to draw, the opened one first; those that are gone are left out."""
+    if current is None:
+        return []
+    by_id = {view.run.id: view for view in views}
+    others = [by_id[run_id] for run_id in choice.overlaid if run_id in by_id and run_id != current.run.id]
+    return [current, *others[: MAX_RUNS - 1]]
+
+
+def table_value(reader: RunReader, views: Sequence[RunView], current: RunView | None, choice: Choice) -> dict[str, Any]:
+    """Write the table's value for run_table.js; all text in it is plain text."""
+    pages = max(1, math.ceil(len(views) / PAGE))
+    page = max(0, min(choice.page, pages - 1))
+    drawn = chosen_views(views, current, choice)
+    colours = dict(zip([view.run.id for view in drawn], run_colours([reader.drawn(v) for v in drawn]), strict=True))
+    facts = {view.run.id: reader.facts(view) for view in (*drawn, *views[page * PAGE : (page + 1) * PAGE])}
+    together = [config for view in drawn if (config := facts[view.run.id].config) is not None]
+    rows = []
+    for view in views[page * PAGE : (page + 1) * PAGE]:
+        own = facts[view.run.id]
+        # Those that are drawn together are compared with each other, any other one with the opened run.
+        against = together if view.run.id in colours else together[:1]
+        colour = colours.get(view.run.id, LOSS_COLOURS.get(view.loss, MUTED))
+        rows.append(
+            {
+                "id": view.run.id,
+                "name": view.name,
+                "state": view.state,
+                "warns": view.status.state in ("failed", "interrupted"),
+                "active": view.status.active,
+                "colour": colour,
+                "dark": DARK_LINES.get(colour, colour),
+                "progress": round(view.progress, 3),
+                "steps": progress_words(view, reader.curves(view.run)) if view.status.active else _steps(view),
+                "loss": three_digits(own.loss) if own.loss is not None else "",
+                "spark": sparkline(own.spark),
+                "result": result_words(own),
+                "differs": differences(own.config, against) if view.run.id != _id(current) or len(drawn) > 1 else None,
+                "note": own.note,
+                "opened": view.run.id == _id(current),
+                "overlaid": view.run.id in colours,
+            }
+        )
+    head = counted(len(views), "run") + (f" · page {page + 1} of {pages}" if pages > 1 else "")
+    return {"head": head, "page": page, "pages": pages, "rows": rows, "several": len(drawn) > 1}
+
+
+def differences(config: RunConfig | None, others: Sequence[RunConfig]) -> list[str] | None:
+    """Write a run's own values of the settings in which not all of these runs agree; None where it can't be read."""
+    if config is None:
+        return None
+    own = config.model_dump()
+    dumps = [other.model_dump() for other in others]
+    found = [f"{name} {setting(name, own[name])}" for name in own if any(other[name] != own[name] for other in dumps)]
+    if len(found) > MOST_DIFFERENCES:
+        return [*found[:MOST_DIFFERENCES], f"and {len(found) - MOST_DIFFERENCES} more"]
+    return found
+
+
+def result_words(facts: Facts) -> str:
+    """Say what the held-out examples showed: the solve rate, or else the share of pairs that are ranked right."""
+    for key, words in (("solve_rate", "solved"), ("preference_accuracy", "ranked right")):
+        if key in facts.before and key in facts.after:
+            return f"{facts.before[key]:.0%} → {facts.after[key]:.0%} {words}"
+    return ""
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Draw values as the path of an SVG of `SPARK_WIDTH` x `SPARK_HEIGHT`; "" for fewer than two."""
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    points = [
+        f"{index * (SPARK_WIDTH - 2) / (len(values) - 1) + 1:.1f} {(high - value) / span * (SPARK_HEIGHT - 4) + 2:.1f}"
+        for index, value in enumerate(values)
+    ]
+    return "M" + "L".join(points)
+
+
+def _steps(view: RunView) -> str:
+    status = view.status
+    return f"{status.global_step:,} / {status.max_steps:,}" if status.max_steps else ""
+
+
+def _id(view: RunView | None) -> str:
+    return view.run.id if view else ""

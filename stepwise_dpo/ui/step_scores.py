@@ -1,0 +1,111 @@
+"""What models think of each step of each example, remembered per example: sorting, switching and editing cost nothing.
+
+A judge's scores are kept as log-odds, from which every scale follows without asking it again.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from stepwise_dpo.preferences.pairs import PreferencePair
+from stepwise_dpo.ui.judges import Judges
+from stepwise_dpo.ui.policies import Policies
+
+KEPT = 40_000
+CHUNK = 16
+"""Examples that are scored before somebody else gets a turn: small enough that a click is answered at once."""
+
+_YIELD_SECONDS = 0.01
+_Key = tuple[str, str, str, tuple[str, ...], tuple[str, ...]]
+
+
+class Source(NamedTuple):
+    """A model that gives a number for every step.
+
+    Attributes:
+        kind: a "judge" gives log-odds of right against wrong, a "policy" log-probabilities; both in nats.
+        name: of the model, or its folder; not for the page, which may be seen by strangers.
+        title: how the page calls it.
+    """
+
+    kind: Literal["judge", "policy"]
+    name: str
+    title: str
+
+
+class PairScores(NamedTuple):
+    """A source's numbers for one example.
+
+    Attributes:
+        chosen: of each chosen step, in nats.
+        rejected: of each rejected step, in nats.
+        gap: a policy's mean log-likelihood of chosen minus that of rejected, nats per token; None for a judge.
+    """
+
+    chosen: list[float]
+    rejected: list[float]
+    gap: float | None = None
+
+
+class StepScores:
+    """Scores of judges and policies, each asked once per example; an edited example is another one.
+
+    Args:
+        judges: reward models.
+        policies: policies.
+        kept: how many scores are remembered, the latest used.
+    """
+
+    def __init__(self, judges: Judges, policies: Policies, kept: int = KEPT) -> None:
+        self.judges, self.policies = judges, policies
+        self._kept = kept
+        self._known: OrderedDict[_Key, PairScores] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def known(self, source: Source, pair: PreferencePair) -> PairScores | None:
+        """What is remembered of a pair; None if its source hasn't been asked."""
+        return self._known.get(_key(source, pair))
+
+    def of(self, source: Source, pair: PreferencePair) -> PairScores:
+        """Score one pair.
+
+        Raises:
+            StepwiseDPOError: the model can't be loaded, or can't read the example.
+        """
+        return self.known(source, pair) or self._ask(source, [pair])[0]
+
+    def unknown(self, source: Source, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
+        """Those of some pairs that still have to be scored."""
+        return [pair for pair in pairs if _key(source, pair) not in self._known]
+
+    def fill(self, source: Source, pairs: Sequence[PreferencePair]) -> Iterator[int]:
+        """Score what isn't known yet, a few at a time; gives the number done. To stop, stop asking for more.
+
+        Raises:
+            StepwiseDPOError: as `of`; what was scored before is kept.
+        """
+        todo = self.unknown(source, pairs)
+        for start in range(0, len(todo), CHUNK):
+            self._ask(source, todo[start : start + CHUNK])
+            yield min(start + CHUNK, len(todo))
+            time.sleep(_YIELD_SECONDS)  # a lock isn't fair: without it nobody else would get the model
+
+    def _ask(self, source: Source, pairs: Sequence[PreferencePair]) -> list[PairScores]:
+        if source.kind == "judge":
+            scores = [PairScores(*sides) for sides in self.judges.score(source.name, pairs, "log_odds")]
+        else:
+            logps = self.policies.logps(source.name, pairs)
+            scores = [PairScores(pair.chosen.steps, pair.rejected.steps, pair.margin) for pair in logps]
+        with self._lock:
+            for pair, score in zip(pairs, scores, strict=True):
+                self._known[_key(source, pair)] = score
+            while len(self._known) > self._kept:
+                self._known.popitem(last=False)
+        return scores
+
+
+def _key(source: Source, pair: PreferencePair) -> _Key:
+    chosen, rejected = (tuple(step.text for step in side) for side in (pair.chosen, pair.rejected))
+    return (source.kind, source.name, pair.prompt, chosen, rejected)

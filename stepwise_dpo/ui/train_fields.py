@@ -1,0 +1,220 @@
+"""The Train form's widgets, in the order of a sentence, and what they do among themselves."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from stepwise_dpo.errors import StepwiseDPOError
+from stepwise_dpo.learning.names import LOSS_TYPES, POLICY
+from stepwise_dpo.runs.pace import known_pace
+from stepwise_dpo.ui.components import Shared, asset, error, html, note, what
+from stepwise_dpo.ui.glossary import GLOSSARY
+from stepwise_dpo.ui.judges import JUDGES, POLICIES, POLICY_NOTES
+from stepwise_dpo.ui.library import Library
+from stepwise_dpo.ui.run_reader import RunReader
+from stepwise_dpo.ui.text import MINUS, shown
+from stepwise_dpo.ui.train_form import HELD_OUT_SET, LOSSES, Form, demo_form, own_value, plan, plan_words, preset_form
+
+SPACE_NOTE = "Runs on this public page are deleted when it restarts."
+
+_PRESETS = [("Quick demo", "demo"), ("Phase 1", "phase1"), ("Phase 2", "phase2")]
+_FORMULAS = {
+    "demo": ("formula_dpo_imitation.html", ("imitation", "beta")),
+    "demo-dpo": ("formula_dpo.html", ("dpo", "beta")),
+    "demo-stepwise": ("formula_stepwise.html", ("stepwise", "preference", "aggregation")),
+}
+_NEXT_WORDS = "the next ones of the same set"
+
+
+class Fields(NamedTuple):
+    """The form's widgets that others connect to.
+
+    Attributes:
+        form: those that hold a `Form`, in its order.
+        start: the button.
+        message: what is wrong with the form, beside the button.
+        estimate: steps and time.
+        filled: what `fill` has values for.
+        plan: says on button and estimate what the form would do; its inputs are the library and `form`.
+    """
+
+    form: list[Any]
+    start: gr.Button
+    message: gr.HTML
+    estimate: gr.HTML
+    filled: list[Any]
+    plan: Callable[..., list[Any]]
+
+
+def formula_html(loss: str) -> str:
+    """Write a loss as a formula with an explanation of its terms."""
+    name, terms = _FORMULAS[loss]
+    explained = "".join(f"<span>{shown(GLOSSARY[term].title)} {what(term)}</span>" for term in terms)
+    return f'<div class="with-terms">{asset(name)}<span class="terms">{explained}</span></div>'
+
+
+def fill(library: Library, form: Form) -> list[Any]:
+    """Write a form's values, and which fields its loss has, for `Fields.filled`."""
+    loss = str(form.loss)
+    values = form._asdict()
+    values["held_out_set"] = gr.update(choices=[(_NEXT_WORDS, ""), *library.names], value=form.held_out_set)
+    for name, shown_now in _of_loss(loss).items():
+        values[name] = gr.update(value=values[name], visible=shown_now)
+    return [*values.values(), formula_html(loss), _note_of(form.model), gr.update(visible=loss == "demo-stepwise")]
+
+
+def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
+    """Lay out the form and connect what happens within it."""
+    public, demo = reader.public, demo_form()
+    preset = gr.Radio(_PRESETS, value="demo", label="Start from", elem_id="train-preset", elem_classes="segmented")
+    model = _model("Train the policy", POLICIES, demo.model, public, "train-model")
+    policy_note = html(_note_of(POLICY), elem_id="train-hint")
+    loss = gr.Radio(LOSSES, value="demo", label="with the loss", elem_id="train-loss", elem_classes="segmented")
+    formula = html(formula_html("demo"), elem_id="train-formula")
+    reward_model = _model(
+        "judged by the reward model", JUDGES, demo.reward_model, public, "train-reward-model", visible=False
+    )
+    with gr.Row():
+        examples = _number(demo.examples, "on … examples", 1, "train-examples", precision=0)
+        held_out = _number(demo.held_out, "compared on", 0, "train-held-out", precision=0)
+    with gr.Row():
+        epochs = _number(demo.epochs, "for … epochs", 0, "train-epochs")
+        batch_size = _number(demo.batch_size, "batch, pairs", 1, "train-batch", precision=0)
+        seed = _number(demo.seed, "seed", 0, "train-seed", precision=0)
+    with gr.Row():
+        learning_rate = _number(demo.learning_rate, "learning rate", 0, "train-rate")
+        beta = _number(demo.beta, "beta", 0, "train-beta")
+    with gr.Accordion("More options", open=False, elem_id="train-more"):
+        held_out_set = gr.Dropdown(
+            [(_NEXT_WORDS, ""), HELD_OUT_SET],
+            value=HELD_OUT_SET,
+            label="Examples to compare on are",
+            filterable=False,
+            elem_id="train-held-out-set",
+        )
+        with gr.Row():
+            max_steps = _number(0, "Steps at most", 0, "train-max-steps", precision=0, info="0: no limit")
+            max_length = _number(
+                demo.max_length, "Longest example", 2, "train-max-length", precision=0, info="tokens, else refused"
+            )
+        loss_type = gr.Dropdown(
+            list(LOSS_TYPES), value="sigmoid", label="Kind of DPO, in TRL's words", elem_id="train-loss-type"
+        )
+        with gr.Column(visible=False, elem_id="train-stepwise") as stepwise:
+            likelihood = gr.Dropdown(
+                [("mean per token", "mean"), ("sum", "sum")], value="mean", label="Log-likelihood", filterable=False
+            )
+            aggregation = gr.Dropdown(
+                ["sum", "mean", "min", "last", "product", ("sum up to the first error", "until_error")],
+                value="sum",
+                label="Step rewards become one number by",
+                filterable=False,
+            )
+            nonpositive = gr.Dropdown(
+                [("train towards rejected", "train"), ("skip the pair", "skip"), ("clamp to zero", "clamp")],
+                value="train",
+                label="A preference of zero or less",
+                filterable=False,
+            )
+            reward_value = gr.Dropdown(
+                [(f"centred (2p {MINUS} 1)", "centered"), ("probability", "probability"), ("log-odds", "log_odds")],
+                value="centered",
+                label="Scale of step rewards",
+                filterable=False,
+            )
+            anchor = gr.Checkbox(False, label="Anchor the margin to the reference", elem_id="train-anchor")
+        other = gr.Textbox(
+            "",
+            label="Other settings",
+            info="one a line, as in a run's YAML: warmup_steps: 10",
+            lines=2,
+            max_lines=8,
+            visible=not public,
+            elem_id="train-other",
+        )
+    with gr.Column(elem_id="train-go"):
+        message = html(elem_id="train-message")
+        estimate = html(elem_id="train-estimate")
+        start = gr.Button("Train", variant="primary", elem_id="train-start")
+        if public:
+            html(f'<p class="hint">{SPACE_NOTE}</p>')
+    form = [
+        *(loss, model, reward_model, examples, held_out, held_out_set, epochs, max_steps, batch_size, learning_rate),
+        *(beta, seed, max_length, loss_type, likelihood, aggregation, nonpositive, reward_value, anchor, other),
+    ]
+
+    def on_plan(library: Library, *values: object) -> list[Any]:
+        planned = plan(library, Form(*values), public)
+        pace = planned and known_pace(reader.supervisor.runs(), planned[0].model, planned[0].loss)
+        words = plan_words(planned, pace)
+        return [words.button, f'<p class="hint">{shown(words.estimate)}</p>' if words.estimate else ""]
+
+    def on_loss(value: str, rate: object, beta: object) -> list[Any]:
+        # Other losses' fields are hidden, not cleared: what was set comes back with the loss.
+        visible = {name: gr.update(visible=shown_now) for name, shown_now in _of_loss(value).items()}
+        visible["beta"] = gr.update(visible=_of_loss(value)["beta"], value=own_value(value, "beta", beta))
+        return [
+            formula_html(value),
+            *visible.values(),
+            gr.update(visible=value == "demo-stepwise"),
+            own_value(value, "learning_rate", rate),
+        ]
+
+    def on_preset(library: Library, name: str) -> list[Any]:
+        try:
+            library, chosen = preset_form(name, library)
+        except StepwiseDPOError as problem:
+            return [gr.skip(), error(str(problem)), *[gr.skip()] * len(filled)]
+        opened = library.current.name
+        return [library, note(f"Trains on {opened}, which is now open in the Data tab."), *fill(library, chosen)]
+
+    def on_show(library: Library, held_out_set: object) -> Any:
+        return gr.update(
+            choices=[(_NEXT_WORDS, ""), *library.names], value=held_out_set if held_out_set in library.names else ""
+        )
+
+    filled = [*form, formula, policy_note, stepwise]
+    planned = ([shared.library, *form], [start, estimate])
+    loss.input(
+        on_loss,
+        [loss, learning_rate, beta],
+        [formula, reward_model, beta, loss_type, stepwise, learning_rate],
+        show_progress="hidden",
+    )
+    model.change(_note_of, model, policy_note, show_progress="hidden", trigger_mode="always_last")
+    preset.input(on_preset, [shared.library, preset], [shared.library, message, *filled], show_progress="hidden")
+    tab.select(on_show, [shared.library, held_out_set], held_out_set, show_progress="hidden")
+    # Not shared.library.change: Gradio would hash the whole library at every tick of the timer.
+    tab.select(on_plan, *planned, show_progress="hidden")
+    for field in (loss, model, examples, held_out, held_out_set, epochs, max_steps, batch_size, other):
+        field.change(on_plan, *planned, show_progress="hidden", trigger_mode="always_last")
+    return Fields(form, start, message, estimate, filled, on_plan)
+
+
+def _of_loss(loss: str) -> dict[str, bool]:
+    """Which fields a loss has of those that not all have."""
+    stepwise = loss == "demo-stepwise"
+    return {"reward_model": stepwise, "beta": not stepwise, "loss_type": not stepwise}
+
+
+def _note_of(model: object) -> str:
+    words = POLICY_NOTES.get(model, "") if isinstance(model, str) else ""
+    return f'<p class="hint">{words}</p>'
+
+
+def _number(value: object, label: str, minimum: float, elem_id: str, **options: Any) -> gr.Number:
+    return gr.Number(value, label=label, minimum=minimum, min_width=72, elem_id=elem_id, **options)  # type: ignore[arg-type]  # a Form's values are objects
+
+
+def _model(
+    label: str, models: Sequence[str], value: object, public: bool, elem_id: str, visible: bool = True
+) -> gr.Dropdown:
+    return gr.Dropdown(
+        list(models),
+        value=str(value),
+        allow_custom_value=not public,
+        label=label,
+        elem_id=elem_id,
+        visible=visible,
+    )

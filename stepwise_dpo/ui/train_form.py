@@ -1,0 +1,372 @@
+"""The Train form without its widgets: what it holds becomes a run's settings, and a run's settings fill it again."""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from stepwise_dpo.errors import ConfigError, RunError
+from stepwise_dpo.learning.names import POLICY, TINY
+from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, load_pairs, save_pairs
+from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config
+from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.limits import check_public
+from stepwise_dpo.runs.pace import Pace
+from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.ui.judges import JUDGES, POLICIES, check_model_name
+from stepwise_dpo.ui.library import Library
+from stepwise_dpo.ui.text import counted, duration
+
+LOSSES = [("DPO + imitation", "demo"), ("DPO", "demo-dpo"), ("Step-wise", "demo-stepwise")]
+"""What the form offers, by the preset that says what it is."""
+
+DEMO_EXAMPLES, DEMO_HELD_OUT = 450, 120
+HELD_OUT_SET = "heldout_prm.json"
+
+MANY_ANSWERS, FEW_ANSWERS = 200, 8
+"""The most held-out problems that a model answers before and after, one that writes fast and one that doesn't."""
+
+MAX_NEW_TOKENS = 96
+MAX_OTHER = 4_000
+UNKNOWN_TIME = "time unknown until the first run of this model"
+
+_SAME = ("epochs", "batch_size", "learning_rate", "beta", "seed", "max_length")
+_SAME_STEPWISE = ("reward_model", "likelihood", "aggregation", "nonpositive", "reward_value")
+_OWN_FIELDS = ("loss", "model", "data", "eval_data")
+
+
+class Form(NamedTuple):
+    """What the form holds, in the order of its components; nothing of it is trusted."""
+
+    loss: object
+    model: object
+    reward_model: object
+    examples: object
+    held_out: object
+    held_out_set: object
+    epochs: object
+    max_steps: object
+    batch_size: object
+    learning_rate: object
+    beta: object
+    seed: object
+    max_length: object
+    loss_type: object
+    likelihood: object
+    aggregation: object
+    nonpositive: object
+    reward_value: object
+    anchor: object
+    other: object
+
+
+def demo_form() -> Form:
+    """What the form begins with, so that the first click shows something."""
+    demo, blank = PRESETS["demo"], _defaults()
+    return Form(
+        *("demo", demo["model"], JUDGES[0], DEMO_EXAMPLES, DEMO_HELD_OUT, HELD_OUT_SET),
+        *(demo["epochs"], 0, demo["batch_size"], demo["learning_rate"], demo["beta"], blank["seed"]),
+        *(blank["max_length"], "sigmoid", blank["likelihood"], blank["aggregation"], blank["nonpositive"]),
+        *(blank["reward_value"], False, ""),
+    )
+
+
+# ------------------------------------------------------------------------------------------- from the form to a run
+
+
+def start_run(supervisor: Supervisor, library: Library, form: Form, public: bool) -> RunDirectory:
+    """Check the form, write the examples beside the runs and start.
+
+    Raises:
+        StepwiseDPOError: what has to be changed in the form or the examples.
+    """
+    train_pairs, held_out, held_out_name = split(library, form)
+    settings = settings_of(form, len(held_out), public)
+    folder = supervisor.runs_dir.resolve() / "data"
+    # Checked before anything is written.
+    config = make_config(settings, {"data": str(folder)})
+    if public:
+        check_size(config, len(train_pairs), len(held_out))
+    settings["data"] = str(write_examples(folder, library.current.name, train_pairs))
+    if held_out:
+        settings["eval_data"] = str(write_examples(folder, held_out_name, held_out))
+    return supervisor.start(make_config(settings))
+
+
+def check_size(config: RunConfig, examples: int, held_out: int) -> None:
+    """Refuse a run that is too much for a page that strangers share.
+
+    Args:
+        config: what the visitor asks for.
+        examples: pairs to train on.
+        held_out: pairs to compare on.
+
+    Raises:
+        ConfigError: naming the limit.
+    """
+    check_public(config, examples=examples, held_out=held_out, steps=planned_steps(examples, config))
+
+
+def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
+    """Write the form as a run's settings; the values' ranges are checked by `make_config`.
+
+    Args:
+        form: what the browser sent.
+        held_out: how many examples there are to compare on.
+        public: whether models come from the lists only.
+    """
+    model = check_model_name(form.model, POLICIES, public)
+    # Anything else than one of the form's choices is left to `make_config`, which says what there is.
+    loss = PRESETS[str(form.loss)]["loss"] if form.loss in [key for _, key in LOSSES] else form.loss
+    settings: dict[str, Any] = {
+        "loss": loss,
+        "model": model,
+        "epochs": _number(form.epochs, "epochs"),
+        "max_steps": _whole(form.max_steps, "steps at most") or None,
+        "batch_size": _whole(form.batch_size, "batch"),
+        "learning_rate": _number(form.learning_rate, "learning rate"),
+        "beta": _number(form.beta, "beta"),
+        "seed": _whole(form.seed, "seed"),
+        "max_length": _whole(form.max_length, "longest example"),
+        # The small models answer in no time.
+        "generate": min(held_out or FEW_ANSWERS, MANY_ANSWERS if model in (POLICY, TINY) else FEW_ANSWERS),
+        "max_new_tokens": MAX_NEW_TOKENS,
+    }
+    if loss == "stepwise":
+        settings |= {
+            "reward_model": check_model_name(form.reward_model, JUDGES, public),
+            "likelihood": form.likelihood,
+            "aggregation": form.aggregation,
+            "nonpositive": form.nonpositive,
+            "reward_value": form.reward_value,
+            "anchor_to_reference": bool(form.anchor),
+        }
+    elif loss == "dpo":
+        settings["loss_type"] = [form.loss_type, "sft"] if form.loss == "demo" else [form.loss_type]
+    other = other_settings(form.other)
+    if public and other:
+        raise ConfigError("on this public page there are no other settings than those of the form; clear that field")
+    return settings | other
+
+
+def other_settings(text: object) -> dict[str, Any]:
+    """Read the field for everything that has none of its own: a `name: value` on each line, as in a run's YAML.
+
+    Raises:
+        ConfigError: it isn't that, or sets what another field of the form says.
+    """
+    if not isinstance(text, str) or len(text) > MAX_OTHER:
+        raise ConfigError(f"other settings must be a text of at most {MAX_OTHER} characters")
+    try:
+        read = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as problem:
+        raise ConfigError("other settings: write a name, a colon and a value on each line") from problem
+    if read is None:
+        return {}
+    if not isinstance(read, dict) or not all(isinstance(name, str) for name in read):
+        raise ConfigError("other settings: write a name, a colon and a value on each line")
+    for name, value in read.items():
+        if name in _OWN_FIELDS:
+            raise ConfigError(f"other settings: {name} is what the form above says; leave it out here")
+        field = RunConfig.model_fields.get(name)
+        if isinstance(value, str) and field is not None and field.annotation is float:
+            try:
+                read[name] = float(value)  # YAML 1.1 reads 5e-5 as text
+            except ValueError as problem:
+                raise ConfigError(f"other settings: {name} must be a number, not {value[:80]!r}") from problem
+    return read
+
+
+def split(library: Library, form: Form) -> tuple[Sequence[PreferencePair], Sequence[PreferencePair], str]:
+    """Take the first examples of the open set to train on, and those to compare on.
+
+    Returns:
+        pairs to train on; pairs to compare on, which are the first of the set that the form names, or the next of the
+            open one (also when it names that: nobody shall compare on what was trained on); the name of their set.
+
+    Raises:
+        ConfigError: there are none, the numbers are not usable, or there is no such set.
+    """
+    pairs = library.current.pairs
+    if not pairs:
+        raise ConfigError("this example set is empty; add or load examples in the Data tab")
+    train, held_out = _whole(form.examples, "examples to train on"), _whole(form.held_out, "examples to compare on")
+    if train < 1 or held_out < 0:
+        raise ConfigError("train on at least one example, and compare on none or more")
+    if form.held_out_set in ("", library.current.name):
+        return pairs[:train], pairs[train : train + held_out], library.current.name
+    for known in library.sets:
+        if known.name == form.held_out_set:
+            return pairs[:train], known.pairs[:held_out], known.name
+    raise ConfigError(f"there is no example set {str(form.held_out_set)[:80]!r} to compare on; choose another")
+
+
+def write_examples(folder: Path, name: str, pairs: Sequence[PreferencePair]) -> Path:
+    """Save examples under a name that their content decides, so that runs on the same data share a file.
+
+    Raises:
+        StepwiseDPOError: the file can't be written.
+    """
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-")[:40] or "examples"
+    digest = hashlib.sha256(dump_pairs(pairs).encode()).hexdigest()[:12]
+    target = folder / f"{slug}-{len(pairs)}-{digest}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise RunError(f"the folder of runs can't be written: {problem.strerror}") from problem
+    if not target.exists():
+        save_pairs(pairs, target)
+    return target
+
+
+# ------------------------------------------------------------------------------------------- before the click
+
+
+def planned_steps(examples: int, config: RunConfig) -> int:
+    """Count a run's optimiser steps as the Trainer does: the last, smaller batch of an epoch is a step too."""
+    if config.max_steps:
+        return config.max_steps
+    batches = math.ceil(examples / config.batch_size)
+    return math.ceil(config.epochs * max(1, math.ceil(batches / config.gradient_accumulation)))
+
+
+class PlanWords(NamedTuple):
+    """What the form says before the click."""
+
+    button: str
+    estimate: str
+
+
+def plan(library: Library, form: Form, public: bool) -> tuple[RunConfig, int] | None:
+    """Read the form as far as steps and time depend on it: (configuration, optimiser steps); None if not usable yet."""
+    try:
+        train_pairs, held_out, _ = split(library, form)
+        config = make_config(settings_of(form, len(held_out), public), {"data": "unwritten"})
+        return config, planned_steps(len(train_pairs), config)
+    except ConfigError:
+        return None
+
+
+def plan_words(planned: tuple[RunConfig, int] | None, pace: Pace | None) -> PlanWords:
+    """Say on the button what it will do, and beside it how long that takes; only "Train" where nothing is known."""
+    if planned is None:
+        return PlanWords("Train", "")
+    config, steps = planned
+    pairs = config.batch_size * config.gradient_accumulation
+    words = f"{counted(steps, 'optimiser step')} of {counted(pairs, 'pair')}"
+    if pace is None:
+        return PlanWords(f"Train {counted(steps, 'step')}", f"{words} · {UNKNOWN_TIME}")
+    time = duration(pace.seconds(steps, pairs))
+    return PlanWords(f"Train {counted(steps, 'step')}", f"{words} · about {time}, judged by the last run")
+
+
+# ------------------------------------------------------------------------------------------- into the form
+
+
+def own_value(loss: str, name: str, value: object) -> object:
+    """Give a loss's own value of a setting where the form still holds another loss's; what somebody typed stays."""
+    own = {key: PRESETS[key].get(name) for _, key in LOSSES}
+    return own[loss] if own.get(loss) is not None and value in own.values() else value
+
+
+def preset_form(name: str, library: Library) -> tuple[Library, Form]:
+    """Fill the form with one of the configuration's presets, and open the examples that it names.
+
+    Raises:
+        ConfigError: no such preset, or the page lacks its examples.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {str(name)[:80]!r}")
+    if name == "demo":
+        return _opened(library, PRESETS["demo"]["data"]), demo_form()
+    settings = PRESETS[name]
+    library = _opened(library, settings["data"])
+    form = demo_form()._replace(
+        loss="demo-stepwise" if settings["loss"] == "stepwise" else "demo-dpo",
+        model=settings["model"],
+        reward_model=settings.get("reward_model", JUDGES[0]),
+        examples=len(library.current.pairs),
+        held_out=0,
+        held_out_set="",
+        **{key: settings.get(key, _defaults()[key]) for key in ("epochs", "batch_size", "learning_rate", "beta")},
+    )
+    return library, form
+
+
+def form_of(config: RunConfig, library: Library) -> tuple[Library, Form]:
+    """Fill the form so that it says what a run's configuration says; what has no field goes to the other settings.
+
+    Returns:
+        the library, in which the run's examples are open, as a new set if no set begins with them; the form.
+
+    Raises:
+        StepwiseDPOError: the examples can't be read any more.
+    """
+    pairs = tuple(load_pairs(config.data))
+    library = _with_examples(library, config.data, pairs)
+    held_out_set, held_out = "", 0
+    if config.eval_data:
+        held = tuple(load_pairs(config.eval_data))
+        held_out = len(held)
+        if library.current.pairs[len(pairs) : len(pairs) + held_out] != held:
+            opened = library.current.name
+            library = _with_examples(library, config.eval_data, held, besides=opened)
+            held_out_set = library.current.name
+            library = library.opened(opened)
+    stepwise = config.loss == "stepwise"
+    imitates = len(config.loss_type) == 2 and config.loss_type[1] == "sft"
+    form = demo_form()._replace(
+        loss="demo-stepwise" if stepwise else "demo" if imitates else "demo-dpo",
+        model=config.model,
+        examples=len(pairs),
+        held_out=held_out,
+        held_out_set=held_out_set,
+        max_steps=config.max_steps or 0,
+        loss_type=config.loss_type[0],
+        **{key: getattr(config, key) for key in _SAME},
+    )
+    if stepwise:
+        form = form._replace(anchor=config.anchor_to_reference, **{key: getattr(config, key) for key in _SAME_STEPWISE})
+    said = make_config(settings_of(form, held_out, False), {"data": config.data, "eval_data": config.eval_data})
+    wanted = config.model_dump()
+    rest = {name: wanted[name] for name, value in said.model_dump().items() if wanted[name] != value}
+    other = yaml.safe_dump(rest, sort_keys=False, allow_unicode=True) if rest else ""
+    return library, form._replace(other=other)
+
+
+def _with_examples(
+    library: Library, place: str, pairs: tuple[PreferencePair, ...], besides: str | None = None
+) -> Library:
+    """Open the set that begins with these pairs, other than `besides`; a new one of that name if there is none."""
+    for known in library.sets:
+        if known.name != besides and known.pairs[: len(pairs)] == pairs:
+            return library.opened(known.name)
+    return library.added(Path(place).name, list(pairs))
+
+
+def _opened(library: Library, place: str) -> Library:
+    name = Path(place).name
+    if name not in library.names:
+        raise ConfigError(f"this preset trains on {name}, which this page doesn't have; load it in the Data tab")
+    return library.opened(name)
+
+
+def _defaults() -> Mapping[str, Any]:
+    return {name: field.get_default() for name, field in RunConfig.model_fields.items()}
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"{name}: give a number")
+    return float(value)
+
+
+def _whole(value: object, name: str) -> int:
+    number = _number(value, name)
+    if number != int(number):
+        raise ConfigError(f"{name}: give a whole number, not {value}")
+    return int(number)

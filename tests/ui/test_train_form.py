@@ -1,0 +1,253 @@
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from stepwise_dpo.errors import ConfigError, DataError
+from stepwise_dpo.learning.names import DATA_DIR
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, save_pairs
+from stepwise_dpo.runs.config import PRESETS, make_config
+from stepwise_dpo.runs.directory import list_runs
+from stepwise_dpo.runs.pace import Pace
+from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.ui import train_form
+from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.page import bundled_library
+from stepwise_dpo.ui.train_form import Form
+
+PAIR = PreferencePair("p", [Step("a", True)], [Step("b", False)], "1")
+FORM = Form(
+    *("demo-dpo", "tiny", "tiny", 2, 1, "", 3, 0, 2, 0.001, 0.1, 42, 1024),
+    *("sigmoid", "mean", "sum", "train", "centered", False, ""),
+)
+
+
+def library(*pairs):
+    return Library((ExampleSet("s", pairs), ExampleSet("other", (PAIR,) * 3)), "s")
+
+
+def numbered(count):
+    return tuple(replace(PAIR, id=str(number)) for number in range(count))
+
+
+def config_of(form=FORM, **more):
+    return make_config(train_form.settings_of(form, 1, False), {"data": "x.json", **more})
+
+
+# ------------------------------------------------------------------------------------------------- form to settings
+
+
+def test_what_is_compared_on_comes_from_another_set_or_is_what_follows():
+    pairs = library(*numbered(4))
+    train, held_out, name = train_form.split(pairs, FORM)
+    assert ([pair.id for pair in train], [pair.id for pair in held_out], name) == (["0", "1"], ["2"], "s")
+    train, held_out, name = train_form.split(pairs, FORM._replace(held_out=2, held_out_set="other"))
+    assert ([pair.id for pair in train], len(held_out), name) == (["0", "1"], 2, "other")
+
+
+def test_slow_models_answer_few_problems():
+    assert train_form.settings_of(FORM, 50, False)["generate"] == 50
+    assert train_form.settings_of(FORM._replace(model="google/flan-t5-small"), 50, False)["generate"] == 8
+    assert train_form.settings_of(FORM, 0, False)["generate"] == 8  # of the training examples
+
+
+def test_settings_of_the_form():
+    config = config_of()
+    assert (config.loss, config.loss_type, config.max_steps, config.reward_model) == ("dpo", ["sigmoid"], None, None)
+    imitating = config_of(FORM._replace(loss="demo", loss_type="hinge"))
+    assert (imitating.loss, imitating.loss_type) == ("dpo", ["hinge", "sft"])
+    stepwise = config_of(FORM._replace(loss="demo-stepwise", anchor=True))
+    assert (stepwise.reward_model, stepwise.likelihood, stepwise.anchor_to_reference) == ("tiny", "mean", True)
+
+
+def test_other_settings_reach_what_has_no_field():
+    config = config_of(FORM._replace(other="warmup_steps: 10\nweight_decay: 1e-2\nlr_schedule: cosine"))
+    assert (config.warmup_steps, config.weight_decay, config.lr_schedule) == (10, 0.01, "cosine")
+    with pytest.raises(ConfigError, match="did you mean 'warmup_steps'"):
+        config_of(FORM._replace(other="warmup: 10\nwarmup_stepz: 3"))
+    for text, message in (
+        ("data: /etc/passwd", "data is what the form above says"),
+        ("model: tiny", "model is what"),
+        ("just words", "a name, a colon and a value"),
+        ("a: [", "a name, a colon and a value"),
+        ("weight_decay: much", "must be a number"),
+        ("x: 1\n" * 2_000, "at most 4000 characters"),
+        (None, "must be a text"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            config_of(FORM._replace(other=text))
+    with pytest.raises(ConfigError, match="public page"):
+        train_form.settings_of(FORM._replace(other="warmup_steps: 10"), 1, True)
+
+
+def test_a_loss_brings_its_own_rate_unless_somebody_typed_one():
+    assert train_form.own_value("demo-stepwise", "learning_rate", 1e-4) == 3e-6
+    assert train_form.own_value("demo-dpo", "learning_rate", 3e-6) == 2e-5
+    assert train_form.own_value("demo-dpo", "learning_rate", 0.5) == 0.5
+    assert train_form.own_value("demo-dpo", "beta", 2.0) == 3.0
+    assert train_form.own_value("demo-stepwise", "beta", 2.0) == 2.0  # has none
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": "sft"},
+        {"loss": ["demo"]},
+        {"epochs": float("nan")},
+        {"epochs": -1},
+        {"batch_size": 0},
+        {"batch_size": 10**9},
+        {"learning_rate": "much"},
+        {"learning_rate": -1},
+        {"beta": 0},
+        {"seed": 1.5},
+        {"examples": 0},
+        {"held_out": -1},
+        {"held_out_set": "none.json"},
+        {"model": ""},
+        {"loss_type": "mse"},
+        {"other": "loss: dpo"},
+        {"loss": "demo-stepwise", "aggregation": "median"},
+        {"loss": "demo-stepwise", "aggregation": "product"},
+        {"loss": "demo-stepwise", "nonpositive": None},
+    ],
+)
+def test_what_is_out_of_range_is_refused_before_anything_is_written(tmp_path, change):
+    with pytest.raises(ConfigError):
+        train_form.start_run(Supervisor(tmp_path / "runs"), library(PAIR), FORM._replace(**change), False)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_public_page_limits_the_steps(tmp_path):
+    with pytest.raises(ConfigError, match="at most 500 steps"):
+        train_form.start_run(Supervisor(tmp_path / "runs"), library(PAIR), FORM._replace(epochs=501), True)
+    assert list_runs(tmp_path / "runs") == []
+
+
+def test_the_same_examples_are_written_once(tmp_path):
+    first = train_form.write_examples(tmp_path, "../my set.json", [PAIR])
+    assert first == train_form.write_examples(tmp_path, "../my set.json", [PAIR])
+    assert first.parent == tmp_path
+    assert first.name.startswith("my-set-1-")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+# ------------------------------------------------------------------------------------------------- before the click
+
+
+@pytest.mark.parametrize(
+    ("examples", "settings", "steps"),
+    [
+        (40, {"epochs": 3, "batch_size": 4}, 30),
+        (41, {"epochs": 1, "batch_size": 4}, 11),
+        (5, {"epochs": 0.5, "batch_size": 2}, 2),
+        (40, {"epochs": 3, "batch_size": 4, "max_steps": 7}, 7),
+        (10, {"epochs": 1, "batch_size": 2, "gradient_accumulation": 4}, 2),
+    ],
+)
+def test_planned_steps(examples, settings, steps):
+    assert train_form.planned_steps(examples, make_config({"data": "x", **settings})) == steps
+
+
+def words(form, pace=None, pairs=40):
+    return train_form.plan_words(train_form.plan(library(*numbered(pairs)), form, False), pace)
+
+
+def test_the_button_says_what_it_does():
+    assert words(FORM._replace(examples=40, batch_size=4)).button == "Train 30 steps"
+    assert words(FORM._replace(max_steps=1)).button == "Train 1 step"
+    assert words(FORM._replace(epochs=None)).button == "Train"
+    assert words(FORM._replace(other="nonsense")) == ("Train", "")
+    assert words(FORM, pairs=0).button == "Train"
+
+
+def test_time_is_told_only_where_a_run_has_told_it():
+    form = FORM._replace(examples=40, batch_size=4)
+    assert words(form).estimate == "30 optimiser steps of 4 pairs · time unknown until the first run of this model"
+    # 30 steps x 4 pairs x 0.5 s, and 10 s around them
+    assert "about 1 min 10 s" in words(form, Pace("a", 0.5, 10.0)).estimate
+    assert "about 1 min 0 s" in words(form, Pace("a", 0.5, None)).estimate
+
+
+# ------------------------------------------------------------------------------------------------- into the form
+
+
+@pytest.mark.parametrize("name", ["demo", "phase1", "phase2"])
+def test_a_preset_fills_the_form_with_what_the_command_would_do(name):
+    """The form and `train --preset` agree in all that the preset says."""
+    library, form = train_form.preset_form(name, bundled_library(DATA_DIR))
+    _, held_out, _ = train_form.split(library, form)
+    config = make_config(train_form.settings_of(form, len(held_out), False), {"data": "x"})
+    wanted = make_config(PRESETS[name])
+    for field in ("loss", "loss_type", "model", "reward_model", "epochs", "learning_rate", "batch_size", "beta"):
+        assert getattr(config, field) == getattr(wanted, field), field
+    assert library.open_name == wanted.data.rsplit("/", 1)[-1]
+    assert config.generate == wanted.generate
+
+
+def test_a_preset_without_its_examples_says_so():
+    with pytest.raises(ConfigError, match=r"trains on synthetic_prm\.json"):
+        train_form.preset_form("phase1", library(PAIR))
+    with pytest.raises(ConfigError, match="no preset"):
+        train_form.preset_form("phase9", library(PAIR))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"loss_type": ["hinge", "sft"], "beta": 0.3, "max_steps": 9},
+        {"loss_type": ["sigmoid", "ipo", "sft"], "label_smoothing": 0.1},
+        {"reward_model": "tiny", "warmup_steps": 3, "lr_schedule": "cosine", "generate": 0},
+        {"loss": "stepwise", "reward_model": "tiny", "aggregation": "min", "anchor_to_reference": True},
+        {
+            "loss": "stepwise",
+            "train_reward_model": True,
+            "reward_template": "{step}: right?\n{right}",
+            "precision": "bfloat16",
+        },
+        {
+            "loss": "stepwise",
+            "reward_value": "probability",
+            "aggregation": "product",
+            "likelihood": "sum",
+            "eval_steps": 5,
+        },
+    ],
+)
+def test_a_runs_configuration_comes_back_from_the_form_unchanged(tmp_path, settings):
+    pairs = numbered(6)
+    save_pairs(pairs[:4], tmp_path / "train.json")
+    save_pairs(pairs[4:], tmp_path / "held.json")
+    places = {"data": str(tmp_path / "train.json"), "eval_data": str(tmp_path / "held.json")}
+    config = make_config({"model": "tiny", **settings, **places})
+    # The examples are known under another name; what follows them in that set is what was compared on.
+    for known, open_name, held_out_set in ((library(*pairs), "s", ""), (library(PAIR), "train.json", "held.json")):
+        opened, form = train_form.form_of(config, known)
+        assert (opened.open_name, form.held_out_set) == (open_name, held_out_set)
+        train, held_out, _ = train_form.split(opened, form)
+        assert (tuple(train), tuple(held_out)) == (pairs[:4], pairs[4:])
+        assert make_config(train_form.settings_of(form, len(held_out), False), places) == config
+
+
+def test_training_and_held_out_examples_may_be_the_same_ones(tmp_path):
+    pairs = numbered(4)
+    save_pairs(pairs, tmp_path / "all.json")
+    place = str(tmp_path / "all.json")
+    opened, form = train_form.form_of(
+        make_config({"model": "tiny", "data": place, "eval_data": place}), library(*pairs)
+    )
+    train, held_out, _ = train_form.split(opened, form)
+    assert (tuple(train), tuple(held_out)) == (pairs, pairs)
+
+
+def test_examples_that_are_gone_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.json"):
+        train_form.form_of(make_config({"data": str(tmp_path / "gone.json")}), library(PAIR))
+
+
+def test_other_settings_are_written_as_yaml(tmp_path):
+    save_pairs([PAIR], tmp_path / "x.json")
+    config = make_config({"model": "tiny", "data": str(tmp_path / "x.json"), "warmup_steps": 3, "max_new_tokens": 96})
+    _, form = train_form.form_of(config, library(PAIR))
+    assert yaml.safe_load(form.other) == {"warmup_steps": 3}

@@ -1,0 +1,223 @@
+import json
+import time
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+from stepwise_dpo.runs.notes import write_note
+from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.ui import run_table, runs_view
+from stepwise_dpo.ui.curves import Curves
+from stepwise_dpo.ui.run_exports import exported, packed_in_cache
+from stepwise_dpo.ui.run_reader import RunReader
+from stepwise_dpo.ui.run_table import Choice, overlay, table_value
+from stepwise_dpo.ui.train_live import Actions, Live, forget, take_along_html, updates
+
+SETTINGS = {"data": "/secret/place/pairs.json", "model": "<img src=x>", "loss": "stepwise", "reward_model": "tiny"}
+SKIP = gr.skip()
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(name, state="finished", **settings):
+        directory = RunDirectory(tmp_path / name)
+        directory.create(make_config(SETTINGS | settings))
+        directory.write_status(RunStatus(state, started=time.time(), max_steps=4, global_step=4))
+        return directory
+
+    return make
+
+
+@pytest.fixture
+def run(make):
+    return make("20261122-153000-stepwise-1a2b")
+
+
+@pytest.fixture
+def reader(tmp_path):
+    return RunReader(Supervisor(tmp_path))
+
+
+def live(values):
+    return Live(*values[1:])
+
+
+# --------------------------------------------------------------------------------------------------------------- head
+
+
+def test_a_failed_run_says_why(run, reader):
+    run.write_status(RunStatus("failed", started=time.time(), error="<img src=x> broke"))
+    run.events.write_text("0%|\r50%|\r100%|\nTraceback <b>\n")
+    html = live(updates(reader, "", Choice()))
+    assert "The run failed" in html.head
+    assert "&lt;img src=x&gt; broke" in html.head
+    assert "100%|\nTraceback &lt;b&gt;" in html.head
+    assert "50%" not in html.head
+    view = reader.views()[0]
+    shown = html.head + html.chip + take_along_html(view, True) + runs_view.runs_html([view], view)
+    assert "/secret" not in shown
+    assert "<img" not in shown + html.take_along
+
+
+def test_progress_and_time_left(run):
+    view = runs_view.RunView(run, RunStatus("running", global_step=20, max_steps=50, phase="training"), False)
+    records = [{"global_step": n, "time": 100 + 2 * n, "loss": 0.1} for n in range(1, 21)]
+    assert runs_view.progress_words(view, Curves(records)) == "20 / 50 · 1 min 0 s left"
+    assert runs_view.progress_words(view, Curves(records[:1])) == "20 / 50"
+    assert view._replace(stop_requested=True).state == "stopping"
+    assert view._replace(discarded=True).state == "being discarded"
+    assert runs_view.seconds_left(Curves(), 5) is None
+
+
+def test_what_can_be_done_with_a_run(run):
+    view = runs_view.RunView(run, RunStatus("running"), False)
+    assert Actions.of(view) == Actions(stop=True, discard=True, again=False, load=True, delete=False)
+    assert not Actions.of(view._replace(discarded=True)).discard
+    ended = view._replace(status=RunStatus("interrupted"))
+    assert Actions.of(ended) == Actions(stop=False, discard=False, again=True, load=True, delete=True)
+    assert not any(Actions.of(None))
+
+
+# ------------------------------------------------------------------------------------------------------------ updates
+
+
+def test_nothing_is_sent_when_nothing_changed(run, reader):
+    seen, *values = updates(reader, "", Choice())
+    assert Live(*values).run == run.id
+    assert all(value == SKIP for value in updates(reader, "", Choice(), seen))
+
+
+def test_only_what_changed_is_sent(run, make, reader):
+    seen, *_ = updates(reader, run.id, Choice())
+    run.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
+    sent = live(updates(reader, run.id, Choice(), seen))
+    assert sent.charts["charts"][0]["figure"]["data"][0]["y"] == [0.5]
+    assert sent.take_along == sent.stop == sent.exports == sent.run == SKIP
+    assert sent.table["rows"][0]["loss"] == "0.500"
+    # The browser's own tick is confirmed, or taken back, although nothing else has changed.
+    seen, *_ = updates(reader, run.id, Choice())
+    again = live(updates(reader, run.id, Choice(), forget(seen, "table")))
+    assert again.table != SKIP
+    assert again.charts == SKIP
+
+
+def test_another_run_is_shown_where_the_chosen_one_is_gone(run, make, reader):
+    other = make("20261122-160000-dpo-2b3c", loss="dpo", reward_model=None)
+    assert live(updates(reader, run.id, Choice())).run == run.id
+    reader.supervisor.delete(run)
+    assert live(updates(reader, run.id, Choice((run.id,)))).run == other.id
+
+
+def test_several_runs_are_drawn_together(run, make, reader):
+    other = make("20261122-160000-dpo-2b3c", loss="dpo", reward_model=None)
+    sent = live(updates(reader, run.id, Choice((other.id, "gone"))))
+    assert [entry["group"] for entry in sent.charts["charts"][0]["figure"]["legend"]] == [run.id, other.id]
+
+
+# -------------------------------------------------------------------------------------------------------------- table
+
+
+def test_the_table_says_only_what_differs(run, make, reader):
+    same = make("20261122-154000-stepwise-0000")
+    faster = make("20261122-155000-stepwise-1111", learning_rate=1e-3, data="/other/more.json")
+    views = reader.views()
+    current = runs_view.find(views, run.id)
+
+    def differs(choice):
+        rows = table_value(reader, views, current, choice)["rows"]
+        return {row["id"]: row["differs"] for row in rows}
+
+    alone = differs(Choice())
+    assert alone == {run.id: None, same.id: [], faster.id: ["data more.json", "learning_rate 0.001"]}
+    # Those that are drawn together each say their own value of what differs among them.
+    together = differs(Choice((faster.id,)))
+    assert together[run.id] == ["data pairs.json", "learning_rate 5e−05"]
+    assert together[faster.id] == ["data more.json", "learning_rate 0.001"]
+    assert together[same.id] == []
+
+
+def test_many_differences_are_counted_not_cut_in_silence():
+    one = make_config({"data": "a"})
+    other = make_config(
+        {"data": "b", "seed": 1, "beta": 3.0, "epochs": 1.0, "batch_size": 9, "model": "tiny", "generate": 0}
+    )
+    found = run_table.differences(one, [other])
+    assert found == ["model policy", "data a", "epochs 3", "batch_size 2", "seed 42", "and 2 more"]
+    assert run_table.differences(None, [other]) is None
+
+
+def test_a_row_of_the_table(run, reader):
+    for step, loss in ((1, 0.9), (2, 0.5)):
+        run.append_metrics({"global_step": step, "loss": loss, "time": float(step)})
+    run.write_report({"before": {"solve_rate": 0.4, "preference_accuracy": 0.5}, "after": {"solve_rate": 0.55}})
+    write_note(run, "<b>first</b>")
+    (row,) = table_value(reader, reader.views(), reader.views()[0], Choice())["rows"]
+    assert (row["state"], row["steps"], row["loss"], row["result"]) == (
+        "finished",
+        "4 / 4",
+        "0.500",
+        "40% → 55% solved",
+    )
+    assert row["note"] == "<b>first</b>"  # set as textContent
+    assert row["spark"].startswith("M1.0 2.0L95.0")
+    assert (row["opened"], row["overlaid"], row["active"]) == (True, True, False)
+
+
+def test_a_run_that_cant_be_read_stays_in_the_table(run, reader):
+    (run.path / "config.json").write_text("{}")
+    (row,) = table_value(reader, reader.views(), reader.views()[0], Choice())["rows"]
+    assert row["differs"] is None
+    assert "data" in live(updates(reader, run.id, Choice())).take_along
+
+
+def test_many_runs_come_in_pages(make, reader):
+    runs = [make(f"20261122-1530{n:02}-dpo-aaaa", loss="dpo", reward_model=None) for n in range(20)]
+    views = reader.views()
+    first, second = (table_value(reader, views, views[0], Choice(page=page)) for page in (0, 99))
+    assert (len(first["rows"]), len(second["rows"]), second["page"], second["pages"]) == (15, 5, 1, 2)
+    assert first["head"] == "20 runs · page 1 of 2"
+    assert {row["id"] for table in (first, second) for row in table["rows"]} == {run.id for run in runs}
+
+
+def test_no_more_runs_are_drawn_than_can_be_told_apart():
+    choice = Choice()
+    for number in range(5):
+        choice = overlay(choice, str(number), True, "current")
+    assert overlay(choice, "current", True, "current") == choice
+    assert overlay(choice, "3", False, "current").overlaid == ("0", "1", "2", "4")
+    with pytest.raises(ValueError, match="at most 6"):
+        overlay(choice, "5", True, "current")
+    assert overlay(choice, {"not": "an id"}, True, "current") == choice
+
+
+def test_sparkline():
+    assert run_table.sparkline([]) == run_table.sparkline([1.0]) == ""
+    assert run_table.sparkline([1.0, 1.0, 1.0]).count("L") == 2  # a flat line, no division by zero
+    assert run_table.sparkline([0.0, 1.0]) == "M1.0 20.0L95.0 2.0"
+
+
+# ------------------------------------------------------------------------------------------------------------ exports
+
+
+def test_files_to_take_along(run, reader, tmp_path):
+    run.append_metrics({"global_step": 1, "loss": 0.5})
+    assert exported(reader, run.id, "csv") == {"name": f"{run.id}.csv", "text": "global_step,loss\n1,0.5\n"}
+    assert json.loads(exported(reader, run.id, "json")["text"]) == [{"global_step": 1, "loss": 0.5}]
+    assert "/secret/place/pairs.json" in exported(reader, run.id, "yaml")["text"]
+    strangers = RunReader(reader.supervisor, public=True)
+    assert "data: pairs.json" in exported(strangers, run.id, "yaml")["text"]
+    for key in ("../x", "", "nowhere"):
+        with pytest.raises(runs_view.RunError, match="there is no run"):
+            packed_in_cache(key, reader, tmp_path / "cache")
+    with pytest.raises(runs_view.RunError, match="has no model"):
+        packed_in_cache(run.id, reader, tmp_path / "cache")
+
+
+def test_events_can_hold_anything():
+    from stepwise_dpo.ui.train_tab import _sent
+
+    assert _sent(SimpleNamespace(_data=None), "key") is None
+    assert _sent(SimpleNamespace(_data={"key": 3}), "key") == 3
