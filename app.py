@@ -1,8 +1,11 @@
 """The workbench in a browser: `python app.py`, `gradio app.py`, or a Hugging Face Space."""
 
 import argparse
+import math
 import os
 import sys
+import threading
+import time
 
 # Read by the libraries when they are imported: nothing here calls home.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -10,8 +13,14 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Threads that wait by spinning keep those of the training process, the browser and each other from the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from stepwise_dpo.runs.limits import GIB, PUBLIC_PER_OWNER, PUBLIC_RUN_LIMITS, QueueLimits, RunLimits
+from stepwise_dpo.runs.retention import forget
+from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.heavy import import_learning_soon
 from stepwise_dpo.ui.page import build_app, launch_options  # after the environment
+
+WARM_UP_DELAY_SECONDS = 8.0
+"""First the first visitor's page, then what it scores with: the spare worker's imports take a core for seconds."""
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
@@ -26,12 +35,74 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     # Without --port Gradio reads GRADIO_SERVER_PORT, or takes the first free port from 7860.
     parser.add_argument("--port", type=int, metavar="N", help="port (default: GRADIO_SERVER_PORT, or 7860 and up)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument(
+        "--public",
+        action=argparse.BooleanOptionalAction,
+        default=bool(os.environ.get("SPACE_ID")),
+        help="strangers use the page: models from a list, short runs, nobody sees another's (default: on a Space)",
+    )
+    parser.add_argument(
+        "--max-concurrent-runs", type=_whole, default=1, metavar="N", help="others wait (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-memory", type=_positive, metavar="GIB", help="end a run that uses more (default: no limit, public 6)"
+    )
+    parser.add_argument(
+        "--max-minutes", type=_positive, metavar="N", help="end a run that takes longer (default: no limit, public 30)"
+    )
+    parser.add_argument(
+        "--warm",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep a spare worker, half a GB of memory, so that a run starts at once (default: on)",
+    )
     return parser.parse_args(arguments)
+
+
+def make_supervisor(options: argparse.Namespace) -> Supervisor:
+    """Build what starts and limits runs, as the options say."""
+    limits = PUBLIC_RUN_LIMITS if options.public else RunLimits()
+    return Supervisor(
+        options.runs_dir,
+        RunLimits(
+            limits.memory_bytes if options.max_memory is None else int(options.max_memory * GIB),
+            limits.seconds if options.max_minutes is None else options.max_minutes * 60,
+        ),
+        QueueLimits(concurrent=options.max_concurrent_runs, per_owner=PUBLIC_PER_OWNER if options.public else None),
+    )
+
+
+def report(supervisor: Supervisor) -> None:
+    """Set right what an earlier server left, and say so."""
+    found = supervisor.recover()
+    for runs, words in ((found.interrupted, "interrupted"), (found.queued, "waiting again")):
+        if runs:
+            print(f"found from an earlier start, {words}: {', '.join(run.id for run in runs)}", flush=True)
+
+
+def forget_hourly(supervisor: Supervisor) -> None:
+    """Delete what strangers left a day ago, again and again."""
+    while True:
+        forget(supervisor)
+        time.sleep(3600)
+
+
+def _whole(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _positive(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError("must be a number above 0")
+    return number
 
 
 # Whoever imports this module has a command line of their own.
 options = parse_options(sys.argv[1:] if __name__ == "__main__" else [])
-demo = build_app(runs_dir=options.runs_dir)
+supervisor = make_supervisor(options)
+demo = build_app(supervisor, public=options.public)
 
 if __name__ == "__main__":
     try:
@@ -46,6 +117,13 @@ if __name__ == "__main__":
     except OSError as error:  # the port is taken
         sys.exit(f"error: {error}")
     if url:  # `gradio app.py` runs this file again at each change, where launch does nothing
-        print(f"Stepwise DPO is ready at {url}", flush=True)
+        report(supervisor)
+        if options.public:
+            threading.Thread(target=forget_hourly, args=(supervisor,), daemon=True).start()
+        if options.warm:
+            warmth = threading.Timer(WARM_UP_DELAY_SECONDS, supervisor.warm)
+            warmth.daemon = True
+            warmth.start()
         import_learning_soon(2.0)
+        print(f"Stepwise DPO is ready at {url}", flush=True)
         demo.block_thread()

@@ -2,8 +2,9 @@
 
     config.json      RunConfig as submitted, written before the process starts
     status.json      replaced atomically; see `RunStatus`
+    ticket.json      whose run it is, see `runs.ticket`; none where the command line trains
     metrics.jsonl    append-only, one complete line per write; readers ignore an unfinished last line
-    events.log       the worker's output
+    events.log       the worker's output, its middle left out when it grows too long; see `runs.event_log`
     stop             exists once somebody asked the run to stop
     rewards.json     process rewards of every example
     report.json      {"before": {…}, "after": {…}}
@@ -236,7 +237,8 @@ def list_runs(runs_dir: str | os.PathLike[str]) -> list[RunDirectory]:
     root = Path(runs_dir)
     if not root.is_dir():
         return []
-    found = [RunDirectory(path) for path in root.iterdir() if RunDirectory(path).exists()]
+    # A link may lead anywhere: whoever deletes, reads or writes a run shall stay below this folder.
+    found = [RunDirectory(path) for path in root.iterdir() if not path.is_symlink() and RunDirectory(path).exists()]
     # Written once, when the run was made; ids sort by time only where nobody chose them.
     return sorted(found, key=lambda run: ((run.path / "config.json").stat().st_mtime_ns, run.id), reverse=True)
 

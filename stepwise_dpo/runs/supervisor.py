@@ -1,9 +1,10 @@
-"""Start, stop and watch the processes in which runs happen.
+"""Start, stop and watch the processes in which runs happen; who has to wait, waits in a queue.
 
 What a run is doing is derived from facts: its status file, and whether the process named there (by pid and creation
 time) is alive. So a restart of the page's server loses nothing, and a killed worker is seen as what it is.
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -11,15 +12,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-
-import psutil
+from typing import NamedTuple
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.config import RunConfig
-from stepwise_dpo.runs.directory import RunDirectory, RunStatus, list_runs, new_run_id
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State, list_runs, new_run_id
+from stepwise_dpo.runs.event_log import cap_log, last_line
+from stepwise_dpo.runs.limits import QueueLimits, RunLimits
+from stepwise_dpo.runs.processes import lives, signal_group
+from stepwise_dpo.runs.queue import Queue
+from stepwise_dpo.runs.ticket import new_ticket, owner_hash, read_ticket, write_ticket
+from stepwise_dpo.runs.worker_process import WorkerProcess, worker_environment
 
 STOP_GRACE_SECONDS = 30.0
 """From the request to stop until SIGTERM, unless the worker answers by saying that it is stopping."""
@@ -27,21 +32,33 @@ STOP_GRACE_SECONDS = 30.0
 KEEP_GRACE_SECONDS = 600.0
 """From that answer until SIGTERM: time to save and to evaluate, which takes minutes for a large model on a CPU."""
 
-QUEUED_SECONDS = 60.0
-"""A run without a process for longer than this never got one."""
-
 KILL_GRACE_SECONDS = 5.0
 """From SIGTERM to SIGKILL."""
 
-_ALLOCATOR = {
-    # Keep gradient buffers: to give them back to the system at every step costs a good part of it on a CPU.
-    "MALLOC_MMAP_THRESHOLD_": "8589934592",
-    "MALLOC_TRIM_THRESHOLD_": "8589934592",
-    "MALLOC_TOP_PAD_": "268435456",
-}
+QUEUED_SECONDS = 60.0
+"""A queued run without a ticket (the command line's, for a moment) that is older than this never got a process."""
 
-_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""The page, a browser and other runs share the cores: a thread that waits by spinning keeps others from working."""
+TICK_SECONDS = 0.25
+"""How often the runs of this server are looked after; nothing is done while there are none."""
+
+SPARE_PATIENCE_SECONDS = 20.0
+"""How long a run has its start to itself before the next spare takes a core for its imports."""
+
+WORKER = (sys.executable, "-m", "stepwise_dpo.runs.worker")
+
+_log = logging.getLogger(__name__)
+
+
+class Recovered(NamedTuple):
+    """What a server found when it started.
+
+    Attributes:
+        interrupted: runs whose process is gone.
+        queued: runs that never started; they wait again, in the order in which they did.
+    """
+
+    interrupted: list[RunDirectory]
+    queued: list[RunDirectory]
 
 
 class Supervisor:
@@ -49,98 +66,65 @@ class Supervisor:
 
     Args:
         runs_dir: the folder; created when the first run starts.
+        limits: what one run may use.
+        queue_limits: how many may run and wait. Runs of the command line in the same folder count as running.
     """
 
-    def __init__(self, runs_dir: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        runs_dir: str | os.PathLike[str],
+        limits: RunLimits | None = None,
+        queue_limits: QueueLimits | None = None,
+    ) -> None:
         self.runs_dir = Path(runs_dir)
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._lock = threading.Lock()
+        self.limits = limits or RunLimits()
+        self.queue_limits = queue_limits or QueueLimits()
+        self._queue = Queue(self.queue_limits)
+        self._live: dict[str, WorkerProcess] = {}
+        self._stopping: dict[str, tuple[RunDirectory, float]] = {}
+        self._spare: WorkerProcess | None = None
+        self._keep_warm = False
+        self._thread: threading.Thread | None = None
+        self._lock = threading.RLock()  # around everything above; `status` and what only reads do without
 
-    def start(self, config: RunConfig, max_active: int | None = None) -> RunDirectory:
-        """Create a run and start its process; returns at once.
+    # ------------------------------------------------------------------------------------------------- start and stop
+
+    def start(self, config: RunConfig, owner: str | None = None) -> RunDirectory:
+        """Create a run; its process starts at once, or when its turn comes. Returns at once.
 
         Args:
             config: what to do.
-            max_active: refuse when so many runs are active already.
+            owner: the secret of the visitor who asks, of which a hash is kept; None for whoever runs the app.
 
         Raises:
-            RunError: the limit is reached, the folder can't be written, or the process can't be started.
+            RunError: too many runs wait, the folder can't be written, or the process can't be started.
         """
+        hashed = owner_hash(owner)
         with self._lock:  # between the count and the start nobody else may start
-            active = [run for run in self.runs() if self.status(run).active]
-            if max_active is not None and len(active) >= max_active:
-                raise RunError(f"run {active[0].id!r} is still active; wait for its end or stop it, then train again")
-            return self._start(config)
-
-    def _start(self, config: RunConfig) -> RunDirectory:
-        run = RunDirectory(self.runs_dir / new_run_id(config.loss))
-        run.create(config)
-        try:
-            with open(run.events, "ab") as events:
-                # A pipe would block the worker as soon as nobody reads it.
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "stepwise_dpo.runs.worker", str(run.path.resolve()), str(os.getpid())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=events,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=_environment(os.environ),
-                )
-        except OSError as error:
-            run.write_status(replace(run.status(), state="failed", error=f"the process could not be started: {error}"))
-            raise RunError(f"run {run.id!r}: the process could not be started: {error}") from error
-        self._processes[run.id] = process
-        return run
-
-    def run(self, run_id: str) -> RunDirectory:
-        """Find a run by its id.
-
-        Raises:
-            RunError: no such run, or the id is not a plain name.
-        """
-        for known in list_runs(self.runs_dir):
-            if known.id == run_id:
-                return known
-        raise RunError(f"there is no run {run_id[:80]!r}")
-
-    def runs(self) -> list[RunDirectory]:
-        """All runs, the newest first."""
-        return list_runs(self.runs_dir)
-
-    def status(self, run: RunDirectory) -> RunStatus:
-        """Where a run stands, judged by its status file and its process; a dead process's status is corrected.
-
-        Raises:
-            RunError: the status can't be read.
-        """
+            running = {run_id: worker.owner for run_id, worker in self._live.items() if worker.poll() is None}
+            self._queue.check_room(hashed, running, self._free())
+            while (path := self.runs_dir / new_run_id(config.loss)).exists():
+                continue  # twenty clicks in one second
+            run = RunDirectory(path)
+            run.create(config)
+            write_ticket(run, new_ticket(hashed))
+            self._queue.join(run, hashed)
+            self._advance()
+            self._look_after()
         status = run.status()
-        if not status.active or self._alive(run, status):
-            return status
-        if status.pid is None and run.id not in self._processes and time.time() - status.updated < QUEUED_SECONDS:
-            return status
-        status = run.status()  # it may have ended properly between the two looks
-        if not status.active:
-            return status
-        code = self._exit_code(run.id)
-        if code is None:
-            corrected = replace(status, state="interrupted", error="its process is gone")
-        elif code == -signal.SIGKILL and not run.stop_requested():
-            corrected = replace(status, state="failed", error="killed, probably out of memory")
-        elif run.stop_requested():
-            kept = (run.final / "config.json").exists()
-            corrected = replace(status, state="stopped", error=None if kept else "ended before anything could be kept")
-        else:
-            corrected = replace(status, state="failed", error=_last_line(run) or f"the process ended with code {code}")
-        run.write_status(corrected)
-        return corrected
+        if status.state == "failed" and status.pid is None:
+            raise RunError(f"run {run.id!r}: {status.error}")
+        return run
 
     def stop(self, run: RunDirectory) -> None:
         """Ask a run to stop and keep what is there; a process that doesn't is ended. Returns at once."""
-        status = self.status(run)
-        if not status.active:
-            return
-        run.request_stop()
-        threading.Thread(target=self._end, args=(run,), daemon=True).start()
+        with self._lock:
+            if run.id in self._queue:
+                self._leave_queue(run)
+            elif self.status(run).active:
+                run.request_stop()
+                self._stopping.setdefault(run.id, (run, time.monotonic()))
+                self._look_after()
 
     def delete(self, run: RunDirectory) -> None:
         """Remove a run and everything in it.
@@ -151,59 +135,277 @@ class Supervisor:
         if self.status(run).active:
             raise RunError(f"run {run.id!r} is still active; stop it first")
         try:
-            shutil.rmtree(run.path)
+            shutil.rmtree(run.path)  # refuses a link, and follows none inside
         except OSError as error:
             raise RunError(f"run {run.id!r} can't be removed: {error}") from error
 
-    def _end(self, run: RunDirectory) -> None:
+    def warm(self) -> None:
+        """From now on keep one process that has imported everything, so that a run's first step comes at once."""
+        with self._lock:
+            self._keep_warm = True
+            self._look_after()
+
+    def wait_until_warm(self, seconds: float) -> bool:
+        """Wait until the spare process is ready; False if there is none by then."""
+        deadline = time.monotonic() + seconds
+        while self._spare is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        spare = self._spare
+        return spare is not None and spare.wait_until_ready(max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        """End the spare process; runs go on. When this process ends, its spare does so by itself, and its runs do."""
+        with self._lock:
+            self._keep_warm = False
+            if self._spare is not None:
+                self._spare.close()
+                self._spare.signal(signal.SIGTERM)
+                self._spare = None
+
+    def recover(self) -> Recovered:
+        """Set right what a server before this one left: to be called once, when a server starts.
+
+        A run whose process is gone becomes "interrupted". One that waited when its server ended was promised and has
+        lost nothing, so it waits again.
+        """
+        with self._lock:
+            found = Recovered([], [])
+            waiting = []
+            for run in self.runs():
+                try:
+                    status, ticket = run.status(), read_ticket(run)
+                    if status.state == "queued" and ticket is not None and not ticket.server_lives:
+                        write_ticket(run, new_ticket(ticket.owner))
+                        waiting.append((status.started, run, ticket.owner))
+                    elif status.active and not self.status(run).active:
+                        found.interrupted.append(run)
+                except (OSError, RunError) as error:
+                    _log.warning("run %r is left alone: %s", run.id, error)
+            for _, run, owner in sorted(waiting, key=lambda known: (known[0], known[1].id)):
+                self._queue.join(run, owner)
+                found.queued.append(run)
+            self._advance()
+            self._look_after()
+            return found
+
+    # --------------------------------------------------------------------------------------------------------- reading
+
+    def run(self, run_id: object, owner: str | None = None) -> RunDirectory:
+        """Find a run by its id, which may come from anywhere: it is compared with what there is, never used as a path.
+
+        Args:
+            run_id: the name of the run's directory.
+            owner: the secret of the visitor who asks; None may see every run.
+
+        Raises:
+            RunError: no such run; another's is none as well.
+        """
+        for known in self.runs(owner):
+            if known.id == run_id:
+                return known
+        raise RunError(f"there is no run {str(run_id)[:80]!r}")
+
+    def runs(self, owner: str | None = None) -> list[RunDirectory]:
+        """All runs, or one visitor's, the newest first.
+
+        Args:
+            owner: the visitor's secret; None for all runs, "" (a browser without a secret) for none.
+        """
+        found = list_runs(self.runs_dir)
+        if owner is None:
+            return found
+        hashed = owner_hash(owner) if owner else None
+        return [run for run in found if hashed and (ticket := read_ticket(run)) and ticket.owner == hashed]
+
+    def place(self, run: RunDirectory) -> int:
+        """A run's place in this server's queue, from 1; 0 when it doesn't wait there."""
+        with self._lock:
+            return self._queue.place(run.id)
+
+    def status(self, run: RunDirectory) -> RunStatus:
+        """Where a run stands, judged by its status file and its process; a dead process's status is corrected.
+
+        Raises:
+            RunError: the status can't be read.
+        """
+        status = run.status()
+        if not status.active or self._goes_on(run, status):
+            return status
+        with self._lock:  # who looks at the same time shall find the process too, or how it ended
+            status = run.status()  # it may have ended properly between the two looks
+            if not status.active or self._goes_on(run, status):
+                return status
+            state, error = self._ending(run, status)
+            corrected = replace(status, state=state, error=error)
+            run.write_status(corrected)
+            return corrected
+
+    def _ending(self, run: RunDirectory, status: RunStatus) -> tuple[State, str | None]:
+        """How a run ended whose process couldn't say so itself."""
+        worker = self._live.get(run.id)
+        code = worker.poll() if worker else None
+        if status.state == "queued":
+            return "interrupted", "the server in whose queue it waited is gone"
+        if worker is None or code is None:
+            return "interrupted", "its process is gone"
+        if worker.over is not None:
+            return "failed", worker.over
+        if run.stop_requested():
+            kept = (run.final / "config.json").exists()
+            return "stopped", None if kept else "ended before anything could be kept"
+        if code == -signal.SIGKILL:
+            return "failed", "killed, probably out of memory"
+        return "failed", last_line(run.events) or f"the process ended with code {code}"
+
+    def _goes_on(self, run: RunDirectory, status: RunStatus) -> bool:
+        """Whether an active run is waited for by a server, or worked on by a process."""
+        if status.state == "queued":
+            if run.id in self._queue:
+                return True
+            ticket = read_ticket(run)
+            return ticket.server_lives if ticket else time.time() - status.updated < QUEUED_SECONDS
+        worker = self._live.get(run.id)
+        return worker.poll() is None if worker else lives(status.pid, status.create_time)
+
+    # ---------------------------------------------------------------------------------------------------- looking after
+
+    def _look_after(self) -> None:
+        """Have the thread at work that ends, limits and starts what this server is responsible for."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._tend, name="supervisor", daemon=True)
+            self._thread.start()
+
+    def _tend(self) -> None:
+        while True:
+            with self._lock:
+                try:
+                    self._tick()
+                except (OSError, RunError) as error:  # a full disk, say; the next look may find it better
+                    _log.warning("runs can't be looked after: %s", error)
+                wants_spare = self._keep_warm and self._spare is None
+                if not (self._live or self._queue or self._stopping or wants_spare):
+                    self._thread = None
+                    return
+            time.sleep(TICK_SECONDS)
+
+    def _tick(self) -> None:
+        for run_id, worker in list(self._live.items()):
+            run = RunDirectory(self.runs_dir / run_id)
+            if worker.poll() is not None:
+                try:
+                    self.status(run)  # writes how it ended, if it couldn't itself
+                    cap_log(run.events)
+                except (OSError, RunError) as error:  # whoever looks next finds it interrupted
+                    _log.warning("how run %r ended can't be noted: %s", run_id, error)
+                del self._live[run_id]
+                continue
+            cap_log(run.events)
+            memory = worker.memory() if self.limits.memory_bytes is not None else 0
+            worker.over = worker.over or self.limits.exceeded(memory, worker.seconds)
+            if worker.over is not None:
+                worker.signal(signal.SIGKILL)
+        for run, asked in list(self._stopping.values()):
+            self._press(run, time.monotonic() - asked)
+        for run in self._queue:
+            if run.stop_requested():  # by another process
+                self._leave_queue(run)
+        self._advance()
+        if self._keep_warm and self._spare is None and self._may_warm():
+            self._spare = self._spawn(None)
+
+    def _press(self, run: RunDirectory, waited: float) -> None:
         """Wait for a stopping run; end its process group in stages when it doesn't."""
-        asked = time.monotonic()
-        while run.exists() and (status := self.status(run)).active:  # whoever discards a run deletes it meanwhile
-            waited = time.monotonic() - asked
-            grace = KEEP_GRACE_SECONDS if status.state == "stopping" else STOP_GRACE_SECONDS
-            if waited > grace + KILL_GRACE_SECONDS:
-                self._signal(run, status, signal.SIGKILL)
-            elif waited > grace:
-                self._signal(run, status, signal.SIGTERM)
-            time.sleep(0.2)
-
-    def _signal(self, run: RunDirectory, status: RunStatus, number: signal.Signals) -> None:
-        """Send a signal to the worker's whole group; a process that leads none (a command line's) gets it alone."""
-        if status.pid is None or not self._alive(run, status):
+        status = self.status(run) if run.exists() else None
+        if status is None or not status.active:
+            del self._stopping[run.id]
             return
+        # A worker that is still importing has nothing to keep, and can't listen.
+        grace = {"starting": 0.0, "stopping": KEEP_GRACE_SECONDS}.get(status.state, STOP_GRACE_SECONDS)
+        if waited > grace:
+            number = signal.SIGKILL if waited > grace + KILL_GRACE_SECONDS else signal.SIGTERM
+            if run.id in self._live:
+                self._live[run.id].signal(number)
+            elif status.pid is not None and status.state != "queued" and lives(status.pid, status.create_time):
+                signal_group(status.pid, number)
+
+    def _leave_queue(self, run: RunDirectory) -> None:
+        self._queue.leave(run.id)
+        run.request_stop()
+        run.write_status(replace(run.status(), state="stopped", phase="stopped", error="stopped before it started"))
+        self._advance()
+
+    def _advance(self) -> None:
+        """Start those whose turn it is, and tell the others their place."""
+        while self._queue and self._free() > 0:
+            self._launch(*self._queue.first())
+        for run in self._queue:
+            if not run.exists():
+                self._queue.leave(run.id)  # somebody removed it by hand
+        for place, run in enumerate(self._queue, 1):
+            status, words = run.status(), f"waiting, place {place} of {len(self._queue)}"
+            if status.phase != words:
+                run.write_status(replace(status, phase=words))
+
+    def _free(self) -> int:
+        """How many runs may start now."""
+        active = sum(worker.poll() is None for worker in self._live.values())
+        for run in self.runs():
+            if run.id in self._live or run.id in self._queue:
+                continue
+            try:
+                status = self.status(run)
+            except RunError:
+                continue  # what can't be read doesn't run
+            active += status.active and status.state != "queued"
+        return self.queue_limits.concurrent - active
+
+    def _launch(self, run: RunDirectory, owner: str | None) -> None:
+        spare, self._spare = self._spare, None
+        if spare is None or not self._give(run, owner, spare):
+            try:
+                worker = self._spawn(run)
+            except OSError as error:
+                words = f"the process could not be started: {error}"
+                run.write_status(replace(run.status(), state="failed", pid=None, error=words))
+                return
+            self._give(run, owner, worker)  # one that is gone already is found by the next look
+
+    def _give(self, run: RunDirectory, owner: str | None, worker: WorkerProcess) -> bool:
+        """Give a run to a process; False when the process is gone."""
+        worker.owner = owner
+        # Before the worker knows, which from then on writes the status itself.
+        run.write_status(
+            replace(run.status(), state="starting", phase="loading", pid=worker.pid, create_time=worker.create_time)
+        )
+        self._live[run.id] = worker
+        return worker.assign(run)
+
+    def _may_warm(self) -> bool:
+        return all(worker.seconds > SPARE_PATIENCE_SECONDS for worker in self._live.values())
+
+    def _spawn(self, run: RunDirectory | None) -> WorkerProcess:
+        """Start a process, for a run or as a spare.
+
+        Raises:
+            OSError: it can't be started.
+        """
+        ready, signals = os.pipe()
+        arguments = [str(os.getpid()), *(["--ready", str(signals)] if run is None else [])]
+        # A pipe for its output would block it as soon as nobody reads. A spare opens its run's log when it has a run.
         try:
-            if os.getpgid(status.pid) == status.pid:
-                os.killpg(status.pid, number)
-            else:
-                os.kill(status.pid, number)
-        except ProcessLookupError:
-            return  # it ended between the look and the signal
-
-    def _alive(self, run: RunDirectory, status: RunStatus) -> bool:
-        process = self._processes.get(run.id)
-        if process is not None:
-            return process.poll() is None  # also reaps it
-        if status.pid is None or status.create_time is None:
-            return False
-        try:
-            found = psutil.Process(status.pid)
-            return abs(found.create_time() - status.create_time) < 1 and found.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
-    def _exit_code(self, run_id: str) -> int | None:
-        process = self._processes.get(run_id)
-        return None if process is None else process.poll()
-
-
-def _environment(base: Mapping[str, str]) -> dict[str, str]:
-    # The worker must find this very package, also when `python …/app.py` runs from another folder.
-    package = str(Path(__file__).parents[2])
-    path = os.pathsep.join([package, *filter(None, [base.get("PYTHONPATH")])])
-    return {**_ALLOCATOR, **_THREADS, **base, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
-
-
-def _last_line(run: RunDirectory) -> str:
-    """The last line that the worker printed, which for an unexpected error is the exception itself."""
-    lines = run.events.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:500] if lines else ""
+            with open(os.devnull if run is None else run.events, "ab") as events:
+                process = subprocess.Popen(
+                    [*WORKER, *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=events,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env=worker_environment(os.environ),
+                    pass_fds=[signals],
+                )
+        except OSError:
+            os.close(ready)
+            raise
+        finally:
+            os.close(signals)
+        return WorkerProcess(process, ready)

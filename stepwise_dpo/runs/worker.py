@@ -1,46 +1,95 @@
-"""The process in which a run happens: `python -m stepwise_dpo.runs.worker RUN_DIR PARENT_PID`.
+"""The process in which a run happens: `python -m stepwise_dpo.runs.worker PARENT_PID [--ready DESCRIPTOR]`.
+
+It waits for one line of JSON on its standard input, {"run": its directory}, does that run and ends. With --ready it is
+a spare: it imports everything first, says so by a byte on that descriptor, and then waits, for as long as it takes.
 
 Its output goes to the run's events.log. It ends by itself when the process that started it is gone.
 """
 
+import gc
+import json
 import os
+import signal
 import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 
 from stepwise_dpo.errors import StepwiseDPOError
+from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory
 
 PARENT_POLL_SECONDS = 1.0
 
 
-def main(arguments: list[str]) -> int:
-    """Train what RUN_DIR describes; 0 when it finished or was stopped, 1 when it failed."""
-    path, parent = arguments
-    directory = RunDirectory(path)
-    # First of all: from now on anybody can tell whether this process lives.
+def main(arguments: list[str], train: Callable[[RunConfig, Path], object] | None = None) -> int:
+    """Train what the parent asks for.
+
+    Args:
+        arguments: the parent's pid; "--ready" and a file descriptor for a spare.
+        train: does the run; `runs.training.run` if not given.
+
+    Returns:
+        0 when the run finished or was stopped, or when there was none; 1 when it failed.
+    """
+    parent, ready = int(arguments[0]), int(arguments[2]) if arguments[1:2] == ["--ready"] else None
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    # TRL 1.16 uses names that Transformers 5.23 already calls old; in a run's log that would look like a problem.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    if ready is not None:
+        _import_everything()
+        os.write(ready, b"1")
+        os.close(ready)
+    asked = sys.stdin.readline()
+    if not asked:
+        return 0  # the parent has ended, or wants no spare any more
+    directory = RunDirectory(json.loads(asked)["run"])
+    _take_over(directory)
+    try:
+        (train or _training())(directory.config(), directory.path)
+    except StepwiseDPOError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _take_over(directory: RunDirectory) -> None:
+    """Write to the run's log, read nothing more, and say that this process is the run's."""
+    log = os.open(directory.events, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(descriptor, target)
+    os.close(log)
+    os.close(nothing)
     directory.write_status(
         replace(
             directory.status(), state="starting", phase="loading", pid=os.getpid(),
             create_time=psutil.Process().create_time(),
         )
     )  # fmt: skip
-    # TRL 1.16 uses names that Transformers 5.23 already calls old; in a run's log that would look like a problem.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    threading.Thread(target=_end_with_parent, args=(int(parent),), daemon=True).start()
-    # Not at the top: torch and TRL take seconds, and the watch above must run meanwhile.
+
+
+def _training() -> Callable[[RunConfig, Path], object]:
+    # Not at the top: torch and TRL take seconds, and the watch of the parent must run meanwhile.
     from stepwise_dpo.runs.training import run
 
-    try:
-        run(directory.config(), directory.path)
-    except StepwiseDPOError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
-    return 0
+    return run
+
+
+def _import_everything() -> None:
+    """Import what any run needs, and what the bundled models need: no run's configuration is known yet."""
+    from stepwise_dpo.learning.loading import load_policy
+    from stepwise_dpo.learning.names import POLICY
+
+    _training()
+    load_policy(POLICY)  # the modules of its architecture, and its files in the system's cache
+    gc.collect()
+    gc.freeze()  # modules stay: Accelerate's full collection before training would look through all of them
 
 
 def _end_with_parent(parent: int) -> None:
@@ -48,6 +97,8 @@ def _end_with_parent(parent: int) -> None:
         time.sleep(PARENT_POLL_SECONDS)
     print("the process that started this run is gone; ending", file=sys.stderr, flush=True)
     # Not sys.exit: this isn't the main thread, and the main thread may be deep inside a matrix product.
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 

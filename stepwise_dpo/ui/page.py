@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from stepwise_dpo.errors import DataError, RunError
 from stepwise_dpo.learning.names import DATA_DIR
@@ -19,6 +20,7 @@ from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, ht
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.security import SecurityHeaders
 from stepwise_dpo.ui.visitors import known_or_new
 from stepwise_dpo.ui.workspace import Workspace
 
@@ -31,21 +33,24 @@ _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sa
 
 
 def build_app(
-    runs_dir: str | os.PathLike[str] = "runs", data_dir: str | os.PathLike[str] = DATA_DIR, public: bool | None = None
+    runs: str | os.PathLike[str] | Supervisor = "runs",
+    data_dir: str | os.PathLike[str] = DATA_DIR,
+    public: bool | None = None,
 ) -> gr.Blocks:
     """Build the page; nothing of torch is imported and no file is written before somebody uses it.
 
     Args:
-        runs_dir: where runs are kept and found again.
+        runs: where runs are kept and found again; or their supervisor, which has limits and a queue.
         data_dir: holds the bundled example sets; one that is missing or broken is left out.
         public: whether strangers use the page, so that models come from a list and runs are short; by default that
             is so on a Hugging Face Space.
     """
     on_space = bool(os.environ.get("SPACE_ID"))
     public = on_space if public is None else public
-    supervisor, judges, policies = Supervisor(runs_dir), Judges(), Policies()
+    supervisor = runs if isinstance(runs, Supervisor) else Supervisor(runs)
+    judges, policies = Judges(), Policies()
     known = bundled_library(Path(data_dir))
-    workspace = Workspace(Path(runs_dir) / "workspaces", known, **(PUBLIC_WORKSPACE if public else {}))
+    workspace = Workspace(supervisor.runs_dir / "workspaces", known, **(PUBLIC_WORKSPACE if public else {}))
     gr.set_static_paths([PLOTLY_JS])
 
     # Uploads are deleted an hour after they came; they are read at once.
@@ -150,6 +155,7 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,  # would keep other people's text in the browser
         "max_file_size": "64mb",
         "show_error": True,
+        "app_kwargs": {"middleware": [Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID")))]},
     }
 
 

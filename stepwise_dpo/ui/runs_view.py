@@ -18,7 +18,7 @@ from stepwise_dpo.ui.text import MINUS, counted, duration, plain, shown
 
 LOSS_NAMES = {"dpo": "DPO", "stepwise": "Step-wise"}
 STATE_WORDS = {
-    "queued": "waiting for its process",
+    "queued": "queued",
     "starting": "starting",
     "running": "running",
     "stopping": "stopping",
@@ -83,9 +83,11 @@ def look(supervisor: Supervisor) -> list[RunView]:
 
 
 def find(views: Sequence[RunView], run_id: object) -> RunView | None:
-    """Find the run that a session has chosen; an active one or else the newest where it has chosen none."""
+    """Find the run that a session has chosen; where it has chosen none, one at work, one that waits, or the newest."""
     chosen = next((view for view in views if view.run.id == run_id), None)
-    return chosen or next((view for view in views if view.status.active), None) or (views[0] if views else None)
+    active = [view for view in views if view.status.active]
+    working = next((view for view in active if view.status.state != "queued"), None)
+    return chosen or working or next(iter(active or views), None)
 
 
 def signature(views: Sequence[RunView], current: RunView | None) -> tuple[object, ...]:

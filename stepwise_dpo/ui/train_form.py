@@ -14,14 +14,12 @@ from stepwise_dpo.learning.names import POLICY, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, load_pairs, save_pairs
 from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config
 from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.limits import check_public
 from stepwise_dpo.runs.pace import Pace
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, check_model_name
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.text import counted, duration
-
-MAX_ACTIVE = 1
-"""Runs at a time: two would share the same cores and memory."""
 
 LOSSES = [("DPO + imitation", "demo"), ("DPO", "demo-dpo"), ("Step-wise", "demo-stepwise")]
 """What the form offers, by the preset that says what it is."""
@@ -34,8 +32,6 @@ MANY_ANSWERS, FEW_ANSWERS = 200, 8
 
 MAX_NEW_TOKENS = 96
 MAX_OTHER = 4_000
-PUBLIC_MAX_STEPS = 500
-
 UNKNOWN_TIME = "time unknown until the first run of this model"
 
 _SAME = ("epochs", "batch_size", "learning_rate", "beta", "seed", "max_length")
@@ -92,25 +88,27 @@ def start_run(supervisor: Supervisor, library: Library, form: Form, public: bool
     settings = settings_of(form, len(held_out), public)
     folder = supervisor.runs_dir.resolve() / "data"
     # Checked before anything is written.
-    make_config(settings, {"data": str(folder)})
+    config = make_config(settings, {"data": str(folder)})
+    if public:
+        check_size(config, len(train_pairs), len(held_out))
     settings["data"] = str(write_examples(folder, library.current.name, train_pairs))
     if held_out:
         settings["eval_data"] = str(write_examples(folder, held_out_name, held_out))
-    config = make_config(settings)
-    check_public(config, len(train_pairs), public)
-    return supervisor.start(config, max_active=MAX_ACTIVE)
+    return supervisor.start(make_config(settings))
 
 
-def check_public(config: RunConfig, examples: int, public: bool) -> None:
-    """Refuse a run that is too long for a page that strangers share.
+def check_size(config: RunConfig, examples: int, held_out: int) -> None:
+    """Refuse a run that is too much for a page that strangers share.
+
+    Args:
+        config: what the visitor asks for.
+        examples: pairs to train on.
+        held_out: pairs to compare on.
 
     Raises:
         ConfigError: naming the limit.
     """
-    if public and planned_steps(examples, config) > PUBLIC_MAX_STEPS:
-        raise ConfigError(
-            f"on this public page a run has at most {PUBLIC_MAX_STEPS} steps; lower the epochs or set a limit"
-        )
+    check_public(config, examples=examples, held_out=held_out, steps=planned_steps(examples, config))
 
 
 def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.run_table import Choice, overlay
 from stepwise_dpo.ui.runs_view import RunView, find, look
 from stepwise_dpo.ui.train_fields import Fields, build_fields, fill
-from stepwise_dpo.ui.train_form import MAX_ACTIVE, Form, check_public, form_of, start_run
+from stepwise_dpo.ui.train_form import Form, check_size, form_of, start_run
 from stepwise_dpo.ui.train_live import Live, Seen, forget, updates
 
 _FOCUS_KEEP = "() => setTimeout(() => document.querySelector('#train-keep')?.focus(), 50)"
@@ -183,8 +183,10 @@ def start_again(supervisor: Supervisor, run_id: str, public: bool) -> RunDirecto
         StepwiseDPOError: there is no such run, its examples are gone, or no run may start now.
     """
     config = supervisor.run(run_id).config()
-    check_public(config, len(load_pairs(config.data)), public)
-    return supervisor.start(config, max_active=MAX_ACTIVE)
+    if public:
+        held_out = load_pairs(config.eval_data) if config.eval_data else ()
+        check_size(config, len(load_pairs(config.data)), len(held_out))
+    return supervisor.start(config)
 
 
 def load_into_form(supervisor: Supervisor, library: Library, run_id: str, fields: Fields) -> list[Any]:

@@ -196,13 +196,17 @@ def test_what_a_reader_chose_survives_updates_a_refresh_and_stop(page, app, watc
     expect(state(page, "running")).to_be_visible()
     wait_for_points(page, seen + 7)
 
-    # A second run would share the cores: it is refused in words, the first goes on.
+    # A second run would share the cores: it waits, says its place, and can be stopped before it begins.
     page.locator("#train-start").click()
-    expect(page.locator("#train-message")).to_contain_text("is still active")
+    expect(state(page, "queued")).to_contain_text("waiting, place 1 of 1")
+    page.get_by_role("button", name="Stop and keep").click()
+    expect(rows(page).first).to_contain_text("stopped, kept")
+    page.locator("#chip .chip").click()
+    expect(state(page, "running")).to_be_visible()
     page.get_by_role("button", name="Stop and keep").click()
     expect(state(page, "stopped, kept")).to_be_visible(timeout=60_000)
     expect(page.get_by_role("button", name="Stop and keep")).to_be_hidden()
-    expect(rows(page).first).to_contain_text("stopped, kept")
+    expect(rows(page).nth(1)).to_contain_text("stopped, kept")
 
     # The same again, and this time nothing of it shall stay.
     count = rows(page).count()

@@ -1,49 +1,26 @@
-"""Real worker processes, real signals."""
+"""Real worker processes, real signals; what they do is training only where that is the point."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import psutil
 import pytest
+from processes_of_tests import group_of, wait_for
 
 from stepwise_dpo.errors import RunError
-from stepwise_dpo.preferences.pairs import save_pairs
-from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs import supervisor as module
 from stepwise_dpo.runs.directory import RunDirectory
-from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.runs.limits import QueueLimits
+from stepwise_dpo.runs.ticket import Ticket, read_ticket, write_ticket
+
+UNTIL_STOPPED = "say('running')\nwhile not run.stop_requested(): time.sleep(0.05)\nsay('stopped')"
+ANNA, BEN = "a" * 43, "b" * 43
 
 
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
-    return value
-
-
-@pytest.fixture
-def config(pairs, tmp_path):
-    save_pairs(pairs, tmp_path / "pairs.json")
-    return make_config(
-        {"model": "tiny", "data": str(tmp_path / "pairs.json"), "epochs": 1000, "generate": 0, "max_steps": 5000}
-    )
-
-
-@pytest.fixture
-def supervisor(tmp_path):
-    made = Supervisor(tmp_path / "runs")
-    yield made
-    for run in made.runs():
-        status = run.status()
-        if status.active and status.pid and psutil.pid_exists(status.pid):
-            os.killpg(status.pid, signal.SIGKILL)
+def state(supervisor, run):
+    return supervisor.status(run).state
 
 
 def test_a_run_to_its_end(supervisor, config):
@@ -57,13 +34,48 @@ def test_a_run_to_its_end(supervisor, config):
     assert supervisor.runs() == []
 
 
+def test_a_warm_spare_does_the_same_and_is_replaced(make_supervisor, config):
+    config = config.model_copy(update={"max_steps": 3})
+    cold, warm = make_supervisor(), make_supervisor(queue_limits=QueueLimits(concurrent=2))
+    warm.warm()
+    assert warm.wait_until_warm(120)
+    spare = warm._spare
+    used = psutil.Process(spare.pid).cpu_times().user
+    time.sleep(1)
+    assert psutil.Process(spare.pid).cpu_times().user - used < 0.1  # it waits without working
+    runs = [warm.start(config), cold.start(config)]
+    assert [runs[0].status().pid == spare.pid, runs[1].status().pid == spare.pid] == [True, False]
+    wait_for(lambda: all(state(warm, run) == "finished" for run in runs))
+    from_spare, from_cold = ([{**r, "time": 0} for r in run.metrics()[0]] for run in runs)
+    assert from_spare == from_cold
+    wait_for(lambda: warm._spare not in (None, spare))  # the next one
+
+
+def test_a_dead_spare_is_no_obstacle(supervisor, config, worker):
+    worker(UNTIL_STOPPED)
+    supervisor.warm()
+    spare = wait_for(lambda: supervisor._spare)
+    os.kill(spare.pid, signal.SIGKILL)
+    wait_for(lambda: not group_of(spare.pid))
+    run = supervisor.start(config)
+    wait_for(lambda: state(supervisor, run) == "running")
+    assert run.status().pid != spare.pid
+
+
+def test_the_spare_ends_when_it_is_not_wanted(supervisor, worker):
+    worker(UNTIL_STOPPED)
+    supervisor.warm()
+    spare = wait_for(lambda: supervisor._spare)
+    supervisor.close()
+    wait_for(lambda: spare.poll() is not None)
+
+
 def test_stop_keeps_what_is_there(supervisor, config):
     run = supervisor.start(config)
     wait_for(lambda: supervisor.status(run).global_step >= 2)
     with pytest.raises(RunError, match="still active; stop it first"):
         supervisor.delete(run)
     supervisor.stop(run)
-    supervisor.stop(run)  # twice does no harm
     wait_for(lambda: not supervisor.status(run).active)
     status = supervisor.status(run)
     assert status.state == "stopped"
@@ -72,91 +84,123 @@ def test_stop_keeps_what_is_there(supervisor, config):
     assert run.report().keys() == {"before", "after"}
 
 
-def test_a_killed_worker_is_seen_as_what_it_is(supervisor, config):
-    run = supervisor.start(config)
-    status = wait_for(lambda: (s := supervisor.status(run)).state == "running" and s)
-    os.kill(status.pid, signal.SIGKILL)
-    wait_for(lambda: not supervisor.status(run).active, seconds=5)
-    assert supervisor.status(run).state == "failed"
-    assert supervisor.status(run).error == "killed, probably out of memory"
-
-
 def test_a_mistake_in_the_configuration_is_the_runs_error(supervisor, config):
     run = supervisor.start(config.model_copy(update={"model": "./nowhere"}))
     wait_for(lambda: not supervisor.status(run).active)
-    assert supervisor.status(run).state == "failed"
+    assert state(supervisor, run) == "failed"
     assert supervisor.status(run).error == "model './nowhere': no such folder"
 
 
-def test_the_worker_ends_with_its_server_and_a_new_server_notices(supervisor, config, tmp_path):
-    script = textwrap.dedent(
-        """
-        import sys, time
-        from stepwise_dpo.runs.config import make_config
-        from stepwise_dpo.runs.supervisor import Supervisor
-        import json
-        print(Supervisor(sys.argv[1]).start(make_config(json.loads(sys.argv[2]))).path, flush=True)
-        time.sleep(300)
-        """
-    )
-    server = subprocess.Popen(
-        [sys.executable, "-c", script, str(supervisor.runs_dir), config.model_dump_json()],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    run = RunDirectory(server.stdout.readline().strip())
-    status = wait_for(lambda: (s := run.status()).state == "running" and s)
-    server.kill()
-    server.wait()
-    wait_for(lambda: not psutil.pid_exists(status.pid), seconds=5)
-    assert supervisor.status(run).state == "interrupted"
+def test_a_process_that_cannot_be_started(supervisor, config, monkeypatch):
+    monkeypatch.setattr(module, "WORKER", ("/nowhere/python",))
+    with pytest.raises(RunError, match="the process could not be started"):
+        supervisor.start(config)
+    assert [run.status().state for run in supervisor.runs()] == ["failed"]
 
 
-def test_the_limit_holds_when_many_start_at_once(supervisor, config):
-    config = config.model_copy(update={"model": "./nowhere"})  # they may all fail; what counts is who may try
-
-    def start(_):
-        try:
-            return supervisor.start(config, max_active=1)
-        except RunError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(start, range(8)))
-    started = [answer for answer in answers if not isinstance(answer, str)]
-    assert len(started) == 1
-    assert sum(isinstance(answer, str) and "is still active" in answer for answer in answers) == 7
-    wait_for(lambda: not supervisor.status(started[0]).active)
-
-
-def test_stop_while_loading(supervisor, config):
+def test_a_worker_that_breaks_at_once_says_why(supervisor, config, monkeypatch, tmp_path):
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
+    monkeypatch.setattr(module, "WORKER", (*module.WORKER[:1], str(tmp_path / "broken.py")))
     run = supervisor.start(config)
-    supervisor.stop(run)
     wait_for(lambda: not supervisor.status(run).active)
-    assert supervisor.status(run).state == "stopped"
-    assert "nothing to keep" in supervisor.status(run).error
+    assert supervisor.status(run).error == "ModuleNotFoundError: No module named 'nothing_of_that_name'"
+
+
+def test_runs_wait_for_their_turn_and_know_their_place(supervisor, config, worker):
+    worker(UNTIL_STOPPED)
+    runs = [supervisor.start(config) for _ in range(4)]
+    assert [supervisor.place(run) for run in runs] == [0, 1, 2, 3]
+    assert [state(supervisor, run) for run in runs[1:]] == ["queued"] * 3
+    assert supervisor.status(runs[2]).phase == "waiting, place 2 of 3"
+    supervisor.stop(runs[1])  # before it began
+    assert (state(supervisor, runs[1]), supervisor.status(runs[1]).error) == ("stopped", "stopped before it started")
+    assert [supervisor.place(run) for run in runs] == [0, 0, 1, 2]
+    runs[2].request_stop()  # as another process on the same folder does
+    wait_for(lambda: state(supervisor, runs[2]) == "stopped")
+    supervisor.stop(runs[0])
+    wait_for(lambda: state(supervisor, runs[3]) == "running")
+    assert supervisor.place(runs[3]) == 0
+
+
+def test_a_run_that_was_removed_while_it_waited(supervisor, config, worker):
+    worker(UNTIL_STOPPED)
+    first, second, third = [supervisor.start(config) for _ in range(3)]
+    for file in second.path.iterdir():
+        file.unlink()
+    supervisor.stop(first)
+    wait_for(lambda: state(supervisor, third) == "running")
+
+
+def test_a_run_of_the_command_line_counts(supervisor, config, worker):
+    worker(UNTIL_STOPPED)
+    other = RunDirectory(supervisor.runs_dir / "by-hand")
+    other.create(config)
+    me = psutil.Process()
+    other.write_status(module.replace(other.status(), state="running", pid=me.pid, create_time=me.create_time()))
+    run = supervisor.start(config)
+    assert supervisor.place(run) == 1
+    other.write_status(module.replace(other.status(), state="finished"))
+    wait_for(lambda: state(supervisor, run) == "running")
+
+
+def test_enough_is_enough(make_supervisor, config, worker):
+    worker(UNTIL_STOPPED)
+    supervisor = make_supervisor(queue_limits=QueueLimits(waiting=3, per_owner=2))
+    for owner in (ANNA, ANNA):
+        supervisor.start(config, owner)
+    with pytest.raises(RunError, match="you have 2 runs that run or wait already, and at most 2 are allowed"):
+        supervisor.start(config, ANNA)
+    supervisor.start(config, BEN)
+    supervisor.start(config)  # whoever runs the app is no visitor
+    with pytest.raises(RunError, match="3 runs wait already"):
+        supervisor.start(config, BEN)
+    assert len(supervisor.runs()) == 4  # what is refused leaves nothing
+
+
+def test_a_server_finds_what_the_one_before_left(make_supervisor, config, worker):
+    worker(UNTIL_STOPPED)
+    before = make_supervisor()
+    before.runs_dir.mkdir()
+    gone = {"pid": 2**22 + 1, "create_time": 1.0}
+    dead = RunDirectory(before.runs_dir / "dead")
+    for run in (dead, RunDirectory(before.runs_dir / "z"), RunDirectory(before.runs_dir / "a")):
+        run.create(config)
+        write_ticket(run, Ticket("hash", gone["pid"], 1.0))
+        time.sleep(0.01)
+    dead.write_status(module.replace(dead.status(), state="running", **gone))
+    after = make_supervisor()
+    found = after.recover()
+    assert ([run.id for run in found.interrupted], [run.id for run in found.queued]) == (["dead"], ["z", "a"])
+    assert state(after, dead) == "interrupted"
+    z, a = found.queued
+    assert (after.place(z), after.place(a)) == (0, 1)  # who waited longer begins
+    assert read_ticket(a) == Ticket("hash", os.getpid(), psutil.Process().create_time())
+    wait_for(lambda: state(after, z) == "running")
+    assert after.recover() == ([], [])  # what is in good hands stays there
+
+
+def test_who_waits_for_a_server_that_is_gone_is_interrupted(supervisor, config):
+    run = RunDirectory(supervisor.runs_dir / "old")
+    run.create(config)
+    write_ticket(run, Ticket(None, 2**22 + 1, 1.0))
+    assert state(supervisor, run) == "interrupted"
+    assert supervisor.status(run).error == "the server in whose queue it waited is gone"
 
 
 def test_a_run_that_never_got_a_process_blocks_nothing(supervisor, config):
     run = RunDirectory(supervisor.runs_dir / "old")
     run.create(config)
-    assert supervisor.status(run).state == "queued"
+    assert state(supervisor, run) == "queued"
     status = json.loads((run.path / "status.json").read_text())
     (run.path / "status.json").write_text(json.dumps({**status, "updated": time.time() - 3600}))
-    assert supervisor.status(run).state == "interrupted"
+    assert state(supervisor, run) == "interrupted"
 
 
-def test_another_process_with_the_same_pid_is_not_ours(supervisor, config):
-    run = RunDirectory(supervisor.runs_dir / "old")
+@pytest.mark.parametrize("content", ["", "[]", '{"owner": 1}', "nonsense", "\xff"])
+def test_a_damaged_ticket_makes_a_run_nobodys(supervisor, config, content):
+    run = RunDirectory(supervisor.runs_dir / "one")
     run.create(config)
-    # This test's own pid, but created at another time: no signal may reach it.
-    run.write_status(replace(run.status(), state="running", pid=os.getpid(), create_time=1.0))
-    supervisor.stop(run)
-    assert run.status().state == "interrupted"
-
-
-@pytest.mark.parametrize("run_id", ["../one", "/etc", "x" * 300, "a\0b", ""])
-def test_ids_that_are_no_runs(supervisor, config, run_id):
-    RunDirectory(supervisor.runs_dir.parent / "one").create(config)
-    with pytest.raises(RunError, match="there is no run"):
-        supervisor.run(run_id)
+    (run.path / "ticket.json").write_bytes(content.encode("latin-1"))
+    assert read_ticket(run) is None
+    assert supervisor.runs(ANNA) == []
+    assert [known.id for known in supervisor.runs()] == ["one"]

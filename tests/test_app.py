@@ -1,0 +1,125 @@
+"""app.py: its options, its headers, what it does at the start. One real server answers the requests."""
+
+import importlib.util
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import replace
+
+import pytest
+
+from stepwise_dpo.bench.browser import APP, Server
+from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.limits import GIB, QueueLimits, RunLimits
+from stepwise_dpo.runs.ticket import Ticket, write_ticket
+from stepwise_dpo.ui.security import headers
+
+
+@pytest.fixture(scope="module")
+def app():
+    spec = importlib.util.spec_from_file_location("app_of_tests", APP)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A public server that follows one that was killed."""
+    folder = tmp_path_factory.mktemp("server")
+    config = make_config({"data": "nowhere.json", "model": "tiny"})
+    for name, change in (("lost", {"state": "running", "pid": 2**22 + 1, "create_time": 1.0}), ("waited", {})):
+        run = RunDirectory(folder / "runs" / name)
+        run.create(config)
+        run.write_status(replace(run.status(), **change))
+        write_ticket(run, Ticket(None, 2**22 + 1, 1.0))
+    options = ["--runs-dir", "runs", "--public", "--no-warm"]
+    running = Server(APP, options, folder=folder, log=folder / "app.log")
+    running.wait()
+    yield running
+    running.stop()
+
+
+def get(url):
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def test_local_by_default(app, monkeypatch):
+    options = app.parse_options([])
+    made = app.make_supervisor(options)
+    assert (options.public, options.host, options.warm) == (False, "127.0.0.1", True)
+    assert (made.limits, made.queue_limits) == (RunLimits(None, None), QueueLimits(concurrent=1, per_owner=None))
+    assert made.recover() == ([], [])
+    assert not made._keep_warm
+    monkeypatch.setenv("SPACE_ID", "someone/space")
+    assert app.parse_options([]).public
+    assert not app.parse_options(["--no-public"]).public
+
+
+def test_public_limits_and_their_options(app):
+    made = app.make_supervisor(app.parse_options(["--public"]))
+    assert made.limits == RunLimits(memory_bytes=6 * GIB, seconds=1800)
+    assert made.queue_limits == QueueLimits(concurrent=1, per_owner=2)
+    words = ["--public", "--max-memory", "2.5", "--max-minutes", "5", "--max-concurrent-runs", "3"]
+    made = app.make_supervisor(app.parse_options(words))
+    assert (made.limits.memory_bytes, made.limits.seconds) == (2.5 * GIB, 300)
+    assert made.queue_limits.concurrent == 3
+
+
+@pytest.mark.parametrize(
+    "words", [["--max-concurrent-runs", "0"], ["--max-memory", "nan"], ["--max-minutes", "-1"], ["--max-memory", "x"]]
+)
+def test_options_out_of_range(app, capsys, words):
+    with pytest.raises(SystemExit):
+        app.parse_options(words)
+    assert words[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["/", "/config", "/gradio_api/info", "/nowhere"])
+def test_every_answer_has_the_security_headers(server, path):
+    _, found, _ = get(server.url + path)
+    for name, value in headers(on_space=False).items():
+        assert found[name] == value, path
+    assert "frame-ancestors 'self'" in found["Content-Security-Policy"]
+    assert found["X-Content-Type-Options"] == "nosniff"
+
+
+def test_on_a_space_huggingface_may_frame_the_page():
+    policy = headers(on_space=True)["Content-Security-Policy"]
+    assert "frame-ancestors 'self' https://huggingface.co https://*.hf.space" in policy
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=runs/lost/config.json",
+        "/gradio_api/file={runs}/lost/config.json",
+        "/gradio_api/file=../app.log",
+        "/gradio_api/file=/etc/passwd",
+        "/file=runs/lost/status.json",
+    ],
+)
+def test_no_file_of_a_run_is_served(server, path):
+    status, _, body = get(server.url + path.format(runs=server.log.parent / "runs"))
+    assert status in (403, 404)
+    assert b"nowhere.json" not in body
+
+
+def test_what_an_earlier_server_left_is_set_right_and_reported(server):
+    log = server.log.read_text()
+    assert "found from an earlier start, interrupted: lost\n" in log
+    assert "found from an earlier start, waiting again: waited\n" in log
+    run = RunDirectory(server.log.parent / "runs" / "lost")
+    assert json.loads((run.path / "status.json").read_text())["state"] == "interrupted"
+
+
+def test_nothing_calls_home(app):
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] in ("1", "True")  # Gradio writes it its own way
+    assert app.demo.analytics_enabled is False
