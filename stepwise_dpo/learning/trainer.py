@@ -8,15 +8,21 @@ What changes against the parent, and nothing else:
   is then let go; or as training first meets an example;
 - `loss="stepwise"` returns our loss in place of TRL's; TRL still computes its own on the same forward, because all its
   metrics come with it and cost nothing beside that forward;
-- process rewards and per-step log-ratios are logged.
+- process rewards and per-step log-ratios are logged;
+- a checkpoint is complete or not there (see `checkpoints`), holds everything that this trainer adds, and comes after
+  the evaluation of its global_step;
+- a loss, a gradient or weights that are not finite end the training before they change or save anything.
 
 B = pairs, N = 2B rows (chosen, then rejected), T = tokens, S = steps.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, get_args
 from unittest import mock
@@ -24,16 +30,28 @@ from unittest import mock
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 from transformers.utils import ModelOutput
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError
+from stepwise_dpo.learning.checkpoints import (
+    HIDDEN,
+    OWN_STATE,
+    clear_hidden,
+    find_checkpoints,
+    prune,
+    publish,
+    read_own_state,
+    saving,
+    seal,
+)
 from stepwise_dpo.learning.loading import switch_off_dropout
 from stepwise_dpo.learning.losses import (
     NO_STEP,
@@ -57,6 +75,11 @@ SIDES = ("chosen", "rejected")
 
 ReferenceScores = dict[int, tuple[Tensor, Tensor]]
 """By row: the reference's log-probability of every token of chosen and of rejected, in nats."""
+
+_REWARD_WEIGHTS = "reward_model.safetensors"
+
+_REFERENCE_ROWS = 64
+"""So many examples' reference scores go into a checkpoint: enough to tell one model from another."""
 
 
 @dataclass
@@ -126,6 +149,7 @@ class StepwiseDPOTrainer(DPOTrainer):
         ref_model: the reference; a copy of `model` as it is now by default.
         callbacks: further Trainer callbacks.
         peft_config: a PEFT configuration to wrap the policy in.
+        state_beside: called when a checkpoint is written; what it returns is kept there, as JSON, for whoever resumes.
 
     Raises:
         ConfigError: options that don't go together.
@@ -146,6 +170,7 @@ class StepwiseDPOTrainer(DPOTrainer):
         ref_model: PreTrainedModel | None = None,
         callbacks: list[TrainerCallback] | None = None,
         peft_config: Any = None,
+        state_beside: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         if not train_pairs:
             raise DataError("there are no training examples")
@@ -156,6 +181,8 @@ class StepwiseDPOTrainer(DPOTrainer):
         self.reward_model = reward_model
         self._neutral = NEUTRAL[reward_model.value] if reward_model is not None else 0.0
         self._pairs = {"train": list(train_pairs), "eval": list(eval_pairs or [])}
+        self._state_beside = state_beside
+        self._rows_of_step: list[int] = []  # of all batches that the next optimiser step is made of
         self.eval_step_logratios: dict[int, dict[str, list[float]]] = {}
         """Of the latest evaluation, in nats per step: {index into eval_pairs: {"chosen": […], "rejected": […]}}."""
 
@@ -192,6 +219,7 @@ class StepwiseDPOTrainer(DPOTrainer):
                 raise ConfigError("train_reward_model works in one process only: its gradients are not synchronised")
             reward_model.to(self.accelerator.device)
             self.add_callback(_JudgeGradients(reward_model, args.max_grad_norm))
+        self.add_callback(_SaveAfterEvaluation())  # the last: others may ask for a checkpoint
 
         self._reference = self.ref_model or self.model
         self._met: dict[str, ReferenceScores] = {"train": {}, "eval": {}}
@@ -275,13 +303,146 @@ class StepwiseDPOTrainer(DPOTrainer):
             for values in self._metrics["eval"].values():
                 values += [values[-1]] * (pairs - 1)
             self._log_step_logratios(chosen, rejected, steps["row"])
-        if not torch.isfinite(loss):
-            ids = [self._pairs[mode][row].id for row in steps["row"].tolist()]
-            raise RunError(
-                f"the loss became {loss.item()} at global_step {self.state.global_step} on examples {ids}; "
-                "lower the learning rate, or look at these examples"
-            )
+        self._refuse_bad_loss(loss.detach(), steps["row"], mode)
         return loss
+
+    def _refuse_bad_loss(self, loss: Tensor, rows: Tensor, mode: str) -> None:
+        # In all processes alike: one that stopped alone would leave the others waiting for it.
+        values, all_rows = self.accelerator.gather((loss.reshape(1), rows))
+        if mode == "train":
+            self._rows_of_step += all_rows.tolist()
+        bad = [value for value in values.tolist() if not math.isfinite(value)]
+        if bad and mode == "train":
+            self._refuse(f"the loss became {bad[0]}")
+        elif bad:
+            ids = [self._pairs["eval"][row].id for row in all_rows.tolist()]
+            raise RunError(
+                f"the held-out loss became {bad[0]} after global_step {self.state.global_step} ({_examples(ids)}); "
+                f"{self._what_is_kept()}; lower the learning rate, or look at these examples"
+            )
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """Stop before an optimiser step whose gradient is not finite: it would leave no finite weight.
+
+        Raises:
+            RunError: so it is; the message names the global_step and the examples.
+        """
+        norm = super()._get_grad_norm(*args, **kwargs)
+        if not math.isfinite(norm):
+            self._refuse(f"the gradient's norm became {float(norm)}")
+        self._rows_of_step.clear()
+        return norm
+
+    def _refuse(self, what: str) -> None:
+        ids = [self._pairs["train"][row].id for row in self._rows_of_step]
+        raise RunError(
+            f"{what} at global_step {self.state.global_step + 1} ({_examples(ids)}); training stopped before that "
+            f"step changed the weights, and {self._what_is_kept()}; lower the learning rate, or look at these examples"
+        )
+
+    def _what_is_kept(self) -> str:
+        kept = find_checkpoints(Path(self.args.output_dir))
+        return f"the last checkpoint is that of global_step {kept[0].global_step}" if kept else "nothing was saved"
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Save the policy, unless its weights are not finite.
+
+        Raises:
+            RunError: they are not.
+        """
+        bad = [name for name, weight in self.model.named_parameters() if not torch.isfinite(weight).all()]
+        if bad:
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise RunError(
+                f"weights are not finite after global_step {self.state.global_step} ({bad[0]}{more}), so they were not "
+                "saved; lower the learning rate"
+            )
+        super().save_model(*args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint, all of it or nothing, and remove old ones.
+
+        Raises:
+            RunError: the disk is full, or the weights are not finite.
+        """
+        run_dir, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        writes = self.args.should_save
+        with saving(name, run_dir):
+            hidden = clear_hidden(run_dir) if writes else run_dir / HIDDEN
+            self.accelerator.wait_for_everyone()
+            self.args.output_dir = str(hidden)  # where the Trainer writes, and removes old ones of which it finds none
+            try:
+                # Past TRL's own, which adds a model card to the run's directory.
+                Trainer._save_checkpoint(self, model, trial)
+            finally:
+                self.args.output_dir = str(run_dir)
+            if writes:
+                self._save_own_state(hidden / name)
+            self.accelerator.wait_for_everyone()  # each process writes a random state of its own
+            if writes:
+                seal(hidden / name)
+                publish(hidden / name, run_dir / name)
+                if self.args.save_total_limit is not None:
+                    prune(run_dir, self.state.global_step, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _save_own_state(self, folder: Path) -> None:
+        # A pickle of the arguments, which whoever makes the trainer says again.
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        if self.args.train_reward_model:
+            assert self.reward_model is not None
+            save_model(self.reward_model, str(folder / _REWARD_WEIGHTS))
+        state = {
+            "train_tokens": self._total_train_tokens,
+            "reference": self._reference_sums(),
+            "beside": dict(self._state_beside()),
+        }
+        (folder / OWN_STATE).write_text(json.dumps(state), encoding="utf-8")
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint as if training had never stopped; nothing is left to do from one of its end.
+
+        Args:
+            checkpoint: a sound one (see `checkpoints.faults`) of a training with the same arguments, data and models.
+
+        Raises:
+            RunError: the reference is not the one that the training began with.
+        """
+        if self.args.frozen_scores == "as_needed":
+            self.meet_first_epoch()
+        state = json.loads((checkpoint / "trainer_state.json").read_bytes())
+        if state["global_step"] < state["max_steps"]:
+            self.train(resume_from_checkpoint=str(checkpoint))
+        else:
+            self._load_from_checkpoint(str(checkpoint))
+            self.state.global_step = state["global_step"]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load what `_save_own_state` has added too."""
+        folder = Path(resume_from_checkpoint)
+        state = read_own_state(folder)
+        now, tolerance = self._reference_sums(), 1e-2 if self.args.bf16 else 1e-4
+        for row, sums in state["reference"].items():
+            for before, value in zip(sums, now.get(row, sums), strict=True):
+                if abs(value - before) > tolerance * max(1.0, abs(before)):
+                    raise RunError(
+                        f"{folder.name} was trained against another reference: example "
+                        f"{self._pairs['train'][int(row)].id!r} had {before:.4f} nats there and has {value:.4f} now; "
+                        "give the policy's folder back the weights that the run began with"
+                    )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._total_train_tokens = state["train_tokens"]
+        if self.args.train_reward_model:
+            assert self.reward_model is not None
+            load_model(self.reward_model, str(folder / _REWARD_WEIGHTS))
+
+    def _reference_sums(self) -> dict[str, list[float]]:
+        """By row, of the first examples that the reference has scored: its log-probability of either side, in nats."""
+        if self.args.frozen_scores == "ahead":
+            rows = self.train_dataset.select(range(min(_REFERENCE_ROWS, len(self.train_dataset))))
+            return {str(row["row"]): [sum(row[f"{side}_ref_token_logps"]) for side in SIDES] for row in rows}
+        met = self._met["train"]
+        return {str(row): [side.sum().item() for side in met[row]] for row in sorted(met)[:_REFERENCE_ROWS]}
 
     def evaluate(self, eval_dataset: None = None, **kwargs: Any) -> dict[str, float]:
         """Evaluate on `eval_pairs`, and collect the per-step log-ratios of each anew.
@@ -495,6 +656,12 @@ class StepCollator(DataCollatorForPreference):
         return batch
 
 
+def _examples(ids: Sequence[str]) -> str:
+    """Name examples in a message: a batch is small enough to be named whole, a large one is not read to its end."""
+    shown = ", ".join(repr(name) for name in ids[:16])
+    return f"{'example' if len(ids) == 1 else 'examples'} {shown}" + (f" and {len(ids) - 16} more" if ids[16:] else "")
+
+
 def padded_steps(rewards: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Pad one value per step of N solutions to (N, S), with a mask of the real ones."""
     values = nn.utils.rnn.pad_sequence(list(rewards), batch_first=True)
@@ -517,6 +684,30 @@ class _JudgeGradients(TrainerCallback):
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Clear after the optimiser step."""
         self.reward_model.zero_grad()
+
+
+class _SaveAfterEvaluation(TrainerCallback):
+    """Lets a checkpoint at an epoch's end wait for that epoch's evaluation.
+
+    The Trainer saves first. Whoever resumed from there would go on with the next epoch, and the evaluation would be
+    missing, or depend on whether the crash came before or after it.
+    """
+
+    def __init__(self) -> None:
+        self._waits = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put off a checkpoint that an evaluation follows."""
+        evaluation_follows = args.eval_strategy == "epoch" and (
+            float(state.epoch).is_integer() or state.global_step >= state.max_steps
+        )
+        if control.should_save and evaluation_follows:
+            control.should_save, self._waits = False, True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save now: the Trainer evaluates first where both are due."""
+        if self._waits:
+            control.should_save, self._waits = True, False
 
 
 class _RememberingForward:
