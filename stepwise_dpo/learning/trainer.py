@@ -9,9 +9,8 @@ What changes against the parent, and nothing else:
 - `loss="stepwise"` returns our loss in place of TRL's; TRL still computes its own on the same forward, because all its
   metrics come with it and cost nothing beside that forward;
 - process rewards and per-step log-ratios are logged;
-- a checkpoint is complete or not there (see `checkpoints`), holds everything that this trainer adds, and comes after
-  the evaluation of its global_step;
-- a loss, a gradient or weights that are not finite end the training before they change or save anything.
+- a training can be resumed (`resume`) as if it had never stopped: a checkpoint holds what this trainer adds;
+- a loss that is not finite ends the training; what else must not be broken, see `sound_trainer`.
 
 B = pairs, N = 2B rows (chosen, then rejected), T = tokens, S = steps.
 """
@@ -24,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 from unittest import mock
 
 import torch
@@ -34,24 +33,14 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import ModelOutput
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError
-from stepwise_dpo.learning.checkpoints import (
-    HIDDEN,
-    OWN_STATE,
-    clear_hidden,
-    find_checkpoints,
-    prune,
-    publish,
-    read_own_state,
-    saving,
-    seal,
-)
+from stepwise_dpo.learning.checkpoints import OWN_STATE, read_own_state
 from stepwise_dpo.learning.loading import switch_off_dropout
 from stepwise_dpo.learning.losses import (
     NO_STEP,
@@ -65,6 +54,7 @@ from stepwise_dpo.learning.losses import (
 )
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.seq2seq import TokenScores, enable_causal_layout
+from stepwise_dpo.learning.sound_trainer import SaveAfterEvaluation, SoundTrainer, name_examples
 from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.preferences.pairs import PreferencePair
 
@@ -134,7 +124,7 @@ class StepwiseDPOConfig(DPOConfig):
             raise ConfigError("train_reward_model needs loss 'stepwise': no other loss depends on the reward model")
 
 
-class StepwiseDPOTrainer(DPOTrainer):
+class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
     """Train a policy on preference pairs with DPO or the step-wise loss.
 
     Args:
@@ -182,7 +172,7 @@ class StepwiseDPOTrainer(DPOTrainer):
         self._neutral = NEUTRAL[reward_model.value] if reward_model is not None else 0.0
         self._pairs = {"train": list(train_pairs), "eval": list(eval_pairs or [])}
         self._state_beside = state_beside
-        self._rows_of_step: list[int] = []  # of all batches that the next optimiser step is made of
+        self.ids_of_step, self._ids_are_of = [], 0
         self.eval_step_logratios: dict[int, dict[str, list[float]]] = {}
         """Of the latest evaluation, in nats per step: {index into eval_pairs: {"chosen": […], "rejected": […]}}."""
 
@@ -218,8 +208,8 @@ class StepwiseDPOTrainer(DPOTrainer):
             if self.accelerator.num_processes > 1:
                 raise ConfigError("train_reward_model works in one process only: its gradients are not synchronised")
             reward_model.to(self.accelerator.device)
-            self.add_callback(_JudgeGradients(reward_model, args.max_grad_norm))
-        self.add_callback(_SaveAfterEvaluation())  # the last: others may ask for a checkpoint
+            self.add_callback(_JudgeGradients(reward_model, args.max_grad_norm, self.refuse_step))
+        self.add_callback(SaveAfterEvaluation())  # the last: others may ask for a checkpoint
 
         self._reference = self.ref_model or self.model
         self._met: dict[str, ReferenceScores] = {"train": {}, "eval": {}}
@@ -309,88 +299,27 @@ class StepwiseDPOTrainer(DPOTrainer):
     def _refuse_bad_loss(self, loss: Tensor, rows: Tensor, mode: str) -> None:
         # In all processes alike: one that stopped alone would leave the others waiting for it.
         values, all_rows = self.accelerator.gather((loss.reshape(1), rows))
+        ids = [self._pairs[mode][row].id for row in all_rows.tolist()]
         if mode == "train":
-            self._rows_of_step += all_rows.tolist()
+            if self._ids_are_of != self.state.global_step:
+                self.ids_of_step, self._ids_are_of = [], self.state.global_step
+            self.ids_of_step += ids
         bad = [value for value in values.tolist() if not math.isfinite(value)]
         if bad and mode == "train":
-            self._refuse(f"the loss became {bad[0]}")
+            self.refuse_step(f"the loss became {bad[0]}")
         elif bad:
-            ids = [self._pairs["eval"][row].id for row in all_rows.tolist()]
             raise RunError(
-                f"the held-out loss became {bad[0]} after global_step {self.state.global_step} ({_examples(ids)}); "
-                f"{self._what_is_kept()}; lower the learning rate, or look at these examples"
+                f"the held-out loss became {bad[0]} after global_step {self.state.global_step} ({name_examples(ids)}); "
+                f"{self.what_is_kept()}; lower the learning rate, or look at these examples"
             )
 
-    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
-        """Stop before an optimiser step whose gradient is not finite: it would leave no finite weight.
-
-        Raises:
-            RunError: so it is; the message names the global_step and the examples.
-        """
-        norm = super()._get_grad_norm(*args, **kwargs)
-        if not math.isfinite(norm):
-            self._refuse(f"the gradient's norm became {float(norm)}")
-        self._rows_of_step.clear()
-        return norm
-
-    def _refuse(self, what: str) -> None:
-        ids = [self._pairs["train"][row].id for row in self._rows_of_step]
-        raise RunError(
-            f"{what} at global_step {self.state.global_step + 1} ({_examples(ids)}); training stopped before that "
-            f"step changed the weights, and {self._what_is_kept()}; lower the learning rate, or look at these examples"
-        )
-
-    def _what_is_kept(self) -> str:
-        kept = find_checkpoints(Path(self.args.output_dir))
-        return f"the last checkpoint is that of global_step {kept[0].global_step}" if kept else "nothing was saved"
-
-    def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """Save the policy, unless its weights are not finite.
-
-        Raises:
-            RunError: they are not.
-        """
-        bad = [name for name, weight in self.model.named_parameters() if not torch.isfinite(weight).all()]
-        if bad:
-            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-            raise RunError(
-                f"weights are not finite after global_step {self.state.global_step} ({bad[0]}{more}), so they were not "
-                "saved; lower the learning rate"
-            )
-        super().save_model(*args, **kwargs)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint, all of it or nothing, and remove old ones.
-
-        Raises:
-            RunError: the disk is full, or the weights are not finite.
-        """
-        run_dir, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-        writes = self.args.should_save
-        with saving(name, run_dir):
-            hidden = clear_hidden(run_dir) if writes else run_dir / HIDDEN
-            self.accelerator.wait_for_everyone()
-            self.args.output_dir = str(hidden)  # where the Trainer writes, and removes old ones of which it finds none
-            try:
-                # Past TRL's own, which adds a model card to the run's directory.
-                Trainer._save_checkpoint(self, model, trial)
-            finally:
-                self.args.output_dir = str(run_dir)
-            if writes:
-                self._save_own_state(hidden / name)
-            self.accelerator.wait_for_everyone()  # each process writes a random state of its own
-            if writes:
-                seal(hidden / name)
-                publish(hidden / name, run_dir / name)
-                if self.args.save_total_limit is not None:
-                    prune(run_dir, self.state.global_step, self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
-
-    def _save_own_state(self, folder: Path) -> None:
+    def save_own_state(self, folder: Path) -> None:
+        """Add our counts, the trained reward model, and scores by which the reference is known again."""
         # A pickle of the arguments, which whoever makes the trainer says again.
         (folder / "training_args.bin").unlink(missing_ok=True)
         if self.args.train_reward_model:
             assert self.reward_model is not None
+            self.refuse_bad_weights(self.reward_model)
             save_model(self.reward_model, str(folder / _REWARD_WEIGHTS))
         state = {
             "train_tokens": self._total_train_tokens,
@@ -418,7 +347,7 @@ class StepwiseDPOTrainer(DPOTrainer):
             self.state.global_step = state["global_step"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load what `_save_own_state` has added too."""
+        """Load what `save_own_state` has added too."""
         folder = Path(resume_from_checkpoint)
         state = read_own_state(folder)
         now, tolerance = self._reference_sums(), 1e-2 if self.args.bf16 else 1e-4
@@ -656,12 +585,6 @@ class StepCollator(DataCollatorForPreference):
         return batch
 
 
-def _examples(ids: Sequence[str]) -> str:
-    """Name examples in a message: a batch is small enough to be named whole, a large one is not read to its end."""
-    shown = ", ".join(repr(name) for name in ids[:16])
-    return f"{'example' if len(ids) == 1 else 'examples'} {shown}" + (f" and {len(ids) - 16} more" if ids[16:] else "")
-
-
 def padded_steps(rewards: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Pad one value per step of N solutions to (N, S), with a mask of the real ones."""
     values = nn.utils.rnn.pad_sequence(list(rewards), batch_first=True)
@@ -670,44 +593,22 @@ def padded_steps(rewards: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class _JudgeGradients(TrainerCallback):
-    """Does for the reward model's gradients what the Trainer does only for its model's: clips and clears them."""
+    """Does for the reward model's gradients what the Trainer does only for its model's: checks, clips, clears them."""
 
-    def __init__(self, reward_model: LLMRewardModel, max_norm: float) -> None:
+    def __init__(self, reward_model: LLMRewardModel, max_norm: float, refuse: Callable[[str], NoReturn]) -> None:
         self.reward_model = reward_model
-        self.max_norm = max_norm
+        self.max_norm = max_norm or math.inf
+        self.refuse = refuse
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Clip before the optimiser step."""
-        if self.max_norm > 0:
-            nn.utils.clip_grad_norm_(self.reward_model.parameters(), self.max_norm)
+        norm = nn.utils.clip_grad_norm_(self.reward_model.parameters(), self.max_norm).item()
+        if not math.isfinite(norm):
+            self.refuse(f"the norm of the reward model's gradient became {norm}")
 
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Clear after the optimiser step."""
         self.reward_model.zero_grad()
-
-
-class _SaveAfterEvaluation(TrainerCallback):
-    """Lets a checkpoint at an epoch's end wait for that epoch's evaluation.
-
-    The Trainer saves first. Whoever resumed from there would go on with the next epoch, and the evaluation would be
-    missing, or depend on whether the crash came before or after it.
-    """
-
-    def __init__(self) -> None:
-        self._waits = False
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Put off a checkpoint that an evaluation follows."""
-        evaluation_follows = args.eval_strategy == "epoch" and (
-            float(state.epoch).is_integer() or state.global_step >= state.max_steps
-        )
-        if control.should_save and evaluation_follows:
-            control.should_save, self._waits = False, True
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save now: the Trainer evaluates first where both are due."""
-        if self._waits:
-            control.should_save, self._waits = True, False
 
 
 class _RememberingForward:
