@@ -40,8 +40,8 @@ class SoundTrainer(Trainer):
         """
         examples = name_examples(self.ids_of_step)
         raise RunError(
-            f"{what} at global_step {self.state.global_step + 1} ({examples}); training stopped before that step changed "
-            f"the weights, and {self.what_is_kept()}; lower the learning rate, or look at these examples"
+            f"{what} at global_step {self.state.global_step + 1} ({examples}); training stopped before that step could "
+            f"change the weights, and {self.what_is_kept()}; lower the learning rate, or look at these examples"
         )
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
@@ -109,6 +109,19 @@ class SoundTrainer(Trainer):
                 if self.args.save_total_limit is not None:
                     prune(run_dir, self.state.global_step, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Refuse what the Trainer only warns of; and say nothing of tied weights, which are in a file under one name.
+
+        Raises:
+            RunError: a weight has no value in the checkpoint, or a value has no weight.
+        """
+        weights = self.model.state_dict()
+        loaded = {weight.data_ptr() for name, weight in weights.items() if name not in load_result.missing_keys}
+        wrong = [name for name in load_result.missing_keys if weights[name].data_ptr() not in loaded]
+        wrong += load_result.unexpected_keys
+        if wrong:
+            raise RunError(f"the checkpoint is not one of this policy: {', '.join(wrong[:4])} don't match")
 
     def save_own_state(self, folder: Path) -> None:
         """Write into a checkpoint what the heir needs to resume; called in the one process that writes."""

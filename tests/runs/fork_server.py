@@ -50,7 +50,7 @@ def kill_at_every_operation(config, run_dir, copies, global_step):
                 if pid == 0:
                     os.close(reader)
                     self.args.output_dir = str(copy)
-                    die_before(len(killed) + 1, copy, lambda name: os.write(writer, name.encode()))
+                    die_before(len(killed) + 1, copy, writer)
                     save_checkpoint(self, model, trial)
                     os._exit(0)
                 os.close(writer)
@@ -69,14 +69,14 @@ def kill_at_every_operation(config, run_dir, copies, global_step):
 
 
 def die_before(count, folder, tell):
-    """Kill this process right before it operates on files of a folder for the count-th time."""
+    """Kill this process right before it operates on files of a folder for the count-th time; name that to a pipe."""
     left = count
 
     def tick(name):
         nonlocal left
         left -= 1
         if left == 0:
-            tell(name)
+            os.write(tell, name.encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event, arguments):

@@ -57,7 +57,7 @@ def test_case_02_resume_in_mid_epoch_and_at_its_end(small_settings, tmp_path, mo
                 go_on(*([config, path] if go_on is run else [path]))
         cut = RunDirectory(path)
         assert cut.status().state == "interrupted"
-        assert [found.global_step for found in cut.checkpoints(verify=True)][0] == global_step - 1
+        assert cut.checkpoints(verify=True)[0].global_step == global_step - 1
         assert cut.metrics()[0][-1]["global_step"] == global_step  # there is something to forget
     resume(path)
     assert [entry["global_step"] for entry in cut.environment()["resumed"]] == [1, 2, 3]
