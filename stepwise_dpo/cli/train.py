@@ -10,12 +10,13 @@ from stepwise_dpo.cli.output import quiet_libraries, report_table
 from stepwise_dpo.cli.parsing import add_command, add_setting
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, preset_settings, read_config_file
-from stepwise_dpo.runs.directory import new_run_id
+from stepwise_dpo.runs.directory import RunDirectory, new_run_id
 
 TRAIN_EXAMPLES = """examples:
   python -m stepwise_dpo train --preset demo --output-dir runs/first
   python -m stepwise_dpo train --loss stepwise --data data/synthetic_prm.json
-  python -m stepwise_dpo train --config run.yaml --learning-rate 1e-5
+  python -m stepwise_dpo train --config run.yaml --learning-rate 1e-5 --save-steps 100
+  python -m stepwise_dpo train --resume runs/first
 
 A preset is overridden by the file, and the file by options. The output directory then holds config.json, metrics.jsonl
 (one line per optimiser step), report.json (before and after) and final/, an ordinary Transformers checkpoint."""
@@ -27,12 +28,21 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--preset", choices=[*PRESETS], help="settings to start from; the README says which")
     train.add_argument("--config", metavar="FILE", help="settings in YAML, named as below with _ for -")
     train.add_argument("--output-dir", metavar="DIR", help="a new directory for the run (default: runs/TIME-LOSS)")
+    train.add_argument(
+        "--resume",
+        metavar="RUN_DIR",
+        help="go on with a run that was stopped, interrupted or failed, from its newest sound checkpoint; its saved "
+        "configuration says the rest",
+    )
     for name, field in RunConfig.model_fields.items():
         add_setting(train, name, field.annotation, field.description or "", field.get_default())
 
 
 def _train(options: argparse.Namespace) -> int:
     settings = {name: value for name in RunConfig.model_fields if (value := getattr(options, name)) is not None}
+    if options.resume is not None:
+        beside = [*settings, *(name for name in ("preset", "config", "output_dir") if getattr(options, name))]
+        return _resume(options.resume, beside)
     file = read_config_file(options.config) if options.config else {}
     # These two say how to run, not what the run is.
     preset, output_dir = (file.pop(name, None) for name in ("preset", "output_dir"))
@@ -47,12 +57,30 @@ def _train(options: argparse.Namespace) -> int:
     places = {name: str(Path(value).absolute()) for name in ("data", "eval_data") if (value := getattr(config, name))}
     config = config.model_copy(update=places)
 
-    quiet_libraries()
+    _prepare()
     from stepwise_dpo.runs.training import run
 
+    directory = run(config, output_dir or Path("runs") / new_run_id(config.loss))
+    return _tell_end(directory)
+
+
+def _resume(run_dir: str, beside: list[str]) -> int:
+    if beside:
+        options = ", ".join("--" + name.replace("_", "-") for name in beside)
+        raise ConfigError(f"--resume takes the run's own configuration: leave out {options}, or start a new run")
+    _prepare()
+    from stepwise_dpo.runs.training import resume
+
+    return _tell_end(resume(run_dir))
+
+
+def _prepare() -> None:
+    quiet_libraries()
     # A cluster's scheduler ends a job like this: the run's status shall say so, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    directory = run(config, output_dir or Path("runs") / new_run_id(config.loss))
+
+
+def _tell_end(directory: RunDirectory) -> int:
     if os.environ.get("RANK", "0") == "0":
         print(report_table(directory.report() or {}))
         print(f"{directory.status().state}: {directory.final}")

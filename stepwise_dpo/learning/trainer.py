@@ -8,22 +8,28 @@ What changes against the parent, and nothing else:
   is then let go; or as training first meets an example;
 - `loss="stepwise"` returns our loss in place of TRL's; TRL still computes its own on the same forward, because all its
   metrics come with it and cost nothing beside that forward;
-- process rewards and per-step log-ratios are logged.
+- process rewards and per-step log-ratios are logged;
+- a training can be resumed (`resume`) as if it had never stopped: a checkpoint holds what this trainer adds;
+- a loss that is not finite ends the training; what else must not be broken, see `sound_trainer`.
 
 B = pairs, N = 2B rows (chosen, then rejected), T = tokens, S = steps.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 from unittest import mock
 
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -34,6 +40,7 @@ from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError
+from stepwise_dpo.learning.checkpoints import OWN_STATE, read_own_state
 from stepwise_dpo.learning.loading import switch_off_dropout
 from stepwise_dpo.learning.losses import (
     NO_STEP,
@@ -47,6 +54,7 @@ from stepwise_dpo.learning.losses import (
 )
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.seq2seq import TokenScores, enable_causal_layout
+from stepwise_dpo.learning.sound_trainer import SaveAfterEvaluation, SoundTrainer, name_examples
 from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.preferences.pairs import PreferencePair
 
@@ -57,6 +65,11 @@ SIDES = ("chosen", "rejected")
 
 ReferenceScores = dict[int, tuple[Tensor, Tensor]]
 """By row: the reference's log-probability of every token of chosen and of rejected, in nats."""
+
+_REWARD_WEIGHTS = "reward_model.safetensors"
+
+_REFERENCE_ROWS = 64
+"""So many examples' reference scores go into a checkpoint: enough to tell one model from another."""
 
 
 @dataclass
@@ -111,7 +124,7 @@ class StepwiseDPOConfig(DPOConfig):
             raise ConfigError("train_reward_model needs loss 'stepwise': no other loss depends on the reward model")
 
 
-class StepwiseDPOTrainer(DPOTrainer):
+class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
     """Train a policy on preference pairs with DPO or the step-wise loss.
 
     Args:
@@ -126,6 +139,7 @@ class StepwiseDPOTrainer(DPOTrainer):
         ref_model: the reference; a copy of `model` as it is now by default.
         callbacks: further Trainer callbacks.
         peft_config: a PEFT configuration to wrap the policy in.
+        state_beside: called when a checkpoint is written; what it returns is kept there, as JSON, for whoever resumes.
 
     Raises:
         ConfigError: options that don't go together.
@@ -146,6 +160,7 @@ class StepwiseDPOTrainer(DPOTrainer):
         ref_model: PreTrainedModel | None = None,
         callbacks: list[TrainerCallback] | None = None,
         peft_config: Any = None,
+        state_beside: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         if not train_pairs:
             raise DataError("there are no training examples")
@@ -156,6 +171,8 @@ class StepwiseDPOTrainer(DPOTrainer):
         self.reward_model = reward_model
         self._neutral = NEUTRAL[reward_model.value] if reward_model is not None else 0.0
         self._pairs = {"train": list(train_pairs), "eval": list(eval_pairs or [])}
+        self._state_beside = state_beside
+        self.ids_of_step, self._ids_are_of = [], 0
         self.eval_step_logratios: dict[int, dict[str, list[float]]] = {}
         """Of the latest evaluation, in nats per step: {index into eval_pairs: {"chosen": […], "rejected": […]}}."""
 
@@ -191,7 +208,8 @@ class StepwiseDPOTrainer(DPOTrainer):
             if self.accelerator.num_processes > 1:
                 raise ConfigError("train_reward_model works in one process only: its gradients are not synchronised")
             reward_model.to(self.accelerator.device)
-            self.add_callback(_JudgeGradients(reward_model, args.max_grad_norm))
+            self.add_callback(_JudgeGradients(reward_model, args.max_grad_norm, self.refuse_step))
+        self.add_callback(SaveAfterEvaluation())  # the last: others may ask for a checkpoint
 
         self._reference = self.ref_model or self.model
         self._met: dict[str, ReferenceScores] = {"train": {}, "eval": {}}
@@ -275,13 +293,85 @@ class StepwiseDPOTrainer(DPOTrainer):
             for values in self._metrics["eval"].values():
                 values += [values[-1]] * (pairs - 1)
             self._log_step_logratios(chosen, rejected, steps["row"])
-        if not torch.isfinite(loss):
-            ids = [self._pairs[mode][row].id for row in steps["row"].tolist()]
-            raise RunError(
-                f"the loss became {loss.item()} at global_step {self.state.global_step} on examples {ids}; "
-                "lower the learning rate, or look at these examples"
-            )
+        self._refuse_bad_loss(loss.detach(), steps["row"], mode)
         return loss
+
+    def _refuse_bad_loss(self, loss: Tensor, rows: Tensor, mode: str) -> None:
+        # In all processes alike: one that stopped alone would leave the others waiting for it.
+        values, all_rows = self.accelerator.gather((loss.reshape(1), rows))
+        ids = [self._pairs[mode][row].id for row in all_rows.tolist()]
+        if mode == "train":
+            if self._ids_are_of != self.state.global_step:
+                self.ids_of_step, self._ids_are_of = [], self.state.global_step
+            self.ids_of_step += ids
+        bad = [value for value in values.tolist() if not math.isfinite(value)]
+        if bad and mode == "train":
+            self.refuse_step(f"the loss became {bad[0]}")
+        elif bad:
+            raise RunError(
+                f"the held-out loss became {bad[0]} after global_step {self.state.global_step} ({name_examples(ids)}); "
+                f"{self.what_is_kept()}; lower the learning rate, or look at these examples"
+            )
+
+    def save_own_state(self, folder: Path) -> None:
+        """Add our counts, the trained reward model, and scores by which the reference is known again."""
+        # A pickle of the arguments, which whoever makes the trainer says again.
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        if self.args.train_reward_model:
+            assert self.reward_model is not None
+            self.refuse_bad_weights(self.reward_model)
+            save_model(self.reward_model, str(folder / _REWARD_WEIGHTS))
+        state = {
+            "train_tokens": self._total_train_tokens,
+            "reference": self._reference_sums(),
+            "beside": dict(self._state_beside()),
+        }
+        (folder / OWN_STATE).write_text(json.dumps(state), encoding="utf-8")
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint as if training had never stopped; nothing is left to do from one of its end.
+
+        Args:
+            checkpoint: a sound one (see `checkpoints.faults`) of a training with the same arguments, data and models.
+
+        Raises:
+            RunError: the reference is not the one that the training began with.
+        """
+        if self.args.frozen_scores == "as_needed":
+            self.meet_first_epoch()
+        state = json.loads((checkpoint / "trainer_state.json").read_bytes())
+        if state["global_step"] < state["max_steps"]:
+            self.train(resume_from_checkpoint=str(checkpoint))
+        else:
+            self._load_from_checkpoint(str(checkpoint))
+            self.state.global_step = state["global_step"]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load what `save_own_state` has added too."""
+        folder = Path(resume_from_checkpoint)
+        state = read_own_state(folder)
+        now, tolerance = self._reference_sums(), 1e-2 if self.args.bf16 else 1e-4
+        for row, sums in state["reference"].items():
+            for before, value in zip(sums, now.get(row, sums), strict=True):
+                if abs(value - before) > tolerance * max(1.0, abs(before)):
+                    raise RunError(
+                        f"{folder.name} was trained against another reference: example "
+                        f"{self._pairs['train'][int(row)].id!r} had {before:.4f} nats there and has {value:.4f} now; "
+                        "give the policy's folder back the weights that the run began with"
+                    )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._total_train_tokens = state["train_tokens"]
+        if self.args.train_reward_model:
+            assert self.reward_model is not None
+            load_model(self.reward_model, str(folder / _REWARD_WEIGHTS))
+
+    def _reference_sums(self) -> dict[str, list[float]]:
+        """By row, of the first examples that the reference has scored: its log-probability of either side, in nats."""
+        if self.args.frozen_scores == "ahead":
+            rows = self.train_dataset.select(range(min(_REFERENCE_ROWS, len(self.train_dataset))))
+            return {str(row["row"]): [sum(row[f"{side}_ref_token_logps"]) for side in SIDES] for row in rows}
+        met = self._met["train"]
+        return {str(row): [side.sum().item() for side in met[row]] for row in sorted(met)[:_REFERENCE_ROWS]}
 
     def evaluate(self, eval_dataset: None = None, **kwargs: Any) -> dict[str, float]:
         """Evaluate on `eval_pairs`, and collect the per-step log-ratios of each anew.
@@ -503,16 +593,18 @@ def padded_steps(rewards: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class _JudgeGradients(TrainerCallback):
-    """Does for the reward model's gradients what the Trainer does only for its model's: clips and clears them."""
+    """Does for the reward model's gradients what the Trainer does only for its model's: checks, clips, clears them."""
 
-    def __init__(self, reward_model: LLMRewardModel, max_norm: float) -> None:
+    def __init__(self, reward_model: LLMRewardModel, max_norm: float, refuse: Callable[[str], NoReturn]) -> None:
         self.reward_model = reward_model
-        self.max_norm = max_norm
+        self.max_norm = max_norm or math.inf
+        self.refuse = refuse
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Clip before the optimiser step."""
-        if self.max_norm > 0:
-            nn.utils.clip_grad_norm_(self.reward_model.parameters(), self.max_norm)
+        norm = nn.utils.clip_grad_norm_(self.reward_model.parameters(), self.max_norm).item()
+        if not math.isfinite(norm):
+            self.refuse(f"the norm of the reward model's gradient became {norm}")
 
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Clear after the optimiser step."""

@@ -152,6 +152,14 @@ class RunConfig(BaseModel):
     eval_steps: int | None = Field(
         None, ge=1, description="evaluate every so many optimiser steps; each epoch if not given"
     )
+    save_steps: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        description="write a checkpoint to resume from every so many optimiser steps; if not given, only when the run "
+        "is stopped",
+    )
+    save_total_limit: int = Field(2, ge=1, le=1000, description="how many checkpoints to keep, the newest")
     generate: int = Field(8, ge=0, le=10_000, description="held-out prompts to answer before and after training")
     max_new_tokens: int = Field(128, ge=1, le=4096, description="the most tokens of a generated answer")
 

@@ -7,8 +7,10 @@
     events.log       the worker's output, its middle left out when it grows too long; see `runs.event_log`
     stop             exists once somebody asked the run to stop
     rewards.json     process rewards of every example
+    environment.json versions, data hashes and whatever else a figure may depend on; see `runs.provenance`
     report.json      {"before": {…}, "after": {…}}
     examples.jsonl   held-out examples before and after, one line each; see `learning.evaluation`
+    checkpoint-N/    the training after N optimiser steps, complete and verifiable; see `learning.checkpoints`
     final/           a normal Transformers checkpoint with its tokenizer
 
 Nothing here imports torch.
@@ -26,6 +28,7 @@ from typing import Any, Literal, get_args
 import orjson
 
 from stepwise_dpo.errors import ConfigError, RunError
+from stepwise_dpo.learning.checkpoints import Checkpoint, faults, find_checkpoints
 from stepwise_dpo.runs.config import RunConfig, make_config
 
 State = Literal["queued", "starting", "running", "stopping", "finished", "stopped", "interrupted", "failed"]
@@ -112,7 +115,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             if self.exists() and (self.status().state != "failed" or (self.path / "metrics.jsonl").exists()):
                 raise RunError(f"{str(self.path)!r} already holds a run; choose another output directory")
-            for leftover in ("stop", "events.log", "rewards.json", "report.json", "examples.jsonl"):
+            for leftover in ("stop", "events.log", "rewards.json", "environment.json", "report.json", "examples.jsonl"):
                 (self.path / leftover).unlink(missing_ok=True)
             write_atomically(self.path / "config.json", config.model_dump_json(indent=1) + "\n")
         except OSError as error:
@@ -135,6 +138,23 @@ class RunDirectory:
         content = json.dumps(asdict(replace(status, updated=time.time())))
         write_atomically(self.path / "status.json", content + "\n")
 
+    def write_last_status(self, status: RunStatus) -> None:
+        """Write a status even where a full disk has no room for a second file: over the old one, then not atomically.
+
+        Raises:
+            RunError: not even that works.
+        """
+        try:
+            self.write_status(status)
+        except OSError:
+            content = json.dumps(asdict(replace(status, updated=time.time()))) + "\n"
+            try:
+                with open(self.path / "status.json", "r+", encoding="utf-8") as file:
+                    file.write(content)
+                    file.truncate()
+            except OSError as error:
+                raise RunError(f"run {self.id!r}: status.json can't be written: {error.strerror}") from error
+
     def status(self) -> RunStatus:
         """Read the status as last written; whether its process still lives is the supervisor's question.
 
@@ -153,13 +173,42 @@ class RunDirectory:
     def append_metrics(self, metrics: Mapping[str, float]) -> None:
         """Append one line of metrics in a single write, so that a reader never sees half of it without noticing."""
         line = orjson.dumps(dict(metrics)) + b"\n"
-        descriptor = os.open(self.path / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        path = self.path / "metrics.jsonl"
         try:
-            written = os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                written = os.write(descriptor, line)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise RunError(f"run {self.id!r}: metrics.jsonl can't be written: {error.strerror}") from error
         if written != len(line):
             raise RunError(f"run {self.id!r}: metrics.jsonl can't be written, is the disk full?")
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl, after they were forced to the disk."""
+        try:
+            with open(self.path / "metrics.jsonl", "rb") as file:
+                os.fsync(file.fileno())
+                return os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            return 0
+
+    def cut_metrics(self, size: int) -> None:
+        """Forget the metrics behind so many bytes: a run that goes on from there will write them again.
+
+        Raises:
+            RunError: there are fewer; somebody has changed the file.
+        """
+        path = self.path / "metrics.jsonl"
+        content = path.read_bytes() if path.exists() else b""
+        if len(content) < size:
+            raise RunError(
+                f"run {self.id!r}: metrics.jsonl has {len(content)} bytes, but had {size} when the checkpoint was "
+                "written; put the old file back"
+            )
+        if len(content) > size:
+            write_atomically(path, content[:size].decode())
 
     def metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Read the complete lines after a byte offset: (records, the offset to go on from).
@@ -182,6 +231,22 @@ class RunDirectory:
     def stop_requested(self) -> bool:
         """Whether somebody asked the run to stop."""
         return (self.path / "stop").exists()
+
+    def checkpoints(self, *, verify: bool = False) -> list[Checkpoint]:
+        """Complete checkpoints, the newest first.
+
+        Args:
+            verify: read every file and compare its hash, not only its size.
+        """
+        return [found for found in find_checkpoints(self.path) if not faults(found.path, contents=verify)]
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Replace environment.json."""
+        write_atomically(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
+
+    def environment(self) -> dict[str, Any] | None:
+        """What the run's figures depend on beside its configuration; None before its models were loaded."""
+        return self._read_json("environment.json") if (self.path / "environment.json").exists() else None
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Replace report.json."""

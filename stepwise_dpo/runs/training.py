@@ -1,6 +1,11 @@
-"""run(config, run_dir): load, score, train, evaluate, save. The command line, the worker and the tests all call it."""
+"""run(config, run_dir): load, score, train, evaluate, save; resume(run_dir): go on where a run was cut off.
 
+The command line, the worker and the tests all call these two.
+"""
+
+import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -15,15 +20,26 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from stepwise_dpo.errors import StepwiseDPOError
+from stepwise_dpo.errors import RunError, StepwiseDPOError
+from stepwise_dpo.learning.checkpoints import HIDDEN, clear_hidden, publish, read_own_state, readable_bytes, saving
 from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy
 from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
+from stepwise_dpo.runs.checkpoints import (
+    CHECKPOINT_WEIGHTS,
+    ResumePoint,
+    bytes_to_write,
+    check_disk,
+    check_same_data,
+    find_resume_point,
+    refuse_to_resume,
+)
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
 from stepwise_dpo.runs.progress import ProgressBar
+from stepwise_dpo.runs.provenance import changed_versions, describe_environment
 
 _STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a tiny model's step
 
@@ -45,11 +61,44 @@ def run(config: RunConfig, run_dir: str | os.PathLike[str]) -> RunDirectory:
     prepared = directory.exists() and directory.status().state in ("queued", "starting")
     if not prepared and _is_first_process():
         directory.create(config)
-    journal = _Journal(directory)
+    return _attend(config, directory, None)
+
+
+def resume(run_dir: str | os.PathLike[str]) -> RunDirectory:
+    """Go on with a run that was stopped, interrupted or failed; it ends as if it had never been cut off.
+
+    Everything comes from the directory: the configuration as it was saved, the newest checkpoint that is what was
+    written, and the metrics up to there. The reference is the policy that the run began with.
+
+    Args:
+        run_dir: the run's directory.
+
+    Returns:
+        the directory, as `run`.
+
+    Raises:
+        RunError: there is nothing to resume from, or the data changed since; the run is left as it was.
+        StepwiseDPOError: as `run`.
+    """
+    directory = RunDirectory(run_dir)
+    config = directory.config()
+    if _is_first_process() and (reason := refuse_to_resume(directory)) is not None:
+        raise RunError(reason)
+    check_same_data(directory, config)
+    point = find_resume_point(directory)
+    if _is_first_process():
+        (directory.path / "stop").unlink(missing_ok=True)
+    return _attend(config, directory, point)
+
+
+def _attend(config: RunConfig, directory: RunDirectory, point: ResumePoint | None) -> RunDirectory:
+    """Run, and leave a status that says how it ended, whatever happens."""
+    journal = _Journal(directory, point)
     try:
-        _run(config, directory, journal)
+        _run(config, directory, journal, point)
     except _StoppedBeforeTraining:
-        journal.end("stopped", "stopped before the first optimiser step; there is nothing to keep")
+        kept = "there is nothing to keep" if point is None else f"{point.checkpoint.path.name} is kept"
+        journal.end("stopped", f"stopped before the first optimiser step; {kept}")
         return directory
     except KeyboardInterrupt:
         journal.end("interrupted", "interrupted by Ctrl-C or SIGTERM")
@@ -63,7 +112,7 @@ def run(config: RunConfig, run_dir: str | os.PathLike[str]) -> RunDirectory:
     return directory
 
 
-def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal") -> None:
+def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal", point: ResumePoint | None) -> None:
     journal.phase("reading data")
     train_pairs = load_pairs(config.data)
     eval_pairs = load_pairs(config.eval_data) if config.eval_data else None
@@ -76,6 +125,7 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal") -> Non
     policy.step_tokenizer().check_lengths(everything, config.max_length)
     if journal.writes:
         _warn_of_unknown_characters(policy, everything)
+        _record_environment(config, directory, point, policy, reward_model, len(train_pairs))
 
     def score(pairs: Sequence[PreferencePair]) -> None:
         if reward_model is not None and journal.writes:
@@ -97,6 +147,7 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal") -> Non
         eval_pairs=eval_pairs,
         reward_model=reward_model,
         callbacks=[journal],
+        state_beside=journal.state,
     )
     # Their place is taken by our journal: the one prints a dictionary per step, the other a second progress bar.
     trainer.remove_callback(PrinterCallback)
@@ -120,18 +171,27 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal") -> Non
         directory.write_report({"before": before.summary()})
 
     journal.phase("training")
-    trainer.train()
+    if point is None:
+        trainer.train()
+    else:
+        journal.go_on()
+        trainer.resume(point.checkpoint.path)
     # The first measurement was made without the autocast that Accelerate has wrapped around this object's forward; the
     # second one shall differ from it by the training only.
     vars(policy.model).pop("forward", None)
 
     journal.phase("saving")
-    trainer.save_model(str(directory.final))
-    if journal.writes:
-        # A pickle of the arguments; config.json says the same and is safe to share.
-        (directory.final / "training_args.bin").unlink(missing_ok=True)
-        if reward_model is not None and config.train_reward_model:
-            reward_model.save_pretrained(directory.path / "reward_model")
+    with saving("the trained policy", directory.path):
+        if journal.writes:
+            clear_hidden(directory.path)
+        beside = directory.path / HIDDEN / "final"
+        trainer.save_model(str(beside))
+        if journal.writes:
+            # A pickle of the arguments; config.json says the same and is safe to share.
+            (beside / "training_args.bin").unlink(missing_ok=True)
+            publish(beside, directory.final)
+            if reward_model is not None and config.train_reward_model:
+                reward_model.save_pretrained(directory.path / "reward_model")
 
     after = measure("after", policy)
     if before is None:
@@ -184,13 +244,63 @@ def training_arguments(config: RunConfig, run_dir: Path) -> StepwiseDPOConfig:
         use_cpu=not has_gpu,
         eval_strategy=evaluation,
         eval_steps=config.eval_steps,
-        save_strategy="no",
+        save_strategy="no" if config.save_steps is None else "steps",
+        save_steps=config.save_steps or 1,
+        save_total_limit=config.save_total_limit,
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to=[],
         ddp_find_unused_parameters=False,
     )
+
+
+def _record_environment(
+    config: RunConfig,
+    directory: RunDirectory,
+    point: ResumePoint | None,
+    policy: Policy,
+    reward_model: LLMRewardModel | None,
+    train_pairs: int,
+) -> None:
+    """Write down what the figures depend on, and find out whether the disk has room.
+
+    Raises:
+        RunError: it has not.
+    """
+    updates = math.ceil(
+        math.ceil(train_pairs / config.batch_size / int(os.environ.get("WORLD_SIZE", "1")))
+        / config.gradient_accumulation
+    )
+    judge = _weights(reward_model) if reward_model is not None and config.train_reward_model else 0
+    needed = bytes_to_write(
+        config, _weights(policy.model), judge, config.max_steps or math.ceil(config.epochs * updates)
+    )
+    environment = describe_environment(
+        config,
+        model_revision=getattr(policy.model.config, "_commit_hash", None),
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        threads=torch.get_num_threads(),
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
+        disk=check_disk(directory, needed),
+    )
+    for words in filter(None, [environment["disk"]["warning"]]):
+        tqdm.write(f"warning: {words}", file=sys.stderr)
+    began = directory.environment()
+    if point is not None and began is not None:
+        changed = changed_versions(began["versions"], environment["versions"])
+        if changed:
+            tqdm.write(f"warning: other versions than the run began with: {', '.join(changed)}", file=sys.stderr)
+        tqdm.write(str(point), file=sys.stderr)
+        resumed = {"global_step": point.checkpoint.global_step, "skipped": point.skipped, **environment}
+        environment = {**began, "resumed": [*began.get("resumed", []), resumed]}
+    directory.write_environment(environment)
+
+
+def _weights(model: torch.nn.Module) -> int:
+    """Bytes of a model's parameters."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def _load_reward_model(config: RunConfig) -> LLMRewardModel:
@@ -257,21 +367,38 @@ class _Journal(TrainerCallback):
     Only the first of several processes writes and shows.
     """
 
-    def __init__(self, directory: RunDirectory) -> None:
+    def __init__(self, directory: RunDirectory, point: ResumePoint | None = None) -> None:
         self.directory = directory
         self.writes = _is_first_process()
+        self._point = point
         self._status = RunStatus(
-            "running", pid=os.getpid(), create_time=psutil.Process().create_time(), started=time.time()
+            "running",
+            pid=os.getpid(),
+            create_time=psutil.Process().create_time(),
+            global_step=0 if point is None else point.checkpoint.global_step,
+            max_steps=0 if point is None else directory.status().max_steps,
+            started=time.time(),
         )
+        self._training = False
         self.stopped_early = False
         self._written = 0.0
         self._bar: tqdm[Any] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the run: where its metrics ended."""
+        return {"metrics_bytes": self.directory.metrics_size()}
+
+    def go_on(self) -> None:
+        """Forget the metrics that a resumed run is about to write again."""
+        assert self._point is not None
+        if self.writes:
+            self.directory.cut_metrics(read_own_state(self._point.checkpoint.path)["beside"]["metrics_bytes"])
 
     def phase(self, words: str) -> None:
         """Say what the run does now; before training, also the moment to heed a request to stop."""
         self._update(phase=words)
         alone = os.environ.get("WORLD_SIZE", "1") == "1"  # several processes stop together, in the training loop
-        if alone and self._status.global_step == 0 and self.directory.stop_requested():
+        if alone and not self._training and self.directory.stop_requested():
             raise _StoppedBeforeTraining
         if self.writes:
             tqdm.write(f"[{time.strftime('%H:%M:%S')}] {words}", file=sys.stderr)
@@ -282,12 +409,15 @@ class _Journal(TrainerCallback):
 
     def end(self, state: State, error: str | None = None) -> None:
         """Write the last status."""
-        self._update(state=state, phase=state, error=error)
+        self._status = replace(self._status, state=state, phase=state, error=error)
+        if self.writes:
+            self.directory.write_last_status(self._status)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Learn how long it will take."""
+        self._training = True
         self._update(max_steps=state.max_steps)
         if self.writes:
             self._bar = tqdm(total=state.max_steps, desc="Training", unit="step", dynamic_ncols=True)
@@ -304,6 +434,18 @@ class _Journal(TrainerCallback):
             self.stopped_early = True
             self._update(state="stopping", global_step=state.global_step)
             control.should_training_stop = True
+            control.should_save = broadcast_object_list([self._room_for_checkpoint(kwargs["model"])])[0]
+
+    def _room_for_checkpoint(self, model: torch.nn.Module) -> bool:
+        """Whether the disk has room for a checkpoint beside the policy; to stop shall not fail for want of it."""
+        needed, free = (1 + CHECKPOINT_WEIGHTS) * _weights(model), shutil.disk_usage(self.directory.path).free
+        if self.writes and needed > free:
+            tqdm.write(
+                f"warning: no checkpoint to resume from: it and the policy need {readable_bytes(needed)}, and "
+                f"{readable_bytes(free)} of disk are free",
+                file=sys.stderr,
+            )
+        return needed <= free
 
     def on_log(
         self,

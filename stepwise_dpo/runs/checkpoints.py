@@ -1,0 +1,153 @@
+"""Which runs can go on, from where, and whether the disk has room for a run.
+
+What makes a checkpoint sound is said in `learning.checkpoints`. Nothing here imports torch, so that the page can ask.
+"""
+
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.checkpoints import Checkpoint, faults, find_checkpoints, readable_bytes
+from stepwise_dpo.runs.config import RunConfig
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+from stepwise_dpo.runs.provenance import data_hashes
+
+CHECKPOINT_WEIGHTS = 3
+"""A checkpoint holds the weights, and AdamW's two moments of each."""
+
+_CLOSE = 1.5  # times what a run will write: less room than this is worth a warning
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run goes on.
+
+    Attributes:
+        checkpoint: the newest sound one.
+        skipped: newer ones that are not sound, each with what is wrong with it, the newest first.
+    """
+
+    checkpoint: Checkpoint
+    skipped: list[str]
+
+    def __str__(self) -> str:
+        skipped = "".join(f"; skipped {fault}" for fault in self.skipped)
+        return f"resuming from {self.checkpoint.path.name}{skipped}"
+
+
+def refuse_to_resume(directory: RunDirectory) -> str | None:
+    """Say why a run can't be resumed, as far as that is seen at a glance (sizes of files, no hashes); None if it can.
+
+    Raises:
+        RunError: it is no run, or its status is damaged.
+    """
+    status = directory.status()
+    if status.state == "finished":
+        return f"run {directory.id!r} has finished; there is nothing left to train"
+    if status.active and status.pid != os.getpid() and _lives(status):
+        return f"run {directory.id!r} is still active (process {status.pid}); stop it first"
+    if not find_checkpoints(directory.path):
+        return (
+            f"run {directory.id!r} has no checkpoint to resume from; a run writes some with save_steps, and one when "
+            "it is stopped"
+        )
+    if not directory.checkpoints():
+        return f"run {directory.id!r} can't be resumed: {'; '.join(_faults(directory, contents=False))}"
+    return None
+
+
+def find_resume_point(directory: RunDirectory) -> ResumePoint:
+    """Find the newest checkpoint whose every file is what was written.
+
+    Raises:
+        RunError: there is none.
+    """
+    skipped: list[str] = []
+    for checkpoint in find_checkpoints(directory.path):
+        wrong = faults(checkpoint.path)
+        if not wrong:
+            return ResumePoint(checkpoint, skipped)
+        skipped.append(f"{checkpoint.path.name} ({', '.join(wrong)})")
+    why = "; ".join(skipped) or "it has no checkpoint"
+    raise RunError(f"run {directory.id!r} can't be resumed: {why}")
+
+
+def check_same_data(directory: RunDirectory, config: RunConfig) -> None:
+    """Refuse to go on with other data than the run began with.
+
+    Raises:
+        RunError: a file has changed since, or nobody knows.
+        DataError: a file can't be read.
+    """
+    environment = directory.environment()
+    if environment is None:
+        raise RunError(f"run {directory.id!r} can't be resumed: without environment.json nobody knows its data")
+    before, now = environment["data"], data_hashes(config)
+    changed = [f"{name} ({getattr(config, name)!r})" for name in now if before.get(name) != now[name]]
+    if changed:
+        raise RunError(
+            f"run {directory.id!r} can't be resumed: {' and '.join(changed)} changed since it began; put the old file "
+            "back, or start a new run"
+        )
+
+
+def bytes_to_write(config: RunConfig, weights: int, trained_judge: int, global_steps: int) -> int:
+    """Estimate the most that a run's folder will hold at a time.
+
+    Args:
+        config: the run's.
+        weights: size of the policy, in bytes.
+        trained_judge: size of the reward model where it is trained, else 0.
+        global_steps: optimiser steps of the whole run.
+
+    Returns:
+        bytes: the trained models, and `save_total_limit` checkpoints beside the one that is being written.
+    """
+    models = weights + trained_judge
+    if config.save_steps is None:
+        return models  # the checkpoint of a stop is written if there is room then
+    checkpoints = min(config.save_total_limit + 1, math.ceil(global_steps / config.save_steps))
+    return models * (1 + CHECKPOINT_WEIGHTS * checkpoints)
+
+
+def check_disk(directory: RunDirectory, needed: int) -> dict[str, Any]:
+    """Find out before a run whether the disk has room for it.
+
+    Returns:
+        {"needed_bytes", "free_bytes", "warning": a sentence if it will be close, else None}.
+
+    Raises:
+        RunError: it has not.
+    """
+    free = shutil.disk_usage(directory.path).free
+    room = f"{readable_bytes(needed)} of disk and {readable_bytes(free)} are free in {str(directory.path)!r}"
+    if needed > free:
+        raise RunError(
+            f"the run needs up to {room}; make room, write elsewhere, or keep fewer checkpoints (save_total_limit, "
+            "save_steps)"
+        )
+    warning = f"the run needs up to {room}: that is close" if needed * _CLOSE > free else None
+    return {"needed_bytes": needed, "free_bytes": free, "warning": warning}
+
+
+def _faults(directory: RunDirectory, *, contents: bool) -> list[str]:
+    return [
+        f"{checkpoint.path.name} ({', '.join(wrong)})"
+        for checkpoint in find_checkpoints(directory.path)
+        if (wrong := faults(checkpoint.path, contents=contents))
+    ]
+
+
+def _lives(status: RunStatus) -> bool:
+    if status.pid is None or status.create_time is None:
+        return False
+    try:
+        process = psutil.Process(status.pid)
+        return abs(process.create_time() - status.create_time) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,201 @@
+"""Checkpoints as files: complete or not there, and able to prove it."""
+
+import json
+import shutil
+
+import pytest
+from comparing import assert_same
+
+from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.checkpoints import MANIFEST, clear_hidden, faults, find_checkpoints, prune, publish, seal
+from stepwise_dpo.runs.checkpoints import bytes_to_write, check_disk, find_resume_point, refuse_to_resume
+from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+
+FILES = [
+    "config.json", "generation_config.json", "manifest.json", "model.safetensors", "optimizer.pt", "rng_state.pth",
+    "scheduler.pt", "stepwise_dpo.json", "tokenizer.json", "tokenizer_config.json", "trainer_state.json",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def killed(forks, small_settings, tmp_path_factory):
+    """A run that was never interrupted, and copies of it, each killed at another operation of its second checkpoint."""
+    folder = tmp_path_factory.mktemp("killed")
+    copies = folder / "copies"
+    copies.mkdir()
+    settings = {**small_settings, "save_total_limit": 1}
+    code = forks("kill_at_every_operation", config=settings, run_dir=folder / "whole", copies=copies, global_step=2)
+    assert code == 0, forks.said()
+    return folder / "whole", json.loads((copies / "operations.json").read_text()), copies
+
+
+@pytest.fixture(scope="module")
+def interrupted(forks, small_settings, tmp_path_factory):
+    """A run that was killed after its second checkpoint, with both."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    settings = {**small_settings, "save_total_limit": 5}
+    assert forks("run", config=settings, run_dir=folder / "whole") == 0, forks.said()
+    cut = folder / "cut"
+    shutil.copytree(folder / "whole", cut)
+    for name in ("final", "checkpoint-3", "checkpoint-4"):
+        shutil.rmtree(cut / name)
+    RunDirectory(cut).write_status(RunStatus("interrupted", global_step=2, max_steps=4))
+    return folder / "whole", cut
+
+
+def test_case_01_killed_at_every_file_boundary_of_a_save(forks, killed):
+    whole, operations, copies = killed
+    # Every file that the Trainer writes, ours, the manifest, the forced writes, the rename, the removal of the old one.
+    assert len(operations) > 40
+    text = "\n".join(operations)
+    for word in (
+        "after safe_save_file",
+        "after save",
+        "trainer_state.json",
+        "stepwise_dpo.json",
+        MANIFEST,
+        "os.rename",
+    ):
+        assert word in text, word
+    groups = {}
+    for index in range(1, len(operations) + 1):
+        copy = RunDirectory(copies / f"{index:03}")
+        visible = tuple(found.path.name for found in find_checkpoints(copy.path))
+        sound = tuple(found.path.name for found in copy.checkpoints(verify=True))
+        assert visible == sound, f"killed before {operations[index - 1]}"
+        assert sound, f"killed before {operations[index - 1]}"
+        groups.setdefault(sound, []).append(copy)
+    assert list(groups) == [("checkpoint-1",), ("checkpoint-2", "checkpoint-1"), ("checkpoint-2",)]
+    # Nothing else differs that a resumed run reads: so the first and the last of each kind stand for all.
+    for sound, runs in groups.items():
+        for run in (runs[0], runs[-1]):
+            assert forks("resume", run_dir=run.path) == 0, forks.said()
+            assert run.environment()["resumed"][0]["global_step"] == int(sound[0].removeprefix("checkpoint-"))
+            assert_same(run.path, whole)
+            assert not list(run.path.glob(".saving"))
+
+
+def damage_deleted(file):
+    file.unlink()
+
+
+def damage_truncated(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def damage_flipped(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_the_files_of_a_checkpoint(interrupted):
+    assert sorted(file.name for file in (interrupted[1] / "checkpoint-2").iterdir()) == FILES
+
+
+@pytest.mark.parametrize("damage", [damage_deleted, damage_truncated, damage_flipped], ids=lambda f: f.__name__[7:])
+@pytest.mark.parametrize("name", FILES)
+def test_case_03_damage_is_named_and_skipped(interrupted, tmp_path, name, damage):
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(interrupted[1], run.path)
+    damage(run.path / "checkpoint-2" / name)
+    point = find_resume_point(run)
+    assert point.checkpoint.global_step == 1
+    (skipped,) = point.skipped
+    assert skipped.startswith(f"checkpoint-2 ({name} ")
+    assert str(point) == f"resuming from checkpoint-1; skipped {skipped}"
+    damage(run.path / "checkpoint-1" / name)
+    with pytest.raises(RunError, match=rf"can't be resumed: checkpoint-2 \({name} .*; checkpoint-1 \({name} "):
+        find_resume_point(run)
+
+
+def test_case_03_a_run_goes_on_from_before_the_damage(forks, interrupted, tmp_path):
+    whole, cut = interrupted
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(cut, run.path)
+    damage_flipped(run.path / "checkpoint-2" / "optimizer.pt")
+    assert forks("resume", run_dir=run.path) == 0, forks.said()
+    (resumed,) = run.environment()["resumed"]
+    assert resumed["global_step"] == 1
+    assert resumed["skipped"] == ["checkpoint-2 (optimizer.pt has other contents than were written)"]
+    assert "skipped checkpoint-2 (optimizer.pt has other contents" in forks.said()
+    assert_same(run.path, whole)  # the damaged one was written again
+    assert [found.global_step for found in run.checkpoints(verify=True)] == [4, 3, 2, 1]
+
+
+def test_sizes_are_seen_at_a_glance(interrupted, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(interrupted[1], run.path)
+    assert refuse_to_resume(run) is None
+    damage_flipped(run.path / "checkpoint-2" / "optimizer.pt")
+    assert len(run.checkpoints()) == 2
+    assert len(run.checkpoints(verify=True)) == 1
+    damage_truncated(run.path / "checkpoint-2" / "optimizer.pt")
+    assert [found.global_step for found in run.checkpoints()] == [1]
+    damage_deleted(run.path / "checkpoint-1" / "optimizer.pt")
+    assert "checkpoint-1 (optimizer.pt is missing)" in refuse_to_resume(run)
+
+
+def make_checkpoint(run_dir, global_step, content="weights"):
+    folder = clear_hidden(run_dir) / f"checkpoint-{global_step}"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "a").write_text(content)
+    (folder / "inner" / "b").write_text("b")
+    seal(folder)
+    publish(folder, run_dir / folder.name)
+    return run_dir / folder.name
+
+
+def test_a_sealed_folder_is_sound_and_replaces_what_had_its_place(tmp_path):
+    path = make_checkpoint(tmp_path, 3)
+    assert faults(path) == []
+    (path / "inner" / "b").write_text("c")
+    assert faults(path) == ["inner/b has other contents than were written"]
+    assert faults(path, contents=False) == []
+    assert make_checkpoint(tmp_path, 3, content="others") == path
+    assert (path / "a").read_text() == "others"
+    assert faults(path) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": {}}', '{"files": {}, "sha256": "0"}', "\udcff"])
+def test_a_manifest_that_is_none(tmp_path, content):
+    path = make_checkpoint(tmp_path, 3)
+    (path / MANIFEST).write_text(content, errors="surrogateescape")
+    (fault,) = faults(path)
+    assert fault.startswith("manifest.json ")
+
+
+def test_only_checkpoints_are_found(tmp_path):
+    for name in ("checkpoint-10", "checkpoint-9", "checkpoint-x", "checkpoint-", "checkpoint-0", "my-checkpoint-1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-7").write_text("a file")
+    (tmp_path / "checkpoint-8").symlink_to(tmp_path / "checkpoint-9")
+    assert [found.global_step for found in find_checkpoints(tmp_path)] == [10, 9]
+    assert find_checkpoints(tmp_path / "nowhere") == []
+
+
+def test_the_newest_stays_whatever_is_to_be_kept(tmp_path):
+    for global_step in (1, 2, 3, 4, 5):
+        make_checkpoint(tmp_path, global_step)
+    (tmp_path / "checkpoint-3" / "a").unlink()
+    prune(tmp_path, newest=4, keep=2)
+    # 3 is damaged and doesn't count, 5 is later than what was just written.
+    assert [found.global_step for found in find_checkpoints(tmp_path)] == [5, 4, 2]
+    prune(tmp_path, newest=4, keep=1)
+    assert [found.global_step for found in find_checkpoints(tmp_path)] == [5, 4]
+
+
+def test_room_on_the_disk(tmp_path):
+    config = make_config({"data": "x"})
+    assert bytes_to_write(config, 100, 0, 50) == 100
+    config = make_config({"data": "x", "save_steps": 10, "save_total_limit": 2})
+    assert bytes_to_write(config, 100, 0, 50) == 100 + 3 * 300
+    assert bytes_to_write(config, 100, 40, 11) == 140 + 2 * 3 * 140
+    run = RunDirectory(tmp_path)
+    free = shutil.disk_usage(tmp_path).free
+    assert check_disk(run, 100)["warning"] is None
+    assert "that is close" in check_disk(run, int(free * 0.9))["warning"]
+    with pytest.raises(RunError, match=r"needs up to .*TB of disk and .* are free .*save_total_limit"):
+        check_disk(run, 10**16)

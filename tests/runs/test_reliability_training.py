@@ -1,0 +1,271 @@
+"""What a training run survives: bad numbers, a full disk, odd examples; and what it promises to be the same."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from comparing import assert_same, metrics_of
+from safetensors.torch import load_file
+
+from stepwise_dpo.errors import DataError, RunError
+from stepwise_dpo.learning.loading import load_policy
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs, save_pairs
+from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.provenance import git_commit
+from stepwise_dpo.runs.training import resume, run
+
+ROOT = Path(__file__).parents[2]
+
+
+# 12: a full disk
+
+
+@pytest.fixture(scope="module")
+def whole(small_settings, tmp_path_factory):
+    """A run that nothing went wrong with."""
+    return run(make_config(small_settings), tmp_path_factory.mktemp("whole") / "run")
+
+
+def assert_failed_but_whole(path, message, whole, global_steps):
+    """A run that says why it failed, has sound checkpoints and a history that is read, and can go on."""
+    failed = RunDirectory(path)
+    status = failed.status()
+    assert status.state == "failed"
+    assert re.search(message, status.error), status.error
+    assert [line["global_step"] for line in failed.metrics()[0]] == global_steps
+    assert failed.checkpoints() == failed.checkpoints(verify=True) != []
+    assert not (failed.path / ".saving").exists()
+    resume(path)
+    assert_same(path, whole.path)
+
+
+def test_case_12_the_disk_is_full_while_a_checkpoint_is_saved(forks, small_settings, whole, tmp_path):
+    # Between what the weights need and what the optimiser's state does: one library after the other complains.
+    for limit in (10_000, 1_000_000):
+        path = tmp_path / str(limit)
+        assert forks("save_with_a_limit", config=small_settings, run_dir=path, global_step=3, limit=limit) == 1
+        message = r"checkpoint-3 can't be saved: .* are free in .*make room there, then resume the run"
+        assert_failed_but_whole(path, message, whole, [1, 2, 2, 3])
+
+
+def test_case_12_the_disk_is_full_while_metrics_are_written(forks, small_settings, whole, tmp_path):
+    path = tmp_path / "run"
+    limit = (whole.path / "metrics.jsonl").read_bytes().index(b'{"global_step":3') + 5
+    code = forks(
+        "write_with_a_limit", config=small_settings, run_dir=path, what="append_metrics", global_step=3, limit=limit
+    )
+    assert code == 1
+    assert_failed_but_whole(path, r"metrics\.jsonl can't be written", whole, [1, 2, 2])
+
+
+def test_case_12_the_disk_is_full_while_the_status_is_written(forks, small_settings, whole, tmp_path):
+    """Not even the last words fit: the status stays the old one, and the dead process tells the supervisor the rest."""
+    path = tmp_path / "run"
+    arguments = {"config": small_settings, "run_dir": path, "what": "write_status", "global_step": 3, "limit": 20}
+    assert forks("write_with_a_limit", **arguments) == 1
+    assert "status.json can't be written: File too large" in forks.said()
+    left = RunDirectory(path)
+    assert left.status().state in ("running", "stopping")
+    assert left.metrics()[0]
+    assert left.checkpoints() == left.checkpoints(verify=True) != []
+    resume(path)
+    assert_same(path, whole.path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 20 MB, where this user may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=20m", "none", place], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount a small disk; the cases before this one need none")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_case_12_a_disk_without_a_free_byte(forks, small_settings, whole, small_disk):
+    path = small_disk / "run"
+    assert forks("fill_the_disk", config=small_settings, run_dir=path, global_step=3) == 1
+    (path / ".saving-ballast").unlink()
+    # The last words went over the old status: there was no room beside it.
+    assert_failed_but_whole(path, r"No space left on device|checkpoint-3 can't be saved", whole, [1, 2, 2, 3])
+
+
+def test_a_run_that_does_not_fit_is_refused_before_it_begins(small_settings, small_disk):
+    config = make_config(small_settings, {"save_total_limit": 9})
+    with pytest.raises(RunError, match=r"the run needs up to .* MB of disk and .* are free"):
+        run(config, small_disk / "run")
+    refused = RunDirectory(small_disk / "run")
+    assert refused.status().state == "failed"
+    assert refused.metrics()[0] == []
+
+
+# 13: bad numbers
+
+
+def test_case_13_a_loss_that_is_not_finite(small_settings, tmp_path):
+    config = make_config(small_settings, {"learning_rate": 1e20, "lr_schedule": "constant"})
+    with pytest.raises(RunError) as error:
+        run(config, tmp_path / "run")
+    failed = RunDirectory(tmp_path / "run")
+    assert failed.status().state == "failed"
+    assert failed.status().error == str(error.value)
+    found = re.match(
+        r"the loss became (nan|inf|-inf) at global_step 2 \(examples? (.*)\); training stopped before that step could "
+        r"change the weights, and the last checkpoint is that of global_step 1; lower the learning rate",
+        str(error.value),
+    )
+    assert found, str(error.value)
+    ids = {pair.id for pair in load_pairs(config.data)}
+    named = set(re.findall(r"'(.*?)'", found[2]))
+    # The first step took four of the five examples; the second one is the rest.
+    assert len(named) == 1
+    assert named < ids
+    assert not failed.final.exists()
+    (checkpoint,) = failed.checkpoints(verify=True)
+    weights = load_file(checkpoint.path / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_case_13_weights_that_are_not_finite_are_never_saved(small_settings, tmp_path):
+    # Larger than a 32-bit number: the first update leaves no finite weight, before any loss tells.
+    config = make_config(small_settings, {"learning_rate": 1e39, "lr_schedule": "constant"})
+    with pytest.raises(RunError, match=r"weights are not finite after global_step 1 \(.* more\).* nothing was saved"):
+        run(config, tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    with pytest.raises(RunError, match="weights are not finite after global_step 1"):
+        run(
+            make_config(config.model_dump(), {"save_steps": None, "eval_data": None, "max_steps": 1}),
+            tmp_path / "other",
+        )
+    assert not list((tmp_path / "other").rglob("*.safetensors"))
+
+
+# 18: the same again
+
+
+def command(arguments, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def test_case_18_two_processes_measure_the_same(small_data, tmp_path):
+    words = ["--model", "tiny", "--data", small_data["data"], "--eval-data", small_data["eval_data"], "--generate", "2",
+             "--max-new-tokens", "8", "--epochs", "2", "--loss", "stepwise"]  # fmt: skip
+    processes = [
+        command(["-m", "stepwise_dpo", "train", *words, "--output-dir", str(tmp_path / seed)], PYTHONHASHSEED=seed)
+        for seed in ("1", "2")
+    ]
+    for process in processes:
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+    one, other = (RunDirectory(tmp_path / seed) for seed in ("1", "2"))
+    assert len(metrics_of(one)) == 8
+    assert_same(one.path, other.path)
+    alike = [{name: value for name, value in run.environment().items() if name != "disk"} for run in (one, other)]
+    assert alike[0] == alike[1]
+
+
+def test_a_run_says_what_its_figures_depend_on(whole, small_data):
+    environment = whole.environment()
+    assert {"torch", "transformers", "trl", "datasets", "accelerate", "python", "stepwise-dpo"} <= set(
+        environment["versions"]
+    )
+    assert environment["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert (environment["seed"], environment["threads"]) == (42, torch.get_num_threads())
+    digests = subprocess.run(
+        ["sha256sum", small_data["data"], small_data["eval_data"]], capture_output=True, text=True, check=True
+    ).stdout
+    assert list(environment["data"].values()) == [line.split()[0] for line in digests.splitlines()]
+    assert environment["disk"]["free_bytes"] > environment["disk"]["needed_bytes"] > 0
+    assert environment["git_commit"] == git_commit(ROOT)
+
+
+def test_the_commit_is_read_as_git_would(tmp_path):
+    def git(*words):
+        settings = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+        return subprocess.run(
+            ["git", *settings, "-C", str(tmp_path / "one"), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    (tmp_path / "one" / "inner").mkdir(parents=True)
+    assert git_commit(tmp_path / "one") is None
+    git("init")
+    assert git_commit(tmp_path / "one") is None
+    git("commit", "--allow-empty", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    assert git_commit(tmp_path / "one" / "inner") == commit
+    git("worktree", "add", str(tmp_path / "two"), "-b", "feature/two")
+    assert git_commit(tmp_path / "two") == commit
+    git("pack-refs", "--all")
+    assert git_commit(tmp_path / "two") == git_commit(tmp_path / "one") == commit
+    git("checkout", "--detach")
+    assert git_commit(tmp_path / "one") == commit
+
+
+# 24: odd examples
+
+
+def pair(name, prompt="2 + 3 * 4 = ?", chosen=("3 * 4 = 12", "2 + 12 = 14"), rejected=("2 + 3 = 5", "5 * 4 = 20")):
+    return PreferencePair(prompt=prompt, chosen=tuple(map(Step, chosen)), rejected=tuple(map(Step, rejected)), id=name)
+
+
+ODD = {
+    "one step each": pair("one step each", chosen=["14"], rejected=["20"]),
+    "identical": pair("identical", rejected=("3 * 4 = 12", "2 + 12 = 14")),
+    "emoji": pair("emoji", "🙂👩‍👩‍👧‍👦 + 🇩🇪 = ?", ["🙂"], ["👩‍👩‍👧‍👦", "🇩🇪"]),
+    "right to left": pair("right to left", "כמה זה 2 + 2?", ["זה 4"], ["العدد ٥"]),
+    "a thousand steps": pair("a thousand steps", chosen=[str(n % 10) for n in range(1000)], rejected=["1"]),
+}
+
+
+@pytest.mark.parametrize("loss", ["dpo", "stepwise"])
+def test_case_24_odd_examples_train_whole(tmp_path, loss):
+    save_pairs(ODD.values(), tmp_path / "odd.json")
+    settings = {"model": "tiny", "data": str(tmp_path / "odd.json"), "loss": loss, "epochs": 1, "generate": 0}
+    rewards = {"reward_model": "tiny"} if loss == "stepwise" else {}
+    done = run(make_config(settings, rewards, {"batch_size": 1, "max_length": 4096}), tmp_path / "run")
+    assert done.status().state == "finished"
+    lines = done.metrics()[0]
+    assert len(lines) == len(ODD)
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    # Not a token was left out: prompt and answer of both sides of every example.
+    steps = load_policy("tiny").step_tokenizer()
+    expected = 0
+    for example in ODD.values():
+        prompt = len(steps.encode_prompt(example.prompt))
+        expected += sum(prompt + len(steps.encode_steps(side)[0]) for side in (example.chosen, example.rejected))
+    assert lines[-1]["num_tokens"] == expected
+    if loss == "stepwise":
+        (thousand,) = [record for record in done.rewards()["pairs"] if record["id"] == "a thousand steps"]
+        assert len(thousand["chosen"]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"prompt": "1 + 1", "chosen": [], "rejected": ["3"]}]', r"chosen"),
+        ('[{"prompt": "1 + 1", "chosen": ["2"], "rejected": ""}]', r"rejected"),
+        ('[{"prompt": "1 + 1", "chosen": ["2", " "], "rejected": ["3"]}]', r"chosen\[1\]"),
+        ('[{"prompt": "%s", "chosen": ["2"], "rejected": ["3"]}]' % ("1 + " * 400), "maximum length of 1024"),
+    ],
+    ids=["no steps", "an empty solution", "a blank step", "a prompt over the limit"],
+)
+def test_case_24_what_cannot_be_trained_is_a_clear_error(tmp_path, content, message):
+    (tmp_path / "data.json").write_text(content)
+    with pytest.raises(DataError, match=message) as error:
+        run(make_config({"model": "tiny", "data": str(tmp_path / "data.json")}), tmp_path / "run")
+    failed = RunDirectory(tmp_path / "run")
+    assert (failed.status().state, failed.status().error) == ("failed", str(error.value))
+    assert not failed.final.exists()
