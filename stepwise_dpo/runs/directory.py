@@ -228,6 +228,10 @@ class RunDirectory:
         """Ask the run to stop after its current optimiser step and keep what is there."""
         (self.path / "stop").touch()
 
+    def forget_stop(self) -> None:
+        """Take back that somebody asked the run to stop."""
+        (self.path / "stop").unlink(missing_ok=True)
+
     def stop_requested(self) -> bool:
         """Whether somebody asked the run to stop."""
         return (self.path / "stop").exists()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.runs.checkpoints import refuse_to_resume
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State, list_runs, new_run_id
 from stepwise_dpo.runs.event_log import cap_log, last_line
@@ -101,20 +102,47 @@ class Supervisor:
         """
         hashed = owner_hash(owner)
         with self._lock:  # between the count and the start nobody else may start
-            running = {run_id: worker.owner for run_id, worker in self._live.items() if worker.poll() is None}
-            self._queue.check_room(hashed, running, self._free())
+            self._check_room(hashed)
             while (path := self.runs_dir / new_run_id(config.loss)).exists():
                 continue  # twenty clicks in one second
             run = RunDirectory(path)
             run.create(config)
-            write_ticket(run, new_ticket(hashed))
-            self._queue.join(run, hashed)
-            self._advance()
-            self._look_after()
+            self._line_up(run, hashed)
+        return run
+
+    def resume(self, run: RunDirectory) -> None:
+        """Go on with a run that ended early, from its last sound checkpoint, when its turn comes. Returns at once.
+
+        It stays whose it was.
+
+        Raises:
+            RunError: it has finished, is active, or has no sound checkpoint; or as `start`.
+        """
+        with self._lock:
+            if self.status(run).active:
+                raise RunError(f"run {run.id!r} is still active; stop it first")
+            if (reason := refuse_to_resume(run)) is not None:
+                raise RunError(reason)
+            ticket = read_ticket(run)
+            owner = ticket.owner if ticket else None
+            self._check_room(owner)
+            run.forget_stop()
+            run.write_status(replace(run.status(), state="queued", pid=None, create_time=None, error=None))
+            self._line_up(run, owner)
+
+    def _check_room(self, owner: str | None) -> None:
+        running = {run_id: worker.owner for run_id, worker in self._live.items() if worker.poll() is None}
+        self._queue.check_room(owner, running, self._free())
+
+    def _line_up(self, run: RunDirectory, owner: str | None) -> None:
+        """Let a queued run wait for its turn, which may be now."""
+        write_ticket(run, new_ticket(owner))
+        self._queue.join(run, owner)
+        self._advance()
+        self._look_after()
         status = run.status()
         if status.state == "failed" and status.pid is None:
             raise RunError(f"run {run.id!r}: {status.error}")
-        return run
 
     def stop(self, run: RunDirectory) -> None:
         """Ask a run to stop and keep what is there; a process that doesn't is ended. Returns at once."""

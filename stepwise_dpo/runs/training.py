@@ -87,7 +87,7 @@ def resume(run_dir: str | os.PathLike[str]) -> RunDirectory:
     check_same_data(directory, config)
     point = find_resume_point(directory)
     if _is_first_process():
-        (directory.path / "stop").unlink(missing_ok=True)
+        directory.forget_stop()
     return _attend(config, directory, point)
 
 

@@ -32,7 +32,7 @@ def main(arguments: list[str], train: Callable[[RunConfig, Path], object] | None
 
     Args:
         arguments: the parent's pid; "--ready" and a file descriptor for a spare.
-        train: does the run; `runs.training.run` if not given.
+        train: does the run; if not given, `runs.training.run`, or its `resume` where the run has checkpoints.
 
     Returns:
         0 when the run finished or was stopped, or when there was none; 1 when it failed.
@@ -76,9 +76,12 @@ def _take_over(directory: RunDirectory) -> None:
 
 def _training() -> Callable[[RunConfig, Path], object]:
     # Not at the top: torch and TRL take seconds, and the watch of the parent must run meanwhile.
-    from stepwise_dpo.runs.training import run
+    from stepwise_dpo.runs.training import resume, run
 
-    return run
+    def run_or_resume(config: RunConfig, path: Path) -> object:
+        return resume(path) if RunDirectory(path).checkpoints() else run(config, path)
+
+    return run_or_resume
 
 
 def _import_everything() -> None:

@@ -10,6 +10,7 @@ import gradio as gr
 import orjson
 
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.runs.checkpoints import refuse_to_resume
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.export import accelerate_command, command, portable
 from stepwise_dpo.ui.components import error, plots_value
@@ -26,6 +27,7 @@ class Actions(NamedTuple):
 
     stop: bool
     discard: bool
+    resume: bool
     again: bool
     load: bool
     delete: bool
@@ -34,9 +36,10 @@ class Actions(NamedTuple):
     def of(cls, view: RunView | None) -> "Actions":
         """Say what can be done with a run in its state."""
         if view is None:
-            return cls(False, False, False, False, False)
+            return cls(False, False, False, False, False, False)
         active = view.status.active
-        return cls(active, active and not view.discarded, not active, True, not active)
+        resumable = not active and refuse_to_resume(view.run) is None
+        return cls(active, active and not view.discarded, resumable, not active, True, not active)
 
 
 class Live(NamedTuple):
@@ -53,6 +56,7 @@ class Live(NamedTuple):
     table: dict[str, Any]
     stop: Any
     discard: Any
+    resume: Any
     again: Any
     load: Any
     delete: Any
@@ -113,6 +117,7 @@ def _live(reader: RunReader, views: list[RunView], current: RunView | None, choi
             visible=actions.stop, interactive=not stopping, value="Stopping…" if stopping else "Stop and keep"
         ),
         discard=gr.update(visible=actions.discard),
+        resume=gr.update(visible=actions.resume),
         again=gr.update(visible=actions.again),
         load=gr.update(visible=actions.load),
         delete=gr.update(visible=actions.delete),

@@ -44,6 +44,7 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
             with gr.Row(elem_classes="run-actions"):
                 stop = _button("Stop and keep", "train-stop")
                 discarding = _button("Discard…", "train-discard")
+                resume = _button("Resume", "train-resume")
                 again = _button("Run again", "train-again")
                 load = _button("Load into form", "train-load")
                 delete = _button("Delete…", "train-delete")
@@ -63,7 +64,8 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
                 take_along = copyable(elem_id="train-take-along")
     table = run_table(elem_id="train-runs")
     choice, seen, asked = gr.State(Choice()), gr.State(None), gr.State(None)
-    live = [shared.run_id, chip, head, charts, take_along, table, stop, discarding, again, load, delete, exports]
+    live = [shared.run_id, chip, head, charts, take_along, table, stop, discarding, resume, again, load]
+    live += [delete, exports]
     assert len(live) == len(Live._fields)
     everything = [seen, *live]
     state = [shared.run_id, choice, seen]
@@ -97,6 +99,10 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
 
     def on_keep() -> list[Any]:
         return [gr.update(visible=False), None]
+
+    def on_resume(run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
+        said = _attempt(lambda: supervisor.resume(supervisor.run(run_id)))
+        return [said, *updates(reader, run_id, choice, seen)]
 
     def on_again(run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
         return run_again(run_id, choice, seen)
@@ -161,6 +167,7 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
         )
     do_it.click(on_do_it, [asked, *state], [confirm, asked, message, *everything], **hidden)
     keep.click(on_keep, None, [confirm, asked], **hidden)
+    resume.click(on_resume, state, [message, *everything], **hidden)
     again.click(on_again, state, [message, choice, *everything], **hidden)
     load.click(on_load, [shared.library, shared.run_id], filled, **hidden).then(
         fields.plan, *planned, js=_TO_FORM, **hidden

@@ -1,4 +1,4 @@
-"""What the tests of runs share: real worker processes, small data on disk, a server of forked processes that may die."""
+"""Of all tests of runs: real worker processes, small data on disk, a server of forked processes that may die."""
 
 import json
 import os

@@ -225,7 +225,7 @@ ODD = {
     "one step each": pair("one step each", chosen=["14"], rejected=["20"]),
     "identical": pair("identical", rejected=("3 * 4 = 12", "2 + 12 = 14")),
     "emoji": pair("emoji", "🙂👩‍👩‍👧‍👦 + 🇩🇪 = ?", ["🙂"], ["👩‍👩‍👧‍👦", "🇩🇪"]),
-    "right to left": pair("right to left", "כמה זה 2 + 2?", ["זה 4"], ["العدد ٥"]),
+    "right to left": pair("right to left", "כמה זה 2 + 2?", ["זה 4"], ["العدد ٥"]),  # noqa: RUF001 (what somebody may write)
     "a thousand steps": pair("a thousand steps", chosen=[str(n % 10) for n in range(1000)], rejected=["1"]),
 }
 

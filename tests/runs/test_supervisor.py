@@ -204,3 +204,22 @@ def test_a_damaged_ticket_makes_a_run_nobodys(supervisor, config, content):
     assert read_ticket(run) is None
     assert supervisor.runs(ANNA) == []
     assert [known.id for known in supervisor.runs()] == ["one"]
+
+
+def test_a_stopped_run_goes_on_where_it_was(supervisor, config, pairs):
+    run = supervisor.start(config.model_copy(update={"max_steps": 400, "batch_size": 1, "max_length": 4096}))
+    wait_for(lambda: len(run.metrics()[0]) >= 3 or not supervisor.status(run).active)
+    supervisor.stop(run)
+    wait_for(lambda: not supervisor.status(run).active)
+    done = supervisor.status(run).global_step
+    assert supervisor.status(run).state == "stopped"
+    assert 3 <= done < 400
+    supervisor.resume(run)
+    with pytest.raises(RunError, match="still active"):
+        supervisor.resume(run)
+    wait_for(lambda: len(run.metrics()[0]) > done or not supervisor.status(run).active)
+    supervisor.stop(run)
+    wait_for(lambda: not supervisor.status(run).active)
+    steps = [record["global_step"] for record in run.metrics()[0] if "loss" in record]
+    assert steps == list(range(1, steps[-1] + 1))
+    assert steps[-1] > done
