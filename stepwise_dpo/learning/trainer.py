@@ -56,6 +56,7 @@ from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.seq2seq import TokenScores, enable_causal_layout
 from stepwise_dpo.learning.sound_trainer import SaveAfterEvaluation, SoundTrainer, name_examples
 from stepwise_dpo.learning.tokenization import StepTokenizer
+from stepwise_dpo.learning.uneven import gathering_real, keep_first, real_examples
 from stepwise_dpo.preferences.pairs import PreferencePair
 
 Loss = Literal["dpo", "stepwise"]
@@ -173,6 +174,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         self._pairs = {"train": list(train_pairs), "eval": list(eval_pairs or [])}
         self._state_beside = state_beside
         self.ids_of_step, self._ids_are_of = [], 0
+        self._batches_of_step, self._batches_are_of, self._eval_batches = 0, 0, 0
         self.eval_step_logratios: dict[int, dict[str, list[float]]] = {}
         """Of the latest evaluation, in nats per step: {index into eval_pairs: {"chosen": […], "rejected": […]}}."""
 
@@ -261,6 +263,34 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         if return_outputs:
             raise ConfigError("this trainer gives no outputs besides the loss; use `evaluation.evaluate_policy`")
         mode = "train" if self.model.training else "eval"
+        if self.accelerator.num_processes == 1:
+            return self._loss_of(model, inputs, num_items_in_batch, mode)
+        pairs, rank = len(inputs["row"]), self.accelerator.process_index
+        counts = real_examples(self._examples_left(mode, pairs), pairs, self.accelerator.num_processes)
+        if counts[rank] < pairs:
+            # A process without a real example goes along with one, for nothing: the others wait for its gradients.
+            inputs = keep_first(inputs, pairs, max(1, counts[rank]))
+        with gathering_real(self.accelerator, counts, pairs):
+            loss = self._loss_of(model, inputs, num_items_in_batch, mode)
+        # DDP averages over processes; the mean over examples is meant.
+        return loss * (counts[rank] * len(counts) / sum(counts)) if mode == "train" else loss
+
+    def _examples_left(self, mode: str, pairs: int) -> int:
+        """Examples of this epoch, or this evaluation, that no batch before had."""
+        together = pairs * int(self.accelerator.num_processes)
+        if mode == "eval":
+            self._eval_batches += 1
+            return len(self._pairs["eval"]) - (self._eval_batches - 1) * together
+        if self._batches_are_of != self.state.global_step:
+            self._batches_of_step, self._batches_are_of = 0, self.state.global_step
+        self._batches_of_step += 1
+        accumulated = int(self.args.gradient_accumulation_steps)
+        updates = math.ceil(math.ceil(len(self._pairs["train"]) / together) / accumulated)
+        batch = int(self.state.global_step) % updates * accumulated + self._batches_of_step - 1
+        return len(self._pairs["train"]) - batch * together
+
+    def _loss_of(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any, mode: str) -> Tensor:
+        """The loss of this process's examples; what is logged is of all processes'."""
         if "ref_token_logps" not in inputs:
             inputs = {**inputs, "ref_token_logps": self._reference_now(inputs, mode)}
         steps = {name: inputs[name] for name in StepCollator.STEP_KEYS if name in inputs}
@@ -298,13 +328,13 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
 
     def _refuse_bad_loss(self, loss: Tensor, rows: Tensor, mode: str) -> None:
         # In all processes alike: one that stopped alone would leave the others waiting for it.
-        values, all_rows = self.accelerator.gather((loss.reshape(1), rows))
+        values, all_rows = self.accelerator.gather((loss, rows))
         ids = [self._pairs[mode][row].id for row in all_rows.tolist()]
         if mode == "train":
             if self._ids_are_of != self.state.global_step:
                 self.ids_of_step, self._ids_are_of = [], self.state.global_step
             self.ids_of_step += ids
-        bad = [value for value in values.tolist() if not math.isfinite(value)]
+        bad = [value for value in values.reshape(-1).tolist() if not math.isfinite(value)]
         if bad and mode == "train":
             self.refuse_step(f"the loss became {bad[0]}")
         elif bad:
@@ -381,7 +411,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         """
         if eval_dataset is not None:
             raise ConfigError("held-out examples are given as `eval_pairs` when the trainer is made")
-        self.eval_step_logratios = {}
+        self.eval_step_logratios, self._eval_batches = {}, 0
         metrics: dict[str, float] = super().evaluate(**kwargs)
         return metrics
 

@@ -5,6 +5,7 @@ from itertools import chain
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 from trl import DPOTrainer
 from trl.trainer import dpo_trainer
@@ -13,8 +14,10 @@ from stepwise_dpo.errors import ConfigError, DataError, RunError
 from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.names import LOSS_TYPES
 from stepwise_dpo.learning.rewards import LLMRewardModel
+from stepwise_dpo.learning.sound_trainer import SoundTrainer
 from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.learning.trainer import StepCollator, StepwiseDPOConfig, StepwiseDPOTrainer, build_dataset
+from stepwise_dpo.learning.uneven import keep_first, real_examples
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
 
 LN_2 = math.log(2)
@@ -89,8 +92,14 @@ def test_every_overridden_name_exists_upstream():
         "create_optimizer",
         "compute_loss",
         "evaluate",
+        "save_model",
+        "_get_grad_norm",
+        "_issue_warnings_after_load",
+        "_load_from_checkpoint",
+        "_save_checkpoint",
     ):
         assert callable(getattr(DPOTrainer, name)), name
+        assert name in vars(StepwiseDPOTrainer) or name in vars(SoundTrainer), name
     assert callable(DPOTrainer.compute_ref_log_probs)
     assert callable(dpo_trainer.add_fused_lm_head)
     assert callable(dpo_trainer.DataCollatorForPreference.torch_call)
@@ -395,8 +404,66 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_examples(pairs, tmp_path)
     trainer = make_trainer(policy, pairs[:2], tmp_path)
     with torch.no_grad():
         policy.model.shared.weight.fill_(float("nan"))
-    with pytest.raises(RunError, match=f"the loss became nan at global_step 0 on examples .*'{pairs[0].id}'"):
+    with pytest.raises(
+        RunError, match=f"the loss became nan at global_step 1 .examples .*'{pairs[0].id}'.*nothing was"
+    ):
         trainer.train()
+
+
+@pytest.mark.parametrize("reward_model", [False, True], ids=["policy", "trained reward model"])
+def test_a_gradient_that_is_not_finite_changes_no_weight(pairs, tmp_path, reward_model):
+    """The loss is fine, its gradient is not, in the second optimiser step of two batches each."""
+    policy, judge = load_policy("tiny"), LLMRewardModel.from_pretrained("tiny")
+    options = {"loss": "stepwise", "reward_model": judge, "train_reward_model": True} if reward_model else {}
+    trainer = make_trainer(policy, pairs[:8], tmp_path, gradient_accumulation_steps=2, **options)
+    broken = judge.model.shared.weight if reward_model else policy.model.shared.weight
+    broken.register_hook(lambda gradient: gradient * float("inf") if trainer.state.global_step == 1 else gradient)
+    kept = []
+
+    class Keep(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            kept.append(copy.deepcopy([*policy.model.parameters(), *judge.parameters()]))
+
+    trainer.add_callback(Keep())
+    what = "the norm of the reward model's gradient" if reward_model else "the gradient's norm"
+    with pytest.raises(RunError, match=f"{what} became (nan|inf) at global_step 2 .examples ") as error:
+        trainer.train()
+    named = set(re.findall(r"'(\S*)'", str(error.value)))
+    assert len(named) == 4
+    assert named < {pair.id for pair in pairs[:8]}
+    (after_first,) = kept
+    now = [*policy.model.parameters(), *judge.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(now, after_first, strict=True))
+
+
+def test_a_held_out_loss_that_is_not_finite_names_its_examples(pairs, tmp_path):
+    policy = load_policy("tiny")
+    trainer = make_trainer(policy, pairs[:2], tmp_path, eval_pairs=pairs[2:3])
+    with torch.no_grad():
+        policy.model.shared.weight.fill_(float("nan"))
+    with pytest.raises(RunError, match=f"the held-out loss became nan after global_step 0 .example '{pairs[2].id}'"):
+        trainer.evaluate()
+
+
+def test_weights_that_are_not_finite_are_not_saved(pairs, tmp_path):
+    policy = load_policy("tiny")
+    trainer = make_trainer(policy, pairs[:2], tmp_path)
+    with torch.no_grad():
+        policy.model.shared.weight[0, 0] = float("inf")
+    with pytest.raises(RunError, match=r"weights are not finite after global_step 0 \(shared\.weight\)"):
+        trainer.save_model(str(tmp_path / "saved"))
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_checkpoint_of_another_policy_is_refused(pairs, tmp_path):
+    trainer = make_trainer(load_policy("tiny"), pairs[:2], tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
+    trainer.train()
+    weights = tmp_path / "checkpoint-1" / "model.safetensors"
+    values = load_file(weights)
+    del values["decoder.final_layer_norm.weight"]
+    save_file(values, weights)
+    with pytest.raises(RunError, match=r"not one of this policy: decoder\.final_layer_norm\.weight don't match"):
+        make_trainer(load_policy("tiny"), pairs[:2], tmp_path, max_steps=2).resume(tmp_path / "checkpoint-1")
 
 
 def test_bad_requests(pairs, tmp_path):
@@ -422,3 +489,19 @@ def test_hostile_and_odd_texts_train(tmp_path):
     trainer = make_trainer(load_policy("tiny"), pairs, tmp_path, max_steps=3)
     trainer.train()
     assert all(math.isfinite(loss) for loss in losses(trainer))
+
+
+def test_the_real_examples_of_each_process():
+    """Seven examples, batches of two in three processes, ranks filled in order."""
+    assert real_examples(7, 2, 3) == [2, 2, 2]
+    assert real_examples(1, 2, 3) == [1, 0, 0]
+    assert real_examples(3, 2, 3) == [2, 1, 0]
+
+
+def test_cutting_a_batch_to_its_first_pairs():
+    """Three pairs, six rows: chosen 0, 1, 2, rejected 3, 4, 5; of the first two pairs, rows 0, 1, 3, 4 stay."""
+    batch = {"row": torch.tensor([7, 8, 9]), "input_ids": torch.arange(6)[:, None] * torch.ones(1, 2), "flag": True}
+    cut = keep_first(batch, 3, 2)
+    assert cut["row"].tolist() == [7, 8]
+    assert cut["input_ids"][:, 0].tolist() == [0, 1, 3, 4]
+    assert cut["flag"] is True
