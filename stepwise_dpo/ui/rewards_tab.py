@@ -170,7 +170,12 @@ def _lay_out(public: bool) -> _Parts:
                 elem_id="rewards-model",
             )
             made["run"] = gr.Dropdown(
-                [("none yet", "")], value="", label="Run", info="what “after” means", filterable=False, elem_id="rewards-run"
+                [("none", "")],
+                value="",
+                label="Run",
+                info="what “after” means",
+                filterable=False,
+                elem_id="rewards-run",
             )
         with gr.Column(elem_classes="look"):
             with gr.Column(elem_id="rewards-example"):
