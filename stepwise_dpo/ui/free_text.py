@@ -15,7 +15,7 @@ from stepwise_dpo.ui.waterfall import AGGREGATIONS, aggregated, first_below
 MAX_CHARACTERS = 8_000
 """Of both fields together: every key stroke is judged."""
 
-EXAMPLE = ("Start with 3. Add 4, then double it.", "3 + 4 = 7\n7 * 2 = 15\nAnswer: 15")
+EXAMPLE = ("Find k if (k - 30) / 5 = 11.", "11 * 5 = 55\n55 + 30 = 75\nAnswer: 75")
 
 
 class Typed(NamedTuple):

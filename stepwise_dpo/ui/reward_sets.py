@@ -1,7 +1,8 @@
 """Many examples at once: their order, the list at the left, the heatmap, and how far judge and labels agree."""
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stepwise_dpo.preferences.pairs import PreferencePair, first_error
 from stepwise_dpo.ui.components import LISTED, Item, list_html, plots_value, stats, what
@@ -20,6 +21,8 @@ SORTS = {
 NEEDS_SCORES = ("preference", "disagreement")
 MAX_ROWS = 500
 """The most examples that one heatmap draws."""
+
+NO_HEATMAP = json.dumps({"charts": []})
 
 MAX_PUBLIC = 200
 """The most examples of a set that are scored for a stranger."""
@@ -131,20 +134,25 @@ def _item(pair: PreferencePair, index: int, known: Judged | None, look: Look) ->
     if wrong is not None:
         facts.append(f"error at {wrong + 1}")
     if known is not None:
-        number = f"{look.result} {signed(known.preference)}"
+        number = signed(known.preference)
         if known.preference < 0:
-            negative = "negative " if look.result == "preference" else ""
-            number = f'<span class="warn">{negative}{number}</span>'
-        facts.insert(0, number)
+            number = (
+                f'<span class="warn">{"negative " if look.result == "preference" else ""}{look.result} {number}</span>'
+            )
+        facts.append(number)
     if known is not None and known.agrees is False:
         facts.append('<span class="warn">disagrees</span>')
-    return Item(str(index), f"{index + 1}. {pair.prompt}", " · ".join(facts))
+    sub = " · ".join(f'<span class="fact">{fact}</span>' for fact in facts)
+    return Item(str(index), f"{index + 1}. {pair.prompt}", sub)
 
 
 def heatmap_value(
     pairs: Sequence[PreferencePair], order: Sequence[int], known: Mapping[int, Judged], look: Look, by: str
-) -> dict[str, Any]:
-    """Draw the scored examples in their order; {"charts": []} where there are none.
+) -> str:
+    """Draw the scored examples in their order; `NO_HEATMAP` where there are none.
+
+    As JSON text and not as a dictionary: with every event of the page Gradio copies the values of its components in the
+    browser, and a few thousand cells took that a second each time; a text costs nothing.
 
     Args:
         pairs: the set.
@@ -155,7 +163,7 @@ def heatmap_value(
     """
     drawn = [i for i in order if i in known][:MAX_ROWS]
     if not drawn:
-        return {"charts": []}
+        return NO_HEATMAP
     rows = []
     for index in drawn:
         solutions = zip((pairs[index].chosen, pairs[index].rejected), known[index].sides, strict=True)
@@ -168,7 +176,9 @@ def heatmap_value(
     shown_words = (
         counted(scored, "example") if scored == len(drawn) else f"the first {len(drawn)} of {scored:,} examples"
     )
-    return plots_value([Chart("reward_heatmap", "Every step of every example", f"{shown_words}, {by}", figure)])
+    return json.dumps(
+        plots_value([Chart("reward_heatmap", "Every step of every example", f"{shown_words}, {by}", figure)])
+    )
 
 
 def agreement(pairs: Sequence[PreferencePair], known: Mapping[int, Judged], look: Look) -> Agreement:

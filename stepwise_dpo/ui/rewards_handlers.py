@@ -19,6 +19,7 @@ from stepwise_dpo.ui.reward_sets import (
     MAX_LOCAL,
     MAX_PUBLIC,
     NEEDS_SCORES,
+    NO_HEATMAP,
     Judged,
     agreement,
     agreement_html,
@@ -71,7 +72,8 @@ class RewardsHandlers:
         controls = Controls(*values)
         runs = trained_runs(self.supervisor)
         run = chosen_run(runs, run_id, controls.run)
-        choices = [(view.name, view.run.id) for view in runs] or [("none yet", "")]
+        # "" stays on offer: a request that was sent before this answer still has it.
+        choices = [("none", ""), *((view.name, view.run.id) for view in runs)]
         info = "what “after” means" if runs else "what “after” means; train one in the Train tab"
         field = gr.Dropdown(choices=choices, value=run.run.id if run else "", info=info)
         controls = controls._replace(run=run.run.id if run else None)
@@ -184,14 +186,14 @@ class RewardsHandlers:
             view = self._view(controls)
         except StepwiseDPOError as problem:
             indices = library.current.found(str(controls.query)[:200])
-            return [list_view(pairs, indices, {}, selected, Look()), "", {"charts": []}, error(str(problem)), None]
+            return [list_view(pairs, indices, {}, selected, Look()), "", NO_HEATMAP, error(str(problem)), None]
         known = self._known(pairs, view)
         order = self._order(library, controls, known)
         listing = list_view(pairs, order, known, selected, view.look, scored_only=bool(known))
         # A few examples that were looked at are no overview.
         asked = isinstance(drawn, tuple) and drawn[0] == library.open_name
         if not known or not (asked or len(known) == min(len(pairs), self.limit)):
-            return [listing, self._unscored(pairs, view), {"charts": []}, "", drawn if asked else None]
+            return [listing, self._unscored(pairs, view), NO_HEATMAP, "", drawn if asked else None]
         source = plan(view.look, view.cast).shown
         title = source.title if source else ""
         signature = (library.open_name, (view, tuple(order), len(known), hash(pairs)))

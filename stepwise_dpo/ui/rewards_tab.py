@@ -170,7 +170,7 @@ def _lay_out(public: bool) -> _Parts:
                 elem_id="rewards-model",
             )
             made["run"] = gr.Dropdown(
-                [("none yet", "")],
+                [("none", "")],
                 value="",
                 label="Run",
                 info="what “after” means",

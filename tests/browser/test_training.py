@@ -250,6 +250,7 @@ def test_nothing_scrolls_sideways(app, browser, width, theme):
         "Rewards": "#rewards-example .value",
         "Train": "#train-runs tbody tr",
         "Compare": "#compare-example .value",
+        "Learn": "#learn-lesson input[type=range]",
     }
     for name, mark in marks.items():
         open_tab(page, name)
@@ -258,8 +259,8 @@ def test_nothing_scrolls_sideways(app, browser, width, theme):
             rows(page).filter(has_text="Step-wise").locator(".name").click()
             expect(page.locator("#train-charts .main-svg").first).to_be_visible()
         if name == "Rewards":
-            page.get_by_role("button", name="Draw heatmap").click()
-            expect(page.locator("#rewards-heatmap .heatmaplayer").first).to_be_visible()
+            page.get_by_role("button", name="Score the set").click()
+            expect(page.locator("#rewards-heatmap .heatmaplayer").first).to_be_visible(timeout=90_000)
         page.screenshot(path=SCREENSHOTS / f"{name.lower()}-{width}-{theme}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()

@@ -184,7 +184,7 @@ function shareCursor(figure) {
 }
 
 function draw() {
-  const charts = props.value?.charts ?? [];
+  const charts = (typeof props.value === 'string' ? JSON.parse(props.value) : props.value)?.charts ?? [];
   if (!window.Plotly) return;
   const known = new Set(charts.map((chart) => chart.id));
   for (const box of [...root.children]) {
