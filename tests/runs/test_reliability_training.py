@@ -123,7 +123,8 @@ def test_case_13_a_loss_that_is_not_finite(small_settings, tmp_path):
     assert failed.status().error == str(error.value)
     found = re.match(
         r"the (?:loss|gradient's norm) became (nan|inf|-inf) at global_step 2 \(examples? (.*)\); "
-        r"training stopped before that step could change the weights, and the last checkpoint is that of global_step 1; lower the learning rate",
+        r"training stopped before that step could change the weights, "
+        r"and the last checkpoint is that of global_step 1; lower the learning rate",
         str(error.value),
     )
     assert found, str(error.value)

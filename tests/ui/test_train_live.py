@@ -74,10 +74,10 @@ def test_progress_and_time_left(run):
 
 def test_what_can_be_done_with_a_run(run):
     view = runs_view.RunView(run, RunStatus("running"), False)
-    assert Actions.of(view) == Actions(stop=True, discard=True, again=False, load=True, delete=False)
+    assert Actions.of(view) == Actions(stop=True, discard=True, resume=False, again=False, load=True, delete=False)
     assert not Actions.of(view._replace(discarded=True)).discard
     ended = view._replace(status=RunStatus("interrupted"))
-    assert Actions.of(ended) == Actions(stop=False, discard=False, again=True, load=True, delete=True)
+    assert Actions.of(ended) == Actions(stop=False, discard=False, resume=False, again=True, load=True, delete=True)
     assert not any(Actions.of(None))
 
 
