@@ -5,6 +5,7 @@ Never runs code that comes with a model (`trust_remote_code=False`) and never re
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,10 @@ _FILE_ERRORS = (
 )
 """What Transformers raises over a model's files. It checks little of them: a null in JSON ends in a TypeError."""
 
+_one_at_a_time = threading.Lock()
+"""While Transformers loads a model it changes how torch builds modules, for all threads: of two models that are loaded
+at the same time, one comes out without its tied weights."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -86,7 +91,8 @@ def load_policy(name: str = POLICY) -> Policy:
             tokenizer doesn't fit.
     """
     if name == TINY:
-        return Policy(TINY, switch_off_dropout(build_tiny_model()), build_tiny_tokenizer())
+        with _one_at_a_time:
+            return Policy(TINY, switch_off_dropout(build_tiny_model()), build_tiny_tokenizer())
     model, tokenizer = _load(name, _language_model_class)
     if tokenizer.eos_token_id is None:
         raise ModelError(
@@ -214,9 +220,10 @@ def _load(
         auto_class = auto_class_of(AutoConfig.from_pretrained(source, **options))
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         # Training in half precision needs float32 master weights, and T5 overflows in float16.
-        model, info = auto_class.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options, **settings
-        )
+        with _one_at_a_time:
+            model, info = auto_class.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options, **settings
+            )
     except _FILE_ERRORS as error:
         raise ModelError(_explain(name, error)) from error
     _check_weights(model, name, info["missing_keys"], info["unexpected_keys"], new_head)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -145,6 +146,16 @@ def test_a_tokenizer_larger_than_the_model(causal_folder, sentencepiece_tokenize
     sentencepiece_tokenizer.save_pretrained(folder)
     with pytest.raises(ModelError, match="the tokenizer knows 600 tokens but the model embeds only 258"):
         load_policy(str(folder))
+
+
+def test_several_threads_load_at_once(bundled_copy):
+    names = ["policy", "reward", str(bundled_copy), "tiny"] * 3
+    with ThreadPoolExecutor(len(names)) as pool:
+        policies = list(pool.map(load_policy, names))
+    expected = {name: load_policy(name).model.state_dict() for name in names[:4]}
+    for name, policy in zip(names, policies, strict=True):
+        weights = policy.model.state_dict()
+        assert all(torch.equal(weights[key], value) for key, value in expected[name].items())
 
 
 @pytest.fixture
