@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,8 +43,11 @@ def main(arguments: list[str], train: Callable[[RunConfig, Path], object] | None
     # TRL 1.16 uses names that Transformers 5.23 already calls old; in a run's log that would look like a problem.
     warnings.filterwarnings("ignore", category=FutureWarning)
     if ready is not None:
-        _import_everything()
-        os.write(ready, b"1")
+        # What can't be imported now can't be for the run that comes either, which has a log to say so.
+        with suppress(Exception):
+            _import_everything()
+        with suppress(BrokenPipeError):  # a run came meanwhile, and nobody asks any more
+            os.write(ready, b"1")
         os.close(ready)
     asked = sys.stdin.readline()
     if not asked:

@@ -55,7 +55,7 @@ def supervisor(make_supervisor):
 def worker(tmp_path, monkeypatch):
     """Let workers do something else than train: `worker("body of def train(config, path)")`, in the real frame."""
 
-    def use(body):
+    def use(body, before=""):
         script = tmp_path / "worker.py"
         lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
         script.write_text(
@@ -63,6 +63,7 @@ def worker(tmp_path, monkeypatch):
             "from dataclasses import replace\n"
             "from stepwise_dpo.runs import worker\n"
             "from stepwise_dpo.runs.directory import RunDirectory\n"
+            f"{before}\n"
             "def train(config, path):\n"
             "    run = RunDirectory(path)\n"
             "    def say(state): run.write_status(replace(run.status(), state=state))\n"

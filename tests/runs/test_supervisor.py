@@ -51,6 +51,27 @@ def test_a_warm_spare_does_the_same_and_is_replaced(make_supervisor, config):
     wait_for(lambda: warm._spare not in (None, spare))  # the next one
 
 
+def test_a_run_may_come_while_the_spare_still_imports(supervisor, config, worker):
+    worker(UNTIL_STOPPED)
+    supervisor.warm()
+    spare = wait_for(lambda: supervisor._spare)
+    run = supervisor.start(config)
+    wait_for(lambda: state(supervisor, run) != "starting")
+    assert (state(supervisor, run), run.status().pid) == ("running", spare.pid)
+
+
+def test_a_spare_that_cannot_import_leaves_the_message_to_the_run(supervisor, config, worker):
+    worker(
+        "raise ImportError('no torch here')",
+        before="def broken(): raise ImportError\nworker._import_everything = broken",
+    )
+    supervisor.warm()
+    assert supervisor.wait_until_warm(30)
+    run = supervisor.start(config)
+    wait_for(lambda: not supervisor.status(run).active)
+    assert supervisor.status(run).error == "ImportError: no torch here"
+
+
 def test_a_dead_spare_is_no_obstacle(supervisor, config, worker):
     worker(UNTIL_STOPPED)
     supervisor.warm()
