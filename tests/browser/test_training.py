@@ -159,7 +159,6 @@ def test_nothing_scrolls_sideways(app, browser, width, theme):
         if name == "Train":
             page.locator("#train-runs .list-item").filter(has_text="Step-wise").click()
             expect(page.locator("#train-charts .main-svg").first).to_be_visible()
-        if name == "Rewards":
         page.screenshot(path=SCREENSHOTS / f"{name.lower()}-{width}-{theme}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
