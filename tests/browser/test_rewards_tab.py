@@ -60,13 +60,7 @@ def small(page: Page, tmp_path: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def run(app: App) -> RunDirectory:
-<<<<<<< HEAD:tests/browser/test_rewards_tab.py
-    """A finished DPO run whose policy is the strong end of the same line: nothing has to be trained here."""
-    import shutil
-
-=======
     """A finished DPO run whose policy is the strong end of the same line of training: nothing is trained here."""
->>>>>>> rewards:tests/browser/test_rewards.py
     directory = RunDirectory(app.runs_dir / "20261125-101500-dpo-1a2b")
     directory.create(make_config({"data": str(ROOT / "data" / "onpolicy_prm.json"), "model": "policy", "beta": 2.0}))
     shutil.copytree(ROOT / "data" / "models" / "reward", directory.final)
