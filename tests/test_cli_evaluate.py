@@ -175,3 +175,22 @@ def test_mistakes_get_one_line(arguments, code, message, files, capsys):
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert line.startswith("error: ")
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["policy", "--seed", "99999999999999999999"], "must be below 2**32"),
+        (["policy", "--samples", "1", "--temperature", "1e-39"], "must be at least 0.001"),
+        (["reward", "--json", "FOLDER"], "is a folder; name a file"),
+        (["policy", "--json", "/proc/nowhere/x.json"], "can't be written"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_work(files, arguments, words, capsys):
+    command = ["evaluate", *[str(files) if word == "FOLDER" else word for word in arguments]]
+    try:
+        code = main([*command, "--data", str(files / "data.json")])
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert words in capsys.readouterr().err

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from stepwise_dpo.errors import ConfigError, DataError
+from stepwise_dpo.errors import ConfigError, DataError, ModelError
 from stepwise_dpo.learning.evaluation import (
     Answer,
     Evaluation,
@@ -169,3 +169,30 @@ def test_evaluate_policy(policy, pairs):
 def test_nothing_to_evaluate_on(policy):
     with pytest.raises(DataError, match="no examples"):
         evaluate_policy(policy, [])
+
+
+def test_weights_that_are_no_numbers_are_refused(pairs):
+    policy = load_policy("tiny")
+    with torch.no_grad():
+        policy.model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="weights seem to be damaged"):
+        pair_logps(policy, pairs[:2])
+
+
+def test_ways_of_decoding_that_a_folder_asks_for_change_nothing(pairs):
+    plain, odd = load_policy("policy"), load_policy("policy")
+    own = odd.model.generation_config
+    own.min_new_tokens, own.min_p, own.temperature, own.num_beams = 90, 0.9, 0.1, 3
+    prompts = [pair.prompt for pair in pairs[:3]]
+    assert answer_prompts(odd, prompts) == answer_prompts(plain, prompts)
+    assert sample_answers(odd, prompts, samples=2) == sample_answers(plain, prompts, samples=2)
+    assert odd.model.generation_config is own
+
+
+def test_an_answer_does_not_end_where_its_neighbours_positions_do(causal_folder):
+    policy = load_policy(str(causal_folder))
+    policy.model.config.max_position_embeddings = 60
+    (alone,) = answer_prompts(policy, ["short"])
+    assert answer_prompts(policy, ["short", "x" * 50])[0] == alone
+    with pytest.raises(DataError, match="too many for the 60"):
+        answer_prompts(policy, ["x" * 80])

@@ -24,6 +24,7 @@ from transformers import (
 from stepwise_dpo.errors import ConfigError, DataError, ModelError
 from stepwise_dpo.learning import heads
 from stepwise_dpo.learning.head_settings import HeadSettings
+from stepwise_dpo.learning.heads import check_template
 from stepwise_dpo.learning.loading import load_token_classifier
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.learning.tiny import build_tiny_tokenizer
@@ -414,3 +415,9 @@ def test_no_steps(judge):
     with pytest.raises(DataError, match="without steps"):
         judge.log_odds([(PROMPT, [])])
     assert judge.log_odds([]) == judge.score_solutions([]) == []
+
+
+@pytest.mark.parametrize("field", ["{step[0]}", "{step!r}", "{step:>99}", "{step.real}"])
+def test_a_template_names_its_fields_plainly(field):
+    with pytest.raises(ConfigError, match="only plainly"):
+        check_template("{prompt} " + field)

@@ -104,6 +104,10 @@ def test_unlabelled_solutions_are_left_out_and_counted():
     with pytest.raises(DataError, match="labelled"):
         check_labels([judged("e", [(RIGHT, 0.9), (None, 0.3)], [(None, 0.1)]).pair])
     check_labels([pair.pair for pair in pairs])
+    only_right = judged("e", [(RIGHT, 0.9)], [(RIGHT, 0.1)]).pair
+    check_labels([only_right])
+    with pytest.raises(DataError, match=r"every labelled solution in x\.json is right"):
+        check_labels([only_right], both_kinds=True, source="x.json")
 
 
 def test_figures_that_the_data_doesnt_define_are_null_with_a_reason():
