@@ -17,6 +17,13 @@ from stepwise_dpo.ui.rewards_handlers import RewardsHandlers
 from stepwise_dpo.ui.step_scores import StepScores
 from stepwise_dpo.ui.waterfall import AGGREGATIONS
 
+# Free text is kept in the browser, by the browser: an answer from the server could come after the next key. Fields are
+# empty before they are restored; that replaces nothing.
+_KEEP_JS = "(problem, text, kept) => (problem || text ? [problem, text] : kept)"
+_RESTORE_JS = """
+(problem, text, kept) =>
+  problem || text || !Array.isArray(kept) ? [problem, text] : [String(kept[0] ?? ''), String(kept[1] ?? '')]
+"""
 _SCROLL_JS = "() => document.getElementById('rewards-example')?.scrollIntoView({ block: 'start' })"
 
 
@@ -88,13 +95,13 @@ def build(
     typed = [parts.typed, parts.typed_message]
     for text in (parts.problem, parts.solution):
         text.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
-        text.change(handlers.keep_typed, judged_text[:2], parts.kept, **quietly)
+        text.change(None, [*judged_text[:2], parts.kept], parts.kept, js=_KEEP_JS)
     choices: list[Any] = [parts.model, parts.quantity, parts.aggregation]
     for choice in choices:
         choice.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
     parts.try_example.click(lambda: list(free_text.EXAMPLE), None, judged_text[:2], show_progress="hidden")
     # What was typed before a refresh. Not when the page arrives: fields of a closed tab keep nothing.
-    tab.select(handlers.restore_typed, [parts.kept, *judged_text[:2]], judged_text[:2], show_progress="hidden")
+    tab.select(None, [*judged_text[:2], parts.kept], judged_text[:2], js=_RESTORE_JS)
 
 
 class _Parts(NamedTuple):
