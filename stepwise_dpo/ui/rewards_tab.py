@@ -17,13 +17,6 @@ from stepwise_dpo.ui.rewards_handlers import RewardsHandlers
 from stepwise_dpo.ui.step_scores import StepScores
 from stepwise_dpo.ui.waterfall import AGGREGATIONS
 
-# Free text is kept in the browser, by the browser: an answer from the server could come after the next key. Fields are
-# empty before they are restored; that replaces nothing.
-_KEEP_JS = "(problem, text, kept) => (problem || text ? [problem, text] : kept)"
-_RESTORE_JS = """
-(problem, text, kept) =>
-  problem || text || !Array.isArray(kept) ? [problem, text] : [String(kept[0] ?? ''), String(kept[1] ?? '')]
-"""
 _SCROLL_JS = "() => document.getElementById('rewards-example')?.scrollIntoView({ block: 'start' })"
 
 
@@ -95,13 +88,10 @@ def build(
     typed = [parts.typed, parts.typed_message]
     for text in (parts.problem, parts.solution):
         text.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
-        text.change(None, [*judged_text[:2], parts.kept], parts.kept, js=_KEEP_JS)
     choices: list[Any] = [parts.model, parts.quantity, parts.aggregation]
     for choice in choices:
         choice.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
     parts.try_example.click(lambda: list(free_text.EXAMPLE), None, judged_text[:2], show_progress="hidden")
-    # What was typed before a refresh. Not when the page arrives: fields of a closed tab keep nothing.
-    tab.select(None, [*judged_text[:2], parts.kept], judged_text[:2], js=_RESTORE_JS)
 
 
 class _Parts(NamedTuple):
@@ -134,7 +124,6 @@ class _Parts(NamedTuple):
     try_example: gr.Button
     typed: gr.HTML
     typed_message: gr.HTML
-    kept: gr.BrowserState
 
     @property
     def controls(self) -> Sequence[Any]:
@@ -214,6 +203,7 @@ def _lay_out(public: bool) -> _Parts:
             html('<h3 class="section">Judge your own</h3>')
             with gr.Row(elem_id="rewards-typed-fields"):
                 with gr.Column(min_width=280):
+                    gr.HTML(None, html_template="", js_on_load=asset("typed.js"), elem_id="rewards-kept", padding=False)
                     made["problem"] = gr.Textbox(
                         label="Problem",
                         lines=2,
@@ -233,7 +223,6 @@ def _lay_out(public: bool) -> _Parts:
                 with gr.Column(min_width=280):
                     made["typed"] = html(free_text.nothing_typed(), elem_id="rewards-typed")
     made["drawn"] = gr.State(None)
-    made["kept"] = gr.BrowserState(["", ""], storage_key="stepwise-dpo-judged-text", secret="stepwise-dpo")
     return _Parts(**made)
 
 
