@@ -222,7 +222,7 @@ def agreement_html(found: Agreement, look: Look) -> str:
     if look.of_policy or look.when == "difference":
         return stats(cells)
     negative = found.examples - found.positive
-    cells.append((f"{negative:,}", f"not positive: trained the wrong way, or not at all{what('negative_preference')}"))
+    cells.append((f"{negative:,}", f"preferences that are not positive{what('negative_preference')}"))
     if found.f1 is not None:
         parts = f"acc1 {found.acc1:.1f}, acc2 {found.acc2:.1f}"
         cells.append((f"{found.f1:.1f}", f"first errors found, F1 ({parts}){what('process_bench')}"))

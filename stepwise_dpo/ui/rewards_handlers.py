@@ -191,12 +191,12 @@ class RewardsHandlers:
         order = self._order(library, controls, known)
         listing = list_view(pairs, order, known, selected, view.look, scored_only=bool(known))
         # A few examples that were looked at are no overview.
-        asked = isinstance(drawn, tuple) and drawn[0] == library.open_name
+        asked = isinstance(drawn, tuple) and drawn[0] == _asked(library, view)
         if not known or not (asked or len(known) == min(len(pairs), self.limit)):
             return [listing, self._unscored(pairs, view), NO_HEATMAP, "", drawn if asked else None]
         source = plan(view.look, view.cast).shown
         title = source.title if source else ""
-        signature = (library.open_name, (view, tuple(order), len(known), hash(pairs)))
+        signature = (_asked(library, view), (view, tuple(order), len(known), hash(pairs)))
         heatmap = gr.skip() if signature == drawn else heatmap_value(pairs, order, known, view.look, f"by {title}")
         figures = agreement_html(agreement(pairs, known, view.look), view.look)
         return [listing, figures, heatmap, note(self._incomplete(len(known), len(pairs))), signature]
@@ -247,8 +247,8 @@ class RewardsHandlers:
             return
         # Whoever has gone on to another view or set meanwhile shall not be taken back.
         last = self._sets.is_last(session, ticket)
-        if not (isinstance(drawn, tuple) and drawn[0] == library.open_name):
-            drawn = (library.open_name, None)
+        if not (isinstance(drawn, tuple) and drawn[0] == _asked(library, view)):
+            drawn = (_asked(library, view), None)
         yield [*(self._overview(library, selected, controls, drawn) if last else waiting), *idle]
 
     def score_set_if_needed(
@@ -263,7 +263,11 @@ class RewardsHandlers:
 
     def stopped(self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any) -> list[Any]:
         """Scoring was stopped; what is scored is shown and kept."""
-        shown_now = self.show_set(request, library, selected, run_id, *fields[:-1], (library.open_name, None))
+        try:
+            drawn: object = (_asked(library, self._view(Controls(*fields[:-1]))), None)
+        except StepwiseDPOError:
+            drawn = None  # the set's message says it
+        shown_now = self.show_set(request, library, selected, run_id, *fields[:-1], drawn)
         return [*shown_now, "", gr.Button(visible=True), gr.Button(visible=False)]
 
     def _known(self, pairs: Sequence[PreferencePair], view: View) -> dict[int, Judged]:
@@ -316,19 +320,8 @@ class RewardsHandlers:
             return [gr.skip(), error(str(problem_found))]
         return [free_text.typed_html(typed, values, scale, look.aggregation, name), ""]
 
-    def keep_typed(self, problem: object, text: object) -> Any:
-        """Let the browser keep the free text; empty fields, as they are before they are restored, replace nothing."""
-        return [problem, text] if problem or text else gr.skip()
 
-    def restore_typed(self, kept: object, problem: object, text: object) -> list[Any]:
-        """Give back what the browser has kept, unless there is something in the fields."""
-        if problem or text:
-            return [gr.skip(), gr.skip()]
-        return kept_texts(kept)
-
-
-def kept_texts(kept: object) -> list[str]:
-    """What the browser has kept of the free text; anything else is nothing."""
-    if isinstance(kept, list) and len(kept) == 2 and all(isinstance(text, str) for text in kept):
-        return kept
-    return ["", ""]
+def _asked(library: Library, view: View) -> tuple[Any, ...]:
+    """Name what somebody has asked to score: a set, by whom."""
+    planned = plan(view.look, view.cast)
+    return (library.open_name, planned.shown, planned.minus)

@@ -88,13 +88,10 @@ def build(
     typed = [parts.typed, parts.typed_message]
     for text in (parts.problem, parts.solution):
         text.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
-        text.change(handlers.keep_typed, judged_text[:2], parts.kept, **quietly)
     choices: list[Any] = [parts.model, parts.quantity, parts.aggregation]
     for choice in choices:
         choice.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
     parts.try_example.click(lambda: list(free_text.EXAMPLE), None, judged_text[:2], show_progress="hidden")
-    # What was typed before a refresh. Not when the page arrives: fields of a closed tab keep nothing.
-    tab.select(handlers.restore_typed, [parts.kept, *judged_text[:2]], judged_text[:2], show_progress="hidden")
 
 
 class _Parts(NamedTuple):
@@ -127,7 +124,6 @@ class _Parts(NamedTuple):
     try_example: gr.Button
     typed: gr.HTML
     typed_message: gr.HTML
-    kept: gr.BrowserState
 
     @property
     def controls(self) -> Sequence[Any]:
@@ -207,6 +203,7 @@ def _lay_out(public: bool) -> _Parts:
             html('<h3 class="section">Judge your own</h3>')
             with gr.Row(elem_id="rewards-typed-fields"):
                 with gr.Column(min_width=280):
+                    gr.HTML(None, html_template="", js_on_load=asset("typed.js"), elem_id="rewards-kept", padding=False)
                     made["problem"] = gr.Textbox(
                         label="Problem",
                         lines=2,
@@ -226,7 +223,6 @@ def _lay_out(public: bool) -> _Parts:
                 with gr.Column(min_width=280):
                     made["typed"] = html(free_text.nothing_typed(), elem_id="rewards-typed")
     made["drawn"] = gr.State(None)
-    made["kept"] = gr.BrowserState(["", ""], storage_key="stepwise-dpo-judged-text", secret="stepwise-dpo")
     return _Parts(**made)
 
 

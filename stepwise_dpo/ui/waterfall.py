@@ -23,6 +23,10 @@ NUMBERED = 18
 """With more bars than this their numbers would overlap; they stand in the rows above, and on hover."""
 
 
+NUMBERED_NARROW = 6
+"""The same on a narrow page."""
+
+
 class Bar(NamedTuple):
     """One step's part in the result.
 
@@ -153,10 +157,12 @@ def waterfall_html(
     zero = f'<div class="bar-zero" style="bottom:{-100 * low / span:.2f}%"></div>'
     groups = [f'<span style="flex:{len(side)}">{name}</span>' for name, side in zip(SIDES, sides, strict=True)]
     words = waterfall_words(sides, aggregation, result, centre, with_sign)
+    crowded = " crowded" if len(steps) > NUMBERED_NARROW else ""
     return (
         f'<figure class="waterfall" role="group" aria-label="{plain(words)}">'
-        f'<div class="bars-scroll" tabindex="0" role="region" aria-label="Bars"><div class="bars" aria-hidden="true" '
-        f'style="--bars:{len(steps)}"><div class="bar-line"><div class="bar-plot">{zero}</div></div>{"".join(columns)}'
+        f'<div class="bars-scroll" tabindex="0" role="region" aria-label="Bars">'
+        f'<div class="bars{crowded}" aria-hidden="true" style="--bars:{len(steps)}">'
+        f'<div class="bar-line"><div class="bar-plot">{zero}</div></div>{"".join(columns)}'
         f'</div><div class="bar-sides" aria-hidden="true">{"".join(groups)}<span class="bar-end"></span></div></div>'
         f"<figcaption>{shown(words)}</figcaption></figure>"
     )

@@ -113,7 +113,7 @@ def test_switches_work_by_keyboard(small):
     small.keyboard.press("ArrowRight")
     expect(small.locator("#rewards-judge")).to_contain_text("ln p")
     expect(small.get_by_role("radio", name="Log-odds")).to_be_checked()
-    expect(small.get_by_role("group", name="What is shown")).to_be_visible()
+    expect(small.get_by_role("radiogroup", name="What is shown")).to_be_visible()
 
 
 def test_a_set_is_scored_sorted_filtered_and_opened_from_its_heatmap(small):

@@ -22,7 +22,6 @@ from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.reward_rows import Facts, example_waterfall, label_agreement, plain_rows, question_html, rows_html
 from stepwise_dpo.ui.reward_sources import facts_of, title_of
 from stepwise_dpo.ui.reward_views import Cast, Look, numbers, plan, read_look, view_numbers
-from stepwise_dpo.ui.rewards_handlers import kept_texts
 from stepwise_dpo.ui.step_scores import PairScores, Source, StepScores
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} `x` \u202eabc"
@@ -380,12 +379,6 @@ def test_typed_steps_are_shown_with_the_first_doubt():
     assert "doubts step 2 first (−0.80)" in html
     assert "knows the bundled kinds of problems only" in html
     assert "doubts no step" in free_text.typed_html(typed, [0.9, 0.8], "probability", "product", TINY)
-
-
-def test_what_a_browser_kept_may_be_anything():
-    assert kept_texts(["p", "s"]) == ["p", "s"]
-    for kept in (None, "x", ["a"], [1, 2], {"a": 1}):
-        assert kept_texts(kept) == ["", ""]
 
 
 def test_a_late_answer_does_not_cover_a_newer_one():

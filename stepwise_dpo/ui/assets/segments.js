@@ -1,6 +1,16 @@
 // Arrow keys for Gradio's radio groups: each of its radios has a name of its own, so the browser sees no group.
 // Gradio gives: element, props, trigger, watch.
 const box = element.closest('#rewards-example');
+// Nor has the group a name for screen readers.
+function name() {
+  for (const group of box.querySelectorAll('.segments:not([role=radiogroup])')) {
+    group.setAttribute('role', 'radiogroup');
+    group.setAttribute('aria-label', group.querySelector('[data-testid="block-info"]')?.textContent.trim() ?? '');
+  }
+}
+new MutationObserver(name).observe(box, { childList: true, subtree: true });
+name();
+
 const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 
 box.addEventListener('keydown', (event) => {
