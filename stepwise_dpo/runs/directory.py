@@ -16,6 +16,7 @@
 Nothing here imports torch.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -147,11 +148,9 @@ class RunDirectory:
         try:
             self.write_status(status)
         except OSError:
-            content = json.dumps(asdict(replace(status, updated=time.time()))) + "\n"
+            content = (json.dumps(asdict(replace(status, updated=time.time()))) + "\n").encode()
             try:
-                with open(self.path / "status.json", "r+", encoding="utf-8") as file:
-                    file.write(content)
-                    file.truncate()
+                _overwrite(self.path / "status.json", content)
             except OSError as error:
                 raise RunError(f"run {self.id!r}: status.json can't be written: {error.strerror}") from error
 
@@ -323,3 +322,18 @@ def write_atomically(path: Path, content: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _overwrite(path: Path, content: bytes) -> None:
+    """Write over a file's contents, which takes no new room where they are about as long; undone if it fails."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        before = os.read(descriptor, os.fstat(descriptor).st_size)
+        written = os.pwrite(descriptor, content, 0)
+        if written < len(content):
+            os.pwrite(descriptor, before[:written], 0)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(descriptor, len(content))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

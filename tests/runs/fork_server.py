@@ -167,6 +167,8 @@ def main():
             try:
                 globals()[name](**arguments)
             except BaseException:
+                # A limit would hold for the log as well.
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
                 traceback.print_exc()
                 code = 1
             sys.stderr.flush()
