@@ -316,6 +316,16 @@ class RewardsHandlers:
             return [gr.skip(), error(str(problem_found))]
         return [free_text.typed_html(typed, values, scale, look.aggregation, name), ""]
 
+    def keep_typed(self, problem: object, text: object) -> Any:
+        """Let the browser keep the free text; empty fields, as they are before they are restored, replace nothing."""
+        return [problem, text] if problem or text else gr.skip()
+
+    def restore_typed(self, kept: object, problem: object, text: object) -> list[Any]:
+        """Give back what the browser has kept, unless there is something in the fields."""
+        if problem or text:
+            return [gr.skip(), gr.skip()]
+        return kept_texts(kept)
+
 
 def kept_texts(kept: object) -> list[str]:
     """What the browser has kept of the free text; anything else is nothing."""

@@ -8,12 +8,12 @@ import gradio as gr
 from stepwise_dpo.learning.names import REWARD
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import free_text
-from stepwise_dpo.ui.components import Shared, choice_list, html, plots, what
+from stepwise_dpo.ui.components import Shared, asset, choice_list, html, plots, what
 from stepwise_dpo.ui.judges import JUDGES, Judges
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.reward_sets import SORTS
 from stepwise_dpo.ui.reward_views import QUANTITIES, WHENS
-from stepwise_dpo.ui.rewards_handlers import RewardsHandlers, kept_texts
+from stepwise_dpo.ui.rewards_handlers import RewardsHandlers
 from stepwise_dpo.ui.step_scores import StepScores
 from stepwise_dpo.ui.waterfall import AGGREGATIONS
 
@@ -71,11 +71,11 @@ def build(
             handlers.score_set, [*states, parts.drawn], [*overview, parts.progress, parts.score, parts.stop], **scoring
         )
     )
-    parts.stop.click(
+    # First the end of the work, then the answer: else its last progress would come after that.
+    parts.stop.click(None, None, None, cancels=running, show_progress="hidden").then(
         handlers.stopped,
         [*states, parts.drawn],
         [*overview, parts.progress, parts.score, parts.stop],
-        cancels=running,
         show_progress="hidden",
     )
 
@@ -88,13 +88,13 @@ def build(
     typed = [parts.typed, parts.typed_message]
     for text in (parts.problem, parts.solution):
         text.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
-        text.change(lambda *texts: list(texts), judged_text[:2], parts.kept, **quietly)
+        text.change(handlers.keep_typed, judged_text[:2], parts.kept, **quietly)
     choices: list[Any] = [parts.model, parts.quantity, parts.aggregation]
     for choice in choices:
         choice.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
     parts.try_example.click(lambda: list(free_text.EXAMPLE), None, judged_text[:2], show_progress="hidden")
-    # What was typed before a refresh.
-    shared.arrived.change(kept_texts, parts.kept, judged_text[:2], show_progress="hidden")
+    # What was typed before a refresh. Not when the page arrives: fields of a closed tab keep nothing.
+    tab.select(handlers.restore_typed, [parts.kept, *judged_text[:2]], judged_text[:2], show_progress="hidden")
 
 
 class _Parts(NamedTuple):
@@ -183,6 +183,9 @@ def _lay_out(public: bool) -> _Parts:
                 with gr.Row(elem_id="rewards-switches"):
                     made["quantity"] = _segments("What is shown", QUANTITIES, "centered", "rewards-quantity")
                     made["when"] = _segments("Before or after training", WHENS, "before", "rewards-when")
+                    gr.HTML(
+                        None, html_template="", js_on_load=asset("segments.js"), elem_id="rewards-keys", padding=False
+                    )
                 made["message"] = html(elem_id="rewards-message")
                 made["load"] = gr.Button(
                     "Load this reward model", variant="primary", size="sm", visible=False, elem_id="rewards-load"

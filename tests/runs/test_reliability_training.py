@@ -122,9 +122,9 @@ def test_case_13_a_loss_that_is_not_finite(small_settings, tmp_path):
     assert failed.status().state == "failed"
     assert failed.status().error == str(error.value)
     found = re.match(
-        r"the (?:loss|gradient's norm) became (nan|inf|-inf) at global_step 2 \(examples? (.*)\); "
-        r"training stopped before that step could change the weights, "
-        r"and the last checkpoint is that of global_step 1; lower the learning rate",
+        r"the (?:loss|gradient's norm) became (nan|inf|-inf) at global_step 2 \(examples? (.*)\); training stopped "
+        r"before that step could change the weights, and the last checkpoint is that of global_step 1; lower the "
+        r"learning rate",
         str(error.value),
     )
     assert found, str(error.value)
@@ -228,7 +228,8 @@ def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
     processes = {}
     for name, batch_size, words in (("one", 4, []), ("two", 2, launch)):
         (tmp_path / name).mkdir()
-        settings = {**small_settings, "batch_size": batch_size, "gradient_accumulation": 1, "max_grad_norm": 1e9}
+        # AdamW makes large updates of tiny differences; at this rate they stay differences of rounding.
+        settings = {**small_settings, "batch_size": batch_size, "gradient_accumulation": 1, "learning_rate": 1e-5}
         (tmp_path / f"{name}.json").write_text(json.dumps({**settings, "save_total_limit": 9}))
         processes[name] = command(
             [*words, script, str(tmp_path / f"{name}.json"), str(tmp_path / name)],
@@ -251,7 +252,7 @@ def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
                 torch.testing.assert_close(together[key], value, atol=1e-6 if global_step < 2 else 1e-3, rtol=1e-3)
         assert len(metrics_of(one)) == len(metrics_of(two)) == 6
         for alone, together in zip(metrics_of(one), metrics_of(two), strict=True):
-            assert together == pytest.approx(alone, rel=1e-3, abs=1e-4)
+            assert together == pytest.approx(alone, rel=1e-5, abs=1e-5)
     resumed = RunDirectory(tmp_path / "two" / "resumed")
     assert len(resumed.environment()["resumed"]) == 1
     assert_same(resumed.path, tmp_path / "two" / "dpo")
