@@ -126,9 +126,21 @@ class Supervisor:
             ticket = read_ticket(run)
             owner = ticket.owner if ticket else None
             self._check_room(owner)
+            self._let_go(run)
             run.forget_stop()
             run.write_status(replace(run.status(), state="queued", pid=None, create_time=None, error=None))
             self._line_up(run, owner)
+
+    def _let_go(self, run: RunDirectory) -> None:
+        """Forget what was still to be done about a run that has just ended, so that none of it hits its next process.
+
+        A process that has written how its run ended may take seconds to leave; it has nothing to do any more.
+        """
+        self._stopping.pop(run.id, None)
+        worker = self._live.pop(run.id, None)
+        while worker is not None and worker.poll() is None:
+            worker.signal(signal.SIGKILL)
+            time.sleep(0.01)
 
     def _check_room(self, owner: str | None) -> None:
         running = {run_id: worker.owner for run_id, worker in self._live.items() if worker.poll() is None}
