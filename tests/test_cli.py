@@ -365,6 +365,7 @@ OPTION_WORDS = {
     "lr_schedule": ["cosine"],
     "max_length": ["64"],
     "precision": ["float32"],
+    "frozen_scores": ["ahead"],
     "likelihood": ["sum"],
     "aggregation": ["until_error"],
     "nonpositive": ["skip"],

@@ -161,7 +161,7 @@ def test_policy_table_names_unknown_prompts(pairs):
         (["policy", "--model", "tiny", "--data", "{tmp}/unlabelled.json"], 1, "knows none of the 1 prompts"),
         (["policy", "--model", "tiny", "--data", "{tmp}/data.json", "--k", "4"], 2, "--k 4 needs --samples"),
         (["policy", "--model", "tiny", "--data", "{tmp}/data.json", "--samples", "2", "--k", "4"], 2, "at least 4"),
-        (["policy", "--model", "tiny", "--data", "{tmp}/data.json", "--temperature", "0"], 2, "must be above 0"),
+        (["policy", "--model", "tiny", "--data", "{tmp}/data.json", "--temperature", "0"], 2, "must be at least 0.001"),
         (["polcy"], 2, "did you mean policy?"),
     ],
 )  # fmt: skip

@@ -34,6 +34,7 @@ from stepwise_dpo.ui.comparison import FILTERS, Reply, moved
 from stepwise_dpo.ui.components import (
     Shared,
     choice_list,
+    clicks,
     download_js,
     empty_state,
     error,
@@ -263,7 +264,7 @@ def build(
         event(on_pick, now, [source, count, measure, *result], **picked)
     only.input(on_filter, [session, only], [session, listing], **quietly)
     for event in (listing.choose, charts.choose):
-        event(on_table, [session, prompt], [session, *opened], **quietly)
+        event(on_table, [session, prompt], [session, *opened], **clicks("compare-table"))
     ask.click(on_ask, [prompt, judge, *fields], [ask_message, answers], show_progress="hidden")
     for button, on_download in ((as_csv, on_csv), (as_jsonl, on_jsonl)):
         button.click(on_download, session, file, show_progress="hidden").success(None, file, None, js=download_js())

@@ -80,6 +80,19 @@ def choice_list(value: str = "", **options: Any) -> gr.HTML:
     return gr.HTML(value, apply_default_css=False, js_on_load=asset("list.js"), **options)
 
 
+def clicks(queue: str) -> dict[str, Any]:
+    """Options of an event that carries what was clicked: each click counts, one after the other, in one `queue`.
+
+    With "always_last" Gradio would send the data of the first click that waits again, and by default drop the others.
+    """
+    return {
+        "show_progress": "hidden",
+        "trigger_mode": "multiple",
+        "concurrency_id": queue,
+        "concurrency_limit": 1,
+    }
+
+
 def plots(**options: Any) -> gr.HTML:
     """Make a group of figures that keep zoom and legend when they are updated; its value comes from `plots_value`.
 

@@ -14,6 +14,7 @@ from stepwise_dpo.errors import DataError
 from stepwise_dpo.ui import data_actions as actions
 from stepwise_dpo.ui.components import (
     Shared,
+    clicks,
     editor,
     error,
     examples_table,
@@ -286,10 +287,9 @@ def build(
     # Not .input, which a paste does not fire.
     for field in (search, narrow):
         field.change(on_find, context, [arrangement, table], **quietly)
-    # Clicks in a row count one after the other. With "always_last" Gradio would send the first one's data again.
-    clicks: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple", "concurrency_limit": 1}
-    table.look(on_look, [*states[1:], *looks], [arrangement, table], **clicks)
-    table.choose(on_choose, [shared.library, *looks], [shared.selected, *looks, table, steps, message], **clicks)
+    clicked = clicks("data-table")
+    table.look(on_look, [*states[1:], *looks], [arrangement, table], **clicked)
+    table.choose(on_choose, [shared.library, *looks], [shared.selected, *looks, table, steps, message], **clicked)
     folded.expand(on_unfold, shared.library, [unfolded, *figures], show_progress="hidden")
     folded.collapse(lambda: False, None, unfolded, show_progress="hidden")
     for kind, button in downloads.items():

@@ -8,7 +8,7 @@ import gradio as gr
 from stepwise_dpo.learning.names import REWARD
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import free_text
-from stepwise_dpo.ui.components import Shared, asset, choice_list, html, plots, what
+from stepwise_dpo.ui.components import Shared, asset, choice_list, clicks, html, plots, what
 from stepwise_dpo.ui.judges import JUDGES, Judges
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.reward_sets import SORTS
@@ -79,10 +79,11 @@ def build(
         show_progress="hidden",
     )
 
-    parts.listing.choose(handlers.choose, states, [shared.selected, *example], **quietly, **in_order)
-    parts.heatmap.choose(
-        handlers.choose_with_list, states, [shared.selected, *example, parts.listing], **quietly, **in_order
-    ).then(None, None, None, js=_SCROLL_JS)
+    clicked = clicks("rewards-example") | in_order
+    parts.listing.choose(handlers.choose, states, [shared.selected, *example], **clicked)
+    parts.heatmap.choose(handlers.choose_with_list, states, [shared.selected, *example, parts.listing], **clicked).then(
+        None, None, None, js=_SCROLL_JS
+    )
 
     judged_text = [parts.problem, parts.solution, parts.model, parts.quantity, parts.aggregation]
     typed = [parts.typed, parts.typed_message]

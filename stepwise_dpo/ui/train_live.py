@@ -140,7 +140,7 @@ def take_along_html(view: RunView, public: bool) -> str:
             "The batch size is that of each process. For more machines add --machine_rank and --main_process_ip.",
             accelerate_command(named, place),
         )
-        + f'<h4 class="take">Configuration of this run</h4>{config_html(config)}'
+        + f'<h3 class="take">Configuration of this run</h3>{config_html(config)}'
     )
 
 
@@ -164,8 +164,8 @@ def named_for_reader(config: RunConfig, public: bool) -> RunConfig:
 def _code(title: str, hint: str, text: str) -> str:
     words = f'<p class="hint">{shown(hint)}</p>' if hint else ""
     return (
-        f'<h4 class="take">{shown(title)}<button type="button" class="copy" aria-label="Copy: {shown(title)}">Copy'
-        f'</button></h4>{words}<pre class="code" tabindex="0">{shown(text)}</pre>'
+        f'<h3 class="take">{shown(title)}<button type="button" class="copy" aria-label="Copy: {shown(title)}">Copy'
+        f'</button></h3>{words}<pre class="code" tabindex="0">{shown(text)}</pre>'
     )
 
 

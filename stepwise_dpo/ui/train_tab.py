@@ -11,7 +11,7 @@ from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.discarding import discard
 from stepwise_dpo.runs.notes import write_note
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui.components import Shared, copyable, error, html, note, plots, run_table
+from stepwise_dpo.ui.components import Shared, clicks, copyable, error, html, note, plots, run_table
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.run_exports import build_exports
 from stepwise_dpo.ui.run_reader import RunReader
@@ -155,6 +155,7 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
         return [*unchanged, said, choice, *updates(reader, run_id, choice, seen)]
 
     hidden: dict[str, Any] = {"show_progress": "hidden"}
+    clicked = clicks("train-table")
     planned = ([shared.library, *fields.form], [fields.start, fields.estimate])
     filled = [shared.library, fields.message, *fields.filled]
     fields.start.click(
@@ -169,14 +170,18 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
     keep.click(on_keep, None, [confirm, asked], **hidden)
     resume.click(on_resume, state, [message, *everything], **hidden)
     again.click(on_again, state, [message, choice, *everything], **hidden)
-    load.click(on_load, [shared.library, shared.run_id], filled, **hidden).then(
+    changing: dict[str, Any] = {
+        **hidden,
+        "concurrency_id": "data-changes",
+    }  # of the library, as the Data tab's edits are
+    load.click(on_load, [shared.library, shared.run_id], filled, **changing).then(
         fields.plan, *planned, js=_TO_FORM, **hidden
     )
-    table.open(on_open, [choice, seen], [confirm, asked, message, *everything], trigger_mode="always_last", **hidden)
-    table.overlay(on_overlay, state, [message, choice, *everything], trigger_mode="multiple", **hidden)
-    table.turn(on_turn, state, [choice, *everything], trigger_mode="always_last", **hidden)
-    table.note(on_note, state, [message, *everything], trigger_mode="multiple", **hidden)
-    table.act(on_act, [shared.library, *state], [*filled, message, choice, *everything], **hidden).then(
+    table.open(on_open, [choice, seen], [confirm, asked, message, *everything], **clicked)
+    table.overlay(on_overlay, state, [message, choice, *everything], **clicked)
+    table.turn(on_turn, state, [choice, *everything], **clicked)
+    table.note(on_note, state, [message, *everything], **clicked)
+    table.act(on_act, [shared.library, *state], [*filled, message, choice, *everything], **changing).then(
         fields.plan, *planned, **hidden
     )
     table.ended(fields.plan, *planned, **hidden)  # it may be the first whose pace is known

@@ -71,7 +71,7 @@ function boxFor(chart, position) {
     box = document.createElement('section');
     box.className = 'plot';
     box.dataset.id = chart.id;
-    const heading = document.createElement('h4');
+    const heading = document.createElement('h3');
     const unit = document.createElement('span');
     const figure = document.createElement('div');
     figure.className = 'figure';
@@ -92,7 +92,7 @@ function boxFor(chart, position) {
   }
   if (root.children[position] !== box) root.insertBefore(box, root.children[position] ?? null);
   box.querySelector('b').textContent = chart.title;
-  box.querySelector('h4 span').textContent = chart.unit;
+  box.querySelector('h3 span').textContent = chart.unit;
   box.querySelector('.plot-note').textContent = chart.note ?? '';
   return box;
 }
