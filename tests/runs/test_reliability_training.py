@@ -240,7 +240,8 @@ def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
         )
     for name, process in processes.items():
         said, _ = process.communicate()
-        assert process.returncode == 0, (name, said[-5000:])
+        print(name, said)
+        assert process.returncode == 0
     for loss in ("dpo", "stepwise"):
         one, two = (RunDirectory(tmp_path / name / loss) for name in ("one", "two"))
         assert (one.environment()["processes"], two.environment()["processes"]) == (1, 2)
