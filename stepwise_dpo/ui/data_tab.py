@@ -139,6 +139,9 @@ def build(
                 numbers = html(elem_id="data-numbers")
                 charts = plots(elem_id="data-charts")
 
+    # One after the other: two changes that ran at once would both start from the same library, and one be lost; and a
+    # choice made during a save would be undone by the save's answer.
+    in_order: dict[str, Any] = {"concurrency_id": "data-changes", "concurrency_limit": 1}
     arrangement, unfolded, arrival = gr.State(Arrangement()), gr.State(False), gr.State(None)
     states = [shared.visitor, shared.library, shared.selected]
     looks = [search, narrow, arrangement]
@@ -225,9 +228,7 @@ def build(
             shown_now = show(result.library, result.selected, *looked, open_, result.forget)
             return [result.library, result.selected, *changed, *shown_now, *said(words), *emptied]
 
-        # One after the other: two that ran at once would both start from the same library, and one change be lost.
-        queue: dict[str, Any] = {"concurrency_id": "data-changes", "concurrency_limit": 1}
-        listener(on_event, [*context, *extra], [*everything, *also], show_progress="hidden", **queue, **options)
+        listener(on_event, [*context, *extra], [*everything, *also], show_progress="hidden", **in_order, **options)
 
     # Reading a large file or generating takes seconds, in which other changes go on: it makes a new set aside, and
     # only putting that into the library waits its turn.
@@ -289,7 +290,8 @@ def build(
         field.change(on_find, context, [arrangement, table], **quietly)
     clicked = clicks("data-table")
     table.look(on_look, [*states[1:], *looks], [arrangement, table], **clicked)
-    table.choose(on_choose, [shared.library, *looks], [shared.selected, *looks, table, steps, message], **clicked)
+    chosen = [shared.selected, *looks, table, steps, message]
+    table.choose(on_choose, [shared.library, *looks], chosen, **clicks("data-changes"))
     folded.expand(on_unfold, shared.library, [unfolded, *figures], show_progress="hidden")
     folded.collapse(lambda: False, None, unfolded, show_progress="hidden")
     for kind, button in downloads.items():

@@ -221,6 +221,28 @@ def test_what_is_typed_during_a_save_is_not_lost(page):
     has_state(page, "Unsaved changes")
 
 
+def test_what_is_typed_during_a_slow_save_outlasts_another_example(page):
+    """The page's own values come in between, and the answer comes when another example is open."""
+    held = []
+    page.route("**/queue/join*", lambda route: held.append(route))
+    step = field(page, "Chosen step 1")
+    step.fill("saved")
+    step.press("Control+s")
+    step.press_sequentially(" and typed on")
+    rows(page).nth(1).click()
+    page.wait_for_timeout(1000)
+    assert held
+    for route in held:
+        route.continue_()
+    page.unroute("**/queue/join*")
+    expect(step).to_have_value(FIRST_PAIRS[1].chosen[0].text)
+    expect(rows(page).first).to_contain_text("unsaved text")
+    rows(page).first.click()
+    expect(step).to_have_value("saved and typed on")
+    button(page, "Discard changes").click()
+    expect(step).to_have_value("saved")
+
+
 def test_a_browser_that_keeps_nothing_says_so(page):
     page.evaluate(
         "() => { Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }; }"

@@ -19,7 +19,7 @@ const COUNT_DELAY = 450;
 
 let value = null; // what the server sent last
 let draft = null; // what is on the screen
-let sent = null; // what was sent to be saved
+let sent = null; // what was sent to be saved, until the server says that it is: {key, draft}
 let remarks = []; // the server's, of the draft as it was when they were asked for
 let counts = null; // tokens
 let storage = ''; // why the browser keeps nothing
@@ -125,8 +125,8 @@ const ACTIONS = {
 
 function save() {
   if (!isDirty()) return;
-  sent = structuredClone(draft);
-  trigger('save', { key: value.key, index: value.index, draft: sent });
+  sent = { key: value.key, draft: structuredClone(draft) };
+  trigger('save', { key: value.key, index: value.index, draft: sent.draft });
 }
 
 function discard() {
@@ -370,11 +370,14 @@ function showState(known) {
 function receive() {
   const next = props.value;
   for (const key of next?.forget ?? []) {
-    // Whoever typed on while it was being saved keeps that; it is a change of the saved version now.
-    if (key === value?.key && sent && !same(draft, sent)) keepDraft(key, draft, fingerprint(next.draft));
+    // Whoever typed on while it was being saved keeps that; it is a change of the saved version now. Between a save and
+    // its answer other values may come, or another example be opened.
+    const now = drafts.get(key)?.draft;
+    const typedOn = now && key === sent?.key && !same(now, sent.draft);
+    if (typedOn) keepDraft(key, now, fingerprint(key === next.key ? next.draft : sent.draft));
     else dropDraft(key);
+    if (key === sent?.key) sent = null;
   }
-  sent = null;
   if (!next?.draft) {
     value = draft = null;
     root.replaceChildren();
