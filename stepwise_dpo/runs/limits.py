@@ -65,6 +65,7 @@ class PublicCaps:
         max_length: tokens of an example.
         max_new_tokens: tokens of a generated answer.
         models: every model that may be named, as policy or as reward model.
+        settings: every setting that may be another than its default.
     """
 
     examples: int = 1000
@@ -75,6 +76,12 @@ class PublicCaps:
     max_length: int = 1024
     max_new_tokens: int = 128
     models: tuple[str, ...] = (*BUNDLED, HUB_DEFAULT, TINY)
+    settings: tuple[str, ...] = (
+        *("loss", "model", "reward_model", "data", "eval_data", "epochs", "max_steps", "batch_size"),
+        *("gradient_accumulation", "learning_rate", "seed", "max_length", "frozen_scores", "beta", "loss_type"),
+        *("likelihood", "aggregation", "nonpositive", "anchor_to_reference", "reward_value", "generate"),
+        "max_new_tokens",
+    )
 
 
 PUBLIC_CAPS = PublicCaps()
@@ -96,8 +103,11 @@ def check_public(
         caps: what is allowed.
 
     Raises:
-        ConfigError: the first thing that is too large, or a model that isn't on the list.
+        ConfigError: the first thing that is too large, a setting or a model that isn't on the list.
     """
+    for setting, field in RunConfig.model_fields.items():
+        if setting not in caps.settings and getattr(config, setting) != field.default:
+            raise ConfigError(f"on this public page {setting} can't be set; leave it out, or run the app yourself")
     for name in (config.model, config.reward_model):
         if name is None:
             continue

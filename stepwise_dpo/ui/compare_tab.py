@@ -8,7 +8,6 @@ import gradio as gr
 
 from stepwise_dpo.errors import ConfigError, StepwiseDPOError
 from stepwise_dpo.learning.names import REWARD
-from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.compare_choice import (
     FIRST_MEASURED,
     HELD_OUT,
@@ -49,6 +48,7 @@ from stepwise_dpo.ui.judges import JUDGES, Judges, check_model_name
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.measuring import Measurements, Model, models_of, names_of, replies_to
 from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.runs_view import look
 from stepwise_dpo.ui.text import counted, shown
 
@@ -57,10 +57,9 @@ TYPED = "The problem above is yours, so it stays. Empty it to see the examplesâ€
 NO_RUN = empty_state("No finished run yet", "Train one in the Train tab; what it changed appears here.")
 
 
-def build(
-    shared: Shared, tab: gr.Tab, supervisor: Supervisor, judges: Judges, policies: Policies, public: bool
-) -> None:
+def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, policies: Policies) -> None:
     """Lay out the tab and connect its events."""
+    public = reader.public
     measurements = Measurements(policies)
     most = MAX_MEASURED_PUBLIC if public else MAX_MEASURED
     session, seen_run = gr.State(Session()), gr.State("")
@@ -172,9 +171,9 @@ def build(
             return None, error(str(problem))
 
     def on_show(
-        run_id: str, last_run: str, before: Session, text: object, library: Library, *sent: object
+        run_id: str, last_run: str, before: Session, text: object, library: Library, visitor: str, *sent: object
     ) -> list[Any]:
-        models, choice = models_of(look(supervisor)), Choice(*sent)
+        models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
         if run_id != last_run or not chosen(models, choice):
             choice = defaults(models, run_id, choice)
         view, instead = looked_up(models, choice, library)
@@ -183,13 +182,13 @@ def build(
         shown_now = [gr.skip()] * len(result) if known else whole(view, instead, before, text)
         return [run_id, *form_of(models, choice, library, most), *shown_now]
 
-    def on_pick(before: Session, text: object, library: Library, *sent: object) -> list[Any]:
-        models, choice = models_of(look(supervisor)), Choice(*sent)
+    def on_pick(before: Session, text: object, library: Library, visitor: str, *sent: object) -> list[Any]:
+        models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
         shown_now = whole(*looked_up(models, choice, library), before, text)
         return [*form_of(models, choice, library, most)[2:], *shown_now]
 
-    def on_measure(before: Session, text: object, library: Library, *sent: object) -> Iterator[list[Any]]:
-        models, choice = models_of(look(supervisor)), Choice(*sent)
+    def on_measure(before: Session, text: object, library: Library, visitor: str, *sent: object) -> Iterator[list[Any]]:
+        models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
         skipped = [gr.skip()] * (len(result) - 2)
         try:
             sides = both(models, choice)
@@ -227,10 +226,10 @@ def build(
         now = before._replace(place=moved(before.place, key))
         return [now, table_html(view.compared, view.names, now.place, now.row), *[gr.skip()] * 4]
 
-    def on_ask(text: object, judge: object, *fields: object) -> Iterator[list[Any]]:
+    def on_ask(text: object, judge: object, visitor: str, *fields: object) -> Iterator[list[Any]]:
         try:
             asked = check_prompt(text)
-            sides = both(models_of(look(supervisor)), Choice(*fields))
+            sides = both(models_of(look(reader.own(visitor))), Choice(*fields))
             judge_name = check_model_name(judge, JUDGES, public)
             replies = []
             for model, which in zip(sides, ("first", "second"), strict=True):
@@ -254,7 +253,7 @@ def build(
     fields = [before, after, source, count]
     opened = [listing, example, prompt, ask_message, answers]
     result: list[Any] = [session, message, summary, details, charts, only, *opened]
-    now = [session, prompt, shared.library, *fields]
+    now = [session, prompt, shared.library, shared.visitor, *fields]
     quietly: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
     tab.select(on_show, [shared.run_id, seen_run, *now], [seen_run, *fields, measure, *result], show_progress="hidden")
     measuring = measure.click(on_measure, now, result, show_progress="hidden")
@@ -265,7 +264,7 @@ def build(
     only.input(on_filter, [session, only], [session, listing], **quietly)
     for event in (listing.choose, charts.choose):
         event(on_table, [session, prompt], [session, *opened], **clicks("compare-table"))
-    ask.click(on_ask, [prompt, judge, *fields], [ask_message, answers], show_progress="hidden")
+    ask.click(on_ask, [prompt, judge, shared.visitor, *fields], [ask_message, answers], show_progress="hidden")
     for button, on_download in ((as_csv, on_csv), (as_jsonl, on_jsonl)):
         button.click(on_download, session, file, show_progress="hidden").success(None, file, None, js=download_js())
 

@@ -14,12 +14,13 @@ from stepwise_dpo.errors import DataError, RunError
 from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import compare_tab, data_tab, learn_tab, rewards_tab, train_tab, welcome
+from stepwise_dpo.ui import api, compare_tab, data_tab, learn_tab, rewards_tab, train_tab, welcome
 from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
 from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.security import SecurityHeaders
 from stepwise_dpo.ui.visitors import known_or_new
 from stepwise_dpo.ui.workspace import Workspace
@@ -48,7 +49,7 @@ def build_app(
     on_space = bool(os.environ.get("SPACE_ID"))
     public = on_space if public is None else public
     supervisor = runs if isinstance(runs, Supervisor) else Supervisor(runs)
-    judges, policies = Judges(), Policies()
+    reader, judges, policies = RunReader(supervisor, public), Judges(), Policies()
     known = bundled_library(Path(data_dir))
     workspace = Workspace(supervisor.runs_dir / "workspaces", known, **(PUBLIC_WORKSPACE if public else {}))
     gr.set_static_paths([PLOTLY_JS])
@@ -70,11 +71,11 @@ def build_app(
                 with _tab("Data") as tab:
                     data_tab.build(shared, tab, workspace, policies, public=public)
                 with _tab("Train") as tab:
-                    train = train_tab.build(shared, tab, supervisor, public, chip)
+                    train = train_tab.build(shared, tab, reader, chip)
                 with _tab("Rewards") as tab:
-                    rewards_tab.build(shared, tab, judges, policies, supervisor, public)
+                    rewards_tab.build(shared, tab, judges, policies, reader)
                 with _tab("Compare") as tab:
-                    compare_tab.build(shared, tab, supervisor, judges, policies, public)
+                    compare_tab.build(shared, tab, reader, judges, policies)
                 with _tab("Learn") as tab:
                     learn_tab.build(shared, tab, judges, policies)
             address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
@@ -82,7 +83,7 @@ def build_app(
 
         def on_tick(*values: Any) -> list[Any]:
             *state, library, selected, before = values
-            now = address_of(library, selected, state[0])
+            now = address_of(library, selected, state[1])
             moved = [now, now] if now != before else [gr.skip(), gr.skip()]
             return [*moved, *train.look(*state)]
 
@@ -92,7 +93,7 @@ def build_app(
             own, lost = workspace.load(visitor)
             library, selected, lacking = arrive(own, asked)
             try:
-                run_id = supervisor.run(asked.run).id if asked.run else ""
+                run_id = reader.own(visitor).run(asked.run).id if asked.run else ""
             except RunError:
                 run_id = ""
                 lacking = "\n".join(filter(None, [lacking, f"This link leads to a run “{asked.run}” that isn't here."]))
@@ -125,6 +126,8 @@ def build_app(
     # Clients call the functions that are made for them, not what a click on the page does.
     for function in demo.fns.values():
         function.api_visibility = "private"
+    with demo:
+        api.build(api.Endpoints(known, reader, judges, policies))
     # Also a launch option; set here too because the reload of `gradio app.py` forgets that one.
     demo.run_history = False
     demo.queue(default_concurrency_limit=4)
@@ -150,7 +153,7 @@ def launch_options() -> dict[str, Any]:
         "theme": _theme(),
         "css": stylesheet(),
         "head": welcome.HEAD,
-        "footer_links": [],
+        "footer_links": ["api"],
         "ssr_mode": False,  # on a Space it would need Node
         "run_history": False,  # would keep other people's text in the browser
         "max_file_size": "64mb",

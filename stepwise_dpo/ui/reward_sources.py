@@ -6,7 +6,7 @@ from pathlib import PurePath
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.learning.names import POLICY
 from stepwise_dpo.preferences.pairs import PreferencePair
-from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, SCALES, check_model_name
 from stepwise_dpo.ui.reward_rows import Facts
 from stepwise_dpo.ui.reward_views import Cast, Look, Sides, numbers, plan, view_numbers
@@ -17,11 +17,11 @@ from stepwise_dpo.ui.waterfall import aggregated
 _HEAD_OPTIONS = ("head", "right_word", "wrong_word", "template", "tag", "token")
 
 
-def trained_runs(supervisor: Supervisor) -> list[RunView]:
+def trained_runs(own: OwnRuns) -> list[RunView]:
     """Runs that ended with a trained policy, the newest first."""
     return [
         view
-        for view in look(supervisor)
+        for view in look(own)
         if view.status.state in ("finished", "stopped") and (view.run.final / "config.json").is_file()
     ]
 

@@ -7,7 +7,6 @@ import gradio as gr
 
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.preferences.pairs import PreferencePair
-from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import free_text
 from stepwise_dpo.ui.components import empty_state, error, note
 from stepwise_dpo.ui.data_tab import chosen_index
@@ -31,14 +30,16 @@ from stepwise_dpo.ui.reward_sets import (
 )
 from stepwise_dpo.ui.reward_sources import cast_of, chosen_run, facts_of, judged_by, trained_runs
 from stepwise_dpo.ui.reward_views import WHENS, Cast, Look, plan, read_look, unit_words, view_numbers
+from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.step_scores import Source, StepScores
 from stepwise_dpo.ui.text import counted, shown
 from stepwise_dpo.ui.waterfall import AGGREGATIONS
 
 
 class Controls(NamedTuple):
-    """What the tab's fields hold, unchecked: anybody can send anything."""
+    """What the tab's fields hold, unchecked: anybody can send anything; but the visitor comes from the session."""
 
+    visitor: str
     query: Any
     sort: Any
     negative: Any
@@ -59,9 +60,9 @@ class View(NamedTuple):
 class RewardsHandlers:
     """Answers the tab's events."""
 
-    def __init__(self, scores: StepScores, supervisor: Supervisor, public: bool) -> None:
-        self.scores, self.supervisor, self.public = scores, supervisor, public
-        self.limit = MAX_PUBLIC if public else MAX_LOCAL
+    def __init__(self, scores: StepScores, reader: RunReader) -> None:
+        self.scores, self.reader, self.public = scores, reader, reader.public
+        self.limit = MAX_PUBLIC if reader.public else MAX_LOCAL
         self._examples, self._sets = Newest(), Newest()
 
     # ------------------------------------------------------------------------------------------------- one example
@@ -70,7 +71,7 @@ class RewardsHandlers:
         """The tab was opened: runs may have come or gone, the set may be another one."""
         *values, drawn = fields
         controls = Controls(*values)
-        runs = trained_runs(self.supervisor)
+        runs = trained_runs(self.reader.own(controls.visitor))
         run = chosen_run(runs, run_id, controls.run)
         # "" stays on offer: a request that was sent before this answer still has it.
         choices = [("none", ""), *((view.name, view.run.id) for view in runs)]
@@ -292,7 +293,7 @@ class RewardsHandlers:
         look = read_look(controls.quantity, controls.when, controls.aggregation)
         # A run that isn't there any more is none; ids are looked up, never made into paths.
         run = (
-            chosen_run(trained_runs(self.supervisor), controls.run, None)
+            chosen_run(trained_runs(self.reader.own(controls.visitor)), controls.run, None)
             if look.when != "before" or controls.run
             else None
         )

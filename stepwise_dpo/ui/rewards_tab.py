@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from stepwise_dpo.learning.names import REWARD
-from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import free_text
 from stepwise_dpo.ui.components import Shared, asset, choice_list, clicks, html, plots, what
 from stepwise_dpo.ui.judges import JUDGES, Judges
@@ -14,19 +13,18 @@ from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.reward_sets import SORTS
 from stepwise_dpo.ui.reward_views import QUANTITIES, WHENS
 from stepwise_dpo.ui.rewards_handlers import RewardsHandlers
+from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.step_scores import StepScores
 from stepwise_dpo.ui.waterfall import AGGREGATIONS
 
 _SCROLL_JS = "() => document.getElementById('rewards-example')?.scrollIntoView({ block: 'start' })"
 
 
-def build(
-    shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, supervisor: Supervisor, public: bool
-) -> None:
+def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reader: RunReader) -> None:
     """Lay out the tab and connect its events."""
-    parts = _lay_out(public)
-    handlers = RewardsHandlers(StepScores(judges, policies), supervisor, public)
-    controls = [*parts.controls]
+    parts = _lay_out(reader.public)
+    handlers = RewardsHandlers(StepScores(judges, policies), reader)
+    controls = [shared.visitor, *parts.controls]
     states = [shared.library, shared.selected, shared.run_id, *controls]
     example = [*parts.example]
     overview = [*parts.overview, parts.drawn]

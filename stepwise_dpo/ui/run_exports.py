@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from stepwise_dpo.errors import RunError, StepwiseDPOError
+from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.export import metrics_csv, metrics_json, pack, settings_yaml
 from stepwise_dpo.ui.components import Shared, error
 from stepwise_dpo.ui.run_reader import RunReader
@@ -46,41 +47,41 @@ def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> None:
         table = gr.Button("Metrics (CSV)", size="sm", min_width=90, elem_id="export-csv")
         records = gr.Button("Metrics (JSON)", size="sm", min_width=90, elem_id="export-json")
         settings = gr.Button("Configuration (YAML)", size="sm", min_width=90, elem_id="export-yaml")
+    opened = [shared.visitor, shared.run_id]
     text = gr.Textbox(visible=False)
     file = gr.DownloadButton(visible=False)
 
-    def on_archive(run_id: str) -> list[Any]:
+    def on_archive(visitor: str, run_id: str) -> list[Any]:
         try:
-            return [str(packed_in_cache(run_id, reader, Path(file.GRADIO_CACHE))), ""]
+            return [str(packed_in_cache(reader.own(visitor).run(run_id), Path(file.GRADIO_CACHE))), ""]
         except StepwiseDPOError as problem:
             return [None, error(str(problem))]
 
     def save(kind: str) -> Any:
-        def on_save(run_id: str) -> list[Any]:
+        def on_save(visitor: str, run_id: str) -> list[Any]:
             try:
-                return [json.dumps(exported(reader, run_id, kind)), ""]
+                return [json.dumps(exported(reader, visitor, run_id, kind)), ""]
             except StepwiseDPOError as problem:
                 return ["", error(str(problem))]
 
         return on_save
 
     # `success` also follows a handler that only said what is wrong; it leaves an empty value, and nothing is saved.
-    archive.click(on_archive, shared.run_id, [file, message], show_progress="minimal").success(
+    archive.click(on_archive, opened, [file, message], show_progress="minimal").success(
         None, file, None, js=_SAVE_ARCHIVE
     )
     for button, kind in ((table, "csv"), (records, "json"), (settings, "yaml")):
-        button.click(save(kind), shared.run_id, [text, message], show_progress="hidden").success(
+        button.click(save(kind), opened, [text, message], show_progress="hidden").success(
             None, text, None, js=_SAVE_TEXT
         )
 
 
-def packed_in_cache(run_id: str, reader: RunReader, cache: Path) -> Path:
+def packed_in_cache(run: RunDirectory, cache: Path) -> Path:
     """Pack a run's model into a new folder of Gradio's cache, from which Gradio serves it and later deletes it.
 
     Raises:
-        RunError: there is no such run, or it has no model.
+        RunError: it has no model.
     """
-    run = reader.supervisor.run(run_id)
     folder = cache / secrets.token_hex(16)
     try:
         folder.mkdir(parents=True)
@@ -90,13 +91,13 @@ def packed_in_cache(run_id: str, reader: RunReader, cache: Path) -> Path:
     return folder / ARCHIVE
 
 
-def exported(reader: RunReader, run_id: str, kind: str) -> dict[str, str]:
+def exported(reader: RunReader, visitor: str, run_id: str, kind: str) -> dict[str, str]:
     """Write a run's metrics ("csv", "json") or configuration ("yaml") as {"name", "text"} of a file.
 
     Raises:
         RunError: there is no such run, or nothing to write yet.
     """
-    run = reader.supervisor.run(run_id)
+    run = reader.own(visitor).run(run_id)
     if kind == "yaml":
         return {"name": f"{run.id}.yaml", "text": settings_yaml(named_for_reader(run.config(), reader.public))}
     records = run.metrics()[0]

@@ -11,6 +11,7 @@ from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.discarding import sweep
 from stepwise_dpo.runs.notes import read_note
+from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.curves import CurveCache, Curves, smooth, thinned
 from stepwise_dpo.ui.runs_view import RunView, file_size, look
@@ -45,7 +46,7 @@ class RunReader:
 
     Args:
         supervisor: of the runs.
-        public: whether strangers read them.
+        public: whether strangers read them, each their own.
     """
 
     def __init__(self, supervisor: Supervisor, public: bool = False) -> None:
@@ -55,10 +56,14 @@ class RunReader:
         self._facts: OrderedDict[str, tuple[object, Facts]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def views(self) -> list[RunView]:
-        """Read where all runs stand, the newest first; those that were discarded and have ended are deleted."""
+    def own(self, visitor: str) -> OwnRuns:
+        """The runs that a visitor may see: on a public page the visitor's own, else all."""
+        return OwnRuns(self.supervisor, visitor if self.public else None)
+
+    def views(self, visitor: str) -> list[RunView]:
+        """Read where a visitor's runs stand, the newest first; those that were discarded and have ended are deleted."""
         sweep(self.supervisor)
-        return look(self.supervisor)
+        return look(self.own(visitor))
 
     def curves(self, run: RunDirectory) -> Curves:
         """Read a run's metrics."""

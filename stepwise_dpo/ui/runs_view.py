@@ -10,7 +10,7 @@ from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.discarding import is_discarded
-from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui.colours import LOSS_COLOURS, MUTED
 from stepwise_dpo.ui.components import Item, list_html
 from stepwise_dpo.ui.curves import Curves
@@ -71,12 +71,12 @@ class RunView(NamedTuple):
         return f"--dot:{LOSS_COLOURS.get(self.loss, MUTED)}"
 
 
-def look(supervisor: Supervisor) -> list[RunView]:
-    """Read all runs, the newest first; one that can't be read is left out."""
+def look(own: OwnRuns) -> list[RunView]:
+    """Read somebody's runs, the newest first; one that can't be read is left out."""
     views = []
-    for run in supervisor.runs():
+    for run in own.runs():
         try:
-            views.append(RunView(run, supervisor.status(run), run.stop_requested(), is_discarded(run)))
+            views.append(RunView(run, own.status(run), run.stop_requested(), is_discarded(run)))
         except RunError:
             continue
     return views

@@ -146,6 +146,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
 
     def on_plan(library: Library, *values: object) -> list[Any]:
         planned = plan(library, Form(*values), public)
+        # Anybody's: a pace says nothing about whose run it was.
         pace = planned and known_pace(reader.supervisor.runs(), planned[0].model, planned[0].loss)
         words = plan_words(planned, pace)
         return [words.button, f'<p class="hint">{shown(words.estimate)}</p>' if words.estimate else ""]

@@ -15,10 +15,10 @@ from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, load_pair
 from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.limits import check_public
+from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.pace import Pace
-from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, check_model_name
-from stepwise_dpo.ui.library import Library
+from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.text import counted, duration
 
 LOSSES = [("DPO + imitation", "demo"), ("DPO", "demo-dpo"), ("Step-wise", "demo-stepwise")]
@@ -78,7 +78,7 @@ def demo_form() -> Form:
 # ------------------------------------------------------------------------------------------- from the form to a run
 
 
-def start_run(supervisor: Supervisor, library: Library, form: Form, public: bool) -> RunDirectory:
+def start_run(own: OwnRuns, library: Library, form: Form, public: bool) -> RunDirectory:
     """Check the form, write the examples beside the runs and start.
 
     Raises:
@@ -86,15 +86,47 @@ def start_run(supervisor: Supervisor, library: Library, form: Form, public: bool
     """
     train_pairs, held_out, held_out_name = split(library, form)
     settings = settings_of(form, len(held_out), public)
-    folder = supervisor.runs_dir.resolve() / "data"
+    train_set, held_out_set = ExampleSet(library.current.name, train_pairs), ExampleSet(held_out_name, held_out)
+    return start_on(own, settings, train_set, held_out_set, public)
+
+
+def start_on(
+    own: OwnRuns, settings: Mapping[str, Any], train_set: ExampleSet, held_out: ExampleSet, public: bool
+) -> RunDirectory:
+    """Write examples beside the runs and start a run on them.
+
+    Args:
+        own: whose run it becomes.
+        settings: of the run, without data.
+        train_set: what to train on.
+        held_out: what to compare on; may be empty.
+        public: whether limits hold.
+
+    Raises:
+        StepwiseDPOError: what has to be changed in the settings or the examples, or no run may start now.
+    """
+    folder = own.runs_dir.resolve() / "data"
     # Checked before anything is written.
     config = make_config(settings, {"data": str(folder)})
     if public:
-        check_size(config, len(train_pairs), len(held_out))
-    settings["data"] = str(write_examples(folder, library.current.name, train_pairs))
-    if held_out:
-        settings["eval_data"] = str(write_examples(folder, held_out_name, held_out))
-    return supervisor.start(make_config(settings))
+        check_size(config, len(train_set.pairs), len(held_out.pairs))
+    files = {"data": str(write_examples(folder, train_set.name, train_set.pairs))}
+    if held_out.pairs:
+        files["eval_data"] = str(write_examples(folder, held_out.name, held_out.pairs))
+    return own.start(make_config(settings, files))
+
+
+def start_again(own: OwnRuns, run_id: object, public: bool) -> RunDirectory:
+    """Start a run with the very configuration of another.
+
+    Raises:
+        StepwiseDPOError: there is no such run, its examples are gone, or no run may start now.
+    """
+    config = own.run(run_id).config()
+    if public:
+        held_out = load_pairs(config.eval_data) if config.eval_data else ()
+        check_size(config, len(load_pairs(config.data)), len(held_out))
+    return own.start(config)
 
 
 def check_size(config: RunConfig, examples: int, held_out: int) -> None:
@@ -181,7 +213,7 @@ def other_settings(text: object) -> dict[str, Any]:
     return read
 
 
-def split(library: Library, form: Form) -> tuple[Sequence[PreferencePair], Sequence[PreferencePair], str]:
+def split(library: Library, form: Form) -> tuple[tuple[PreferencePair, ...], tuple[PreferencePair, ...], str]:
     """Take the first examples of the open set to train on, and those to compare on.
 
     Returns:

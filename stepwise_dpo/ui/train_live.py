@@ -67,11 +67,12 @@ Seen = Mapping[str, object]
 """What a session was sent last: a digest for each live component, and the signature of what they were made from."""
 
 
-def updates(reader: RunReader, run_id: object, choice: Choice, seen: Seen | None = None) -> list[Any]:
+def updates(reader: RunReader, visitor: str, run_id: object, choice: Choice, seen: Seen | None = None) -> list[Any]:
     """Look at the runs and write what the live components show.
 
     Args:
         reader: of the page's runs.
+        visitor: who looks.
         run_id: the run that the session has chosen.
         choice: what it has chosen in the table.
         seen: what the last look returned first; what was sent then isn't sent again.
@@ -79,7 +80,7 @@ def updates(reader: RunReader, run_id: object, choice: Choice, seen: Seen | None
     Returns:
         what to give as `seen` next time, then a value for each field of `Live`.
     """
-    views = reader.views()
+    views = reader.views(visitor)
     current = find(views, run_id)
     drawn = chosen_views(views, current, choice)
     now = (*signature(views, current), *[signature([view], view) for view in drawn], choice)

@@ -6,11 +6,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from stepwise_dpo.errors import StepwiseDPOError
-from stepwise_dpo.preferences.pairs import load_pairs
-from stepwise_dpo.runs.directory import RunDirectory
-from stepwise_dpo.runs.discarding import discard
 from stepwise_dpo.runs.notes import write_note
-from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui.components import Shared, clicks, copyable, error, html, note, plots, run_table
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.run_exports import build_exports
@@ -18,7 +15,7 @@ from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.run_table import Choice, overlay
 from stepwise_dpo.ui.runs_view import RunView, find, look
 from stepwise_dpo.ui.train_fields import Fields, build_fields, fill
-from stepwise_dpo.ui.train_form import Form, check_size, form_of, start_run
+from stepwise_dpo.ui.train_form import Form, form_of, start_again, start_run
 from stepwise_dpo.ui.train_live import Live, Seen, forget, updates
 
 _FOCUS_KEEP = "() => setTimeout(() => document.querySelector('#train-keep')?.focus(), 50)"
@@ -33,9 +30,9 @@ class TrainTab(NamedTuple):
     outputs: list[Any]
 
 
-def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chip: gr.HTML) -> TrainTab:
+def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML) -> TrainTab:
     """Lay out the tab and connect its events; `chip` is the page's, updated with the rest."""
-    reader = RunReader(supervisor, public)
+    public = reader.public
     with gr.Row(elem_classes="split", elem_id="train-split"):
         with gr.Column(elem_classes="choose", elem_id="train-form"):
             fields = build_fields(shared, tab, reader)
@@ -68,104 +65,115 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
     live += [delete, exports]
     assert len(live) == len(Live._fields)
     everything = [seen, *live]
-    state = [shared.run_id, choice, seen]
+    state = [shared.visitor, shared.run_id, choice, seen]
 
-    def look_again(run_id: object, choice: Choice, seen: Seen | None) -> list[Any]:
-        return updates(reader, run_id, choice, seen)
+    def look_again(visitor: str, run_id: object, choice: Choice, seen: Seen | None) -> list[Any]:
+        return updates(reader, visitor, run_id, choice, seen)
 
-    def on_start(library: Library, choice: Choice, *values: object) -> list[Any]:
+    def on_start(visitor: str, library: Library, choice: Choice, *values: object) -> list[Any]:
         try:
-            run = start_run(supervisor, library, Form(*values), public)
+            run = start_run(reader.own(visitor), library, Form(*values), public)
         except StepwiseDPOError as problem:
             return [error(str(problem)), gr.skip(), *[gr.skip()] * len(everything)]
         choice = choice._replace(page=0)
-        return ["", choice, *updates(reader, run.id, choice)]
+        return ["", choice, *updates(reader, visitor, run.id, choice)]
 
-    def on_stop(run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
-        said = _attempt(lambda: _stop(supervisor, run_id))
-        return [said, *updates(reader, run_id, choice, seen)]
+    def on_stop(visitor: str, run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
+        said = _attempt(lambda: reader.own(visitor).stop(run_id))
+        return [said, *updates(reader, visitor, run_id, choice, seen)]
 
-    def on_ask_discard(run_id: str) -> list[Any]:
-        return _ask(reader, run_id, "discard", "Discard", "It is stopped, and its curves and its model are deleted.")
+    def on_ask_discard(visitor: str, run_id: str) -> list[Any]:
+        return _ask(
+            reader.own(visitor),
+            run_id,
+            "discard",
+            "Discard",
+            "It is stopped, and its curves and its model are deleted.",
+        )
 
-    def on_ask_delete(run_id: str) -> list[Any]:
-        return _ask(reader, run_id, "delete", "Delete", "Its curves and its model are deleted.")
+    def on_ask_delete(visitor: str, run_id: str) -> list[Any]:
+        return _ask(reader.own(visitor), run_id, "delete", "Delete", "Its curves and its model are deleted.")
 
-    def on_do_it(asked: tuple[str, str] | None, run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
+    def on_do_it(
+        asked: tuple[str, str] | None, visitor: str, run_id: str, choice: Choice, seen: Seen | None
+    ) -> list[Any]:
         said = ""
         if asked is not None:
-            said = _attempt(lambda: _act(supervisor, *asked))
-        return [gr.update(visible=False), None, said, *updates(reader, run_id, choice, seen)]
+            said = _attempt(lambda: _act(reader.own(visitor), *asked))
+        return [gr.update(visible=False), None, said, *updates(reader, visitor, run_id, choice, seen)]
 
     def on_keep() -> list[Any]:
         return [gr.update(visible=False), None]
 
-    def on_resume(run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
-        said = _attempt(lambda: supervisor.resume(supervisor.run(run_id)))
-        return [said, *updates(reader, run_id, choice, seen)]
+    def on_resume(visitor: str, run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
+        said = _attempt(lambda: reader.own(visitor).resume(run_id))
+        return [said, *updates(reader, visitor, run_id, choice, seen)]
 
-    def on_again(run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
-        return run_again(run_id, choice, seen)
+    def on_again(visitor: str, run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
+        return run_again(visitor, run_id, choice, seen)
 
-    def run_again(run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
+    def run_again(visitor: str, run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
         try:
-            run = start_again(supervisor, run_id, public)
+            run = start_again(reader.own(visitor), run_id, public)
         except StepwiseDPOError as problem:
             return [error(str(problem)), gr.skip(), *[gr.skip()] * len(everything)]
         choice = choice._replace(page=0)
-        return ["", choice, *updates(reader, run.id, choice, seen)]
+        return ["", choice, *updates(reader, visitor, run.id, choice, seen)]
 
-    def on_load(library: Library, run_id: str) -> list[Any]:
-        return load_into_form(supervisor, library, run_id, fields)
+    def on_load(visitor: str, library: Library, run_id: str) -> list[Any]:
+        return load_into_form(reader.own(visitor), library, run_id, fields)
 
-    def on_open(choice: Choice, seen: Seen | None, event: gr.EventData) -> list[Any]:
-        return [gr.update(visible=False), None, "", *updates(reader, _sent(event, "key"), choice, seen)]
+    def on_open(visitor: str, choice: Choice, seen: Seen | None, event: gr.EventData) -> list[Any]:
+        return [gr.update(visible=False), None, "", *updates(reader, visitor, _sent(event, "key"), choice, seen)]
 
-    def on_overlay(run_id: str, choice: Choice, seen: Seen | None, event: gr.EventData) -> list[Any]:
+    def on_overlay(visitor: str, run_id: str, choice: Choice, seen: Seen | None, event: gr.EventData) -> list[Any]:
         said = ""
         try:
             choice = overlay(choice, _sent(event, "key"), bool(_sent(event, "on")), run_id)
         except ValueError as problem:
             said = error(str(problem))
-        return [said, choice, *updates(reader, run_id, choice, forget(seen, "table"))]
+        return [said, choice, *updates(reader, visitor, run_id, choice, forget(seen, "table"))]
 
-    def on_turn(run_id: str, choice: Choice, seen: Seen | None, event: gr.EventData) -> list[Any]:
+    def on_turn(visitor: str, run_id: str, choice: Choice, seen: Seen | None, event: gr.EventData) -> list[Any]:
         page = _sent(event, "page")
         choice = choice._replace(page=max(0, page) if type(page) is int else 0)
-        return [choice, *updates(reader, run_id, choice, seen)]
+        return [choice, *updates(reader, visitor, run_id, choice, seen)]
 
-    def on_note(run_id: str, choice: Choice, seen: Seen | None, event: gr.EventData) -> list[Any]:
+    def on_note(visitor: str, run_id: str, choice: Choice, seen: Seen | None, event: gr.EventData) -> list[Any]:
         key, text = _sent(event, "key"), _sent(event, "text")
-        said = _attempt(lambda: write_note(supervisor.run(str(key)), text))
-        return [said, *updates(reader, run_id, choice, forget(seen))]
+        said = _attempt(lambda: write_note(reader.own(visitor).run(key), text))
+        return [said, *updates(reader, visitor, run_id, choice, forget(seen))]
 
-    def on_act(library: Library, run_id: str, choice: Choice, seen: Seen | None, event: gr.EventData) -> list[Any]:
+    def on_act(
+        library: Library, visitor: str, run_id: str, choice: Choice, seen: Seen | None, event: gr.EventData
+    ) -> list[Any]:
         key, act = str(_sent(event, "key")), _sent(event, "act")
         unchanged = [gr.skip()] * (2 + len(fields.filled))  # library, the form's message, the form
         if act == "load":
             return [
-                *load_into_form(supervisor, library, key, fields),
+                *load_into_form(reader.own(visitor), library, key, fields),
                 gr.skip(),
                 gr.skip(),
                 *[gr.skip()] * len(everything),
             ]
         if act == "again":
-            return [*unchanged, *run_again(key, choice, seen)]
-        said = _attempt(lambda: _act(supervisor, "delete", key)) if act == "delete" else ""
-        return [*unchanged, said, choice, *updates(reader, run_id, choice, seen)]
+            return [*unchanged, *run_again(visitor, key, choice, seen)]
+        said = _attempt(lambda: _act(reader.own(visitor), "delete", key)) if act == "delete" else ""
+        return [*unchanged, said, choice, *updates(reader, visitor, run_id, choice, seen)]
 
     hidden: dict[str, Any] = {"show_progress": "hidden"}
     clicked = clicks("train-table")
     planned = ([shared.library, *fields.form], [fields.start, fields.estimate])
     filled = [shared.library, fields.message, *fields.filled]
     fields.start.click(
-        on_start, [shared.library, choice, *fields.form], [fields.message, choice, *everything], **hidden
+        on_start,
+        [shared.visitor, shared.library, choice, *fields.form],
+        [fields.message, choice, *everything],
+        **hidden,
     )
     stop.click(on_stop, state, [message, *everything], **hidden)
     for button, ask in ((discarding, on_ask_discard), (delete, on_ask_delete)):
-        button.click(ask, shared.run_id, [confirm, asked, question, do_it], **hidden).then(
-            None, None, None, js=_FOCUS_KEEP
-        )
+        button.click(ask, state[:2], [confirm, asked, question, do_it], **hidden).then(None, None, None, js=_FOCUS_KEEP)
     do_it.click(on_do_it, [asked, *state], [confirm, asked, message, *everything], **hidden)
     keep.click(on_keep, None, [confirm, asked], **hidden)
     resume.click(on_resume, state, [message, *everything], **hidden)
@@ -174,10 +182,10 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
         **hidden,
         "concurrency_id": "data-changes",
     }  # of the library, as the Data tab's edits are
-    load.click(on_load, [shared.library, shared.run_id], filled, **changing).then(
+    load.click(on_load, [shared.visitor, shared.library, shared.run_id], filled, **changing).then(
         fields.plan, *planned, js=_TO_FORM, **hidden
     )
-    table.open(on_open, [choice, seen], [confirm, asked, message, *everything], **clicked)
+    table.open(on_open, [shared.visitor, choice, seen], [confirm, asked, message, *everything], **clicked)
     table.overlay(on_overlay, state, [message, choice, *everything], **clicked)
     table.turn(on_turn, state, [choice, *everything], **clicked)
     table.note(on_note, state, [message, *everything], **clicked)
@@ -188,23 +196,10 @@ def build(shared: Shared, tab: gr.Tab, supervisor: Supervisor, public: bool, chi
     return TrainTab(look_again, state, everything)
 
 
-def start_again(supervisor: Supervisor, run_id: str, public: bool) -> RunDirectory:
-    """Start a run with the very configuration of another.
-
-    Raises:
-        StepwiseDPOError: there is no such run, its examples are gone, or no run may start now.
-    """
-    config = supervisor.run(run_id).config()
-    if public:
-        held_out = load_pairs(config.eval_data) if config.eval_data else ()
-        check_size(config, len(load_pairs(config.data)), len(held_out))
-    return supervisor.start(config)
-
-
-def load_into_form(supervisor: Supervisor, library: Library, run_id: str, fields: Fields) -> list[Any]:
+def load_into_form(own: OwnRuns, library: Library, run_id: str, fields: Fields) -> list[Any]:
     """Write a run's configuration into the form: [library, the form's message, what `fill` fills]."""
     try:
-        config = supervisor.run(run_id).config()
+        config = own.run(run_id).config()
         library, form = form_of(config, library)
     except StepwiseDPOError as problem:
         return [gr.skip(), error(str(problem)), *[gr.skip()] * len(fields.filled)]
@@ -212,30 +207,23 @@ def load_into_form(supervisor: Supervisor, library: Library, run_id: str, fields
     return [library, note(said), *fill(library, form)]
 
 
-def _stop(supervisor: Supervisor, run_id: str) -> None:
-    run = supervisor.run(run_id)  # this very run: never whichever happens to be active
-    if supervisor.status(run).active:
-        supervisor.stop(run)
-
-
-def _act(supervisor: Supervisor, act: str, run_id: str) -> None:
-    run = supervisor.run(run_id)
+def _act(own: OwnRuns, act: str, run_id: str) -> None:
     if act == "discard":
-        discard(supervisor, run)
+        own.discard(run_id)
     else:
-        supervisor.delete(run)
+        own.delete(run_id)
 
 
-def _ask(reader: RunReader, run_id: str, act: str, verb: str, what_happens: str) -> list[Any]:
+def _ask(own: OwnRuns, run_id: str, act: str, verb: str, what_happens: str) -> list[Any]:
     """Ask before something is lost: [the row, what is asked about, the question, the button]."""
-    view: RunView | None = find(look(reader.supervisor), run_id)
+    view: RunView | None = find(look(own), run_id)
     if view is None or view.run.id != run_id:
         return [gr.update(visible=False), None, "", gr.skip()]
     question = note(f"{verb} the run {view.name}? {what_happens}")
     return [gr.update(visible=True), (act, run_id), question, gr.update(value=verb)]
 
 
-def _attempt(act: Callable[[], None]) -> str:
+def _attempt(act: Callable[[], object]) -> str:
     """Do something; "" or what went wrong, for the page."""
     try:
         act()

@@ -12,6 +12,7 @@ from stepwise_dpo.learning.names import MODELS_DIR, POLICY, REWARD, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs, save_pairs
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import compare_figures, compare_views
 from stepwise_dpo.ui.compare_choice import (
@@ -215,7 +216,7 @@ def runs(tmp_path):
 
 @pytest.fixture
 def models(runs):
-    return {model.key: model for model in models_of(look(runs))}
+    return {model.key: model for model in models_of(look(OwnRuns(runs)))}
 
 
 def keys(which, run):

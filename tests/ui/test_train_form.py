@@ -8,6 +8,7 @@ from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, save_pairs
 from stepwise_dpo.runs.config import PRESETS, make_config
 from stepwise_dpo.runs.directory import list_runs
+from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.pace import Pace
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import train_form
@@ -114,13 +115,13 @@ def test_a_loss_brings_its_own_rate_unless_somebody_typed_one():
 )
 def test_what_is_out_of_range_is_refused_before_anything_is_written(tmp_path, change):
     with pytest.raises(ConfigError):
-        train_form.start_run(Supervisor(tmp_path / "runs"), library(PAIR), FORM._replace(**change), False)
+        train_form.start_run(OwnRuns(Supervisor(tmp_path / "runs")), library(PAIR), FORM._replace(**change), False)
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_public_page_limits_the_steps(tmp_path):
     with pytest.raises(ConfigError, match="at most 500 steps"):
-        train_form.start_run(Supervisor(tmp_path / "runs"), library(PAIR), FORM._replace(epochs=501), True)
+        train_form.start_run(OwnRuns(Supervisor(tmp_path / "runs")), library(PAIR), FORM._replace(epochs=501), True)
     assert list_runs(tmp_path / "runs") == []
 
 

@@ -9,6 +9,7 @@ from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.notes import write_note
 from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.runs.ticket import new_ticket, owner_hash, write_ticket
 from stepwise_dpo.ui import run_table, runs_view
 from stepwise_dpo.ui.curves import Curves
 from stepwise_dpo.ui.run_exports import exported, packed_in_cache
@@ -51,12 +52,12 @@ def live(values):
 def test_a_failed_run_says_why(run, reader):
     run.write_status(RunStatus("failed", started=time.time(), error="<img src=x> broke"))
     run.events.write_text("0%|\r50%|\r100%|\nTraceback <b>\n")
-    html = live(updates(reader, "", Choice()))
+    html = live(updates(reader, "", "", Choice()))
     assert "The run failed" in html.head
     assert "&lt;img src=x&gt; broke" in html.head
     assert "100%|\nTraceback &lt;b&gt;" in html.head
     assert "50%" not in html.head
-    view = reader.views()[0]
+    view = reader.views("")[0]
     shown = html.head + html.chip + take_along_html(view, True) + runs_view.runs_html([view], view)
     assert "/secret" not in shown
     assert "<img" not in shown + html.take_along
@@ -85,35 +86,35 @@ def test_what_can_be_done_with_a_run(run):
 
 
 def test_nothing_is_sent_when_nothing_changed(run, reader):
-    seen, *values = updates(reader, "", Choice())
+    seen, *values = updates(reader, "", "", Choice())
     assert Live(*values).run == run.id
-    assert all(value == SKIP for value in updates(reader, "", Choice(), seen))
+    assert all(value == SKIP for value in updates(reader, "", "", Choice(), seen))
 
 
 def test_only_what_changed_is_sent(run, make, reader):
-    seen, *_ = updates(reader, run.id, Choice())
+    seen, *_ = updates(reader, "", run.id, Choice())
     run.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
-    sent = live(updates(reader, run.id, Choice(), seen))
+    sent = live(updates(reader, "", run.id, Choice(), seen))
     assert sent.charts["charts"][0]["figure"]["data"][0]["y"] == [0.5]
     assert sent.take_along == sent.stop == sent.exports == sent.run == SKIP
     assert sent.table["rows"][0]["loss"] == "0.500"
     # The browser's own tick is confirmed, or taken back, although nothing else has changed.
-    seen, *_ = updates(reader, run.id, Choice())
-    again = live(updates(reader, run.id, Choice(), forget(seen, "table")))
+    seen, *_ = updates(reader, "", run.id, Choice())
+    again = live(updates(reader, "", run.id, Choice(), forget(seen, "table")))
     assert again.table != SKIP
     assert again.charts == SKIP
 
 
 def test_another_run_is_shown_where_the_chosen_one_is_gone(run, make, reader):
     other = make("20261122-160000-dpo-2b3c", loss="dpo", reward_model=None)
-    assert live(updates(reader, run.id, Choice())).run == run.id
+    assert live(updates(reader, "", run.id, Choice())).run == run.id
     reader.supervisor.delete(run)
-    assert live(updates(reader, run.id, Choice((run.id,)))).run == other.id
+    assert live(updates(reader, "", run.id, Choice((run.id,)))).run == other.id
 
 
 def test_several_runs_are_drawn_together(run, make, reader):
     other = make("20261122-160000-dpo-2b3c", loss="dpo", reward_model=None)
-    sent = live(updates(reader, run.id, Choice((other.id, "gone"))))
+    sent = live(updates(reader, "", run.id, Choice((other.id, "gone"))))
     assert [entry["group"] for entry in sent.charts["charts"][0]["figure"]["legend"]] == [run.id, other.id]
 
 
@@ -123,7 +124,7 @@ def test_several_runs_are_drawn_together(run, make, reader):
 def test_the_table_says_only_what_differs(run, make, reader):
     same = make("20261122-154000-stepwise-0000")
     faster = make("20261122-155000-stepwise-1111", learning_rate=1e-3, data="/other/more.json")
-    views = reader.views()
+    views = reader.views("")
     current = runs_view.find(views, run.id)
 
     def differs(choice):
@@ -154,7 +155,7 @@ def test_a_row_of_the_table(run, reader):
         run.append_metrics({"global_step": step, "loss": loss, "time": float(step)})
     run.write_report({"before": {"solve_rate": 0.4, "preference_accuracy": 0.5}, "after": {"solve_rate": 0.55}})
     write_note(run, "<b>first</b>")
-    (row,) = table_value(reader, reader.views(), reader.views()[0], Choice())["rows"]
+    (row,) = table_value(reader, reader.views(""), reader.views("")[0], Choice())["rows"]
     assert (row["state"], row["steps"], row["loss"], row["result"]) == (
         "finished",
         "4 / 4",
@@ -168,14 +169,14 @@ def test_a_row_of_the_table(run, reader):
 
 def test_a_run_that_cant_be_read_stays_in_the_table(run, reader):
     (run.path / "config.json").write_text("{}")
-    (row,) = table_value(reader, reader.views(), reader.views()[0], Choice())["rows"]
+    (row,) = table_value(reader, reader.views(""), reader.views("")[0], Choice())["rows"]
     assert row["differs"] is None
-    assert "data" in live(updates(reader, run.id, Choice())).take_along
+    assert "data" in live(updates(reader, "", run.id, Choice())).take_along
 
 
 def test_many_runs_come_in_pages(make, reader):
     runs = [make(f"20261122-1530{n:02}-dpo-aaaa", loss="dpo", reward_model=None) for n in range(20)]
-    views = reader.views()
+    views = reader.views("")
     first, second = (table_value(reader, views, views[0], Choice(page=page)) for page in (0, 99))
     assert (len(first["rows"]), len(second["rows"]), second["page"], second["pages"]) == (15, 5, 1, 2)
     assert first["head"] == "20 runs · page 1 of 2"
@@ -204,16 +205,19 @@ def test_sparkline():
 
 def test_files_to_take_along(run, reader, tmp_path):
     run.append_metrics({"global_step": 1, "loss": 0.5})
-    assert exported(reader, run.id, "csv") == {"name": f"{run.id}.csv", "text": "global_step,loss\n1,0.5\n"}
-    assert json.loads(exported(reader, run.id, "json")["text"]) == [{"global_step": 1, "loss": 0.5}]
-    assert "/secret/place/pairs.json" in exported(reader, run.id, "yaml")["text"]
+    assert exported(reader, "", run.id, "csv") == {"name": f"{run.id}.csv", "text": "global_step,loss\n1,0.5\n"}
+    assert json.loads(exported(reader, "", run.id, "json")["text"]) == [{"global_step": 1, "loss": 0.5}]
+    assert "/secret/place/pairs.json" in exported(reader, "", run.id, "yaml")["text"]
     strangers = RunReader(reader.supervisor, public=True)
-    assert "data: pairs.json" in exported(strangers, run.id, "yaml")["text"]
+    with pytest.raises(runs_view.RunError, match="there is no run"):
+        exported(strangers, "another's secret", run.id, "yaml")
+    write_ticket(run, new_ticket(owner_hash("a secret")))
+    assert "data: pairs.json" in exported(strangers, "a secret", run.id, "yaml")["text"]
     for key in ("../x", "", "nowhere"):
         with pytest.raises(runs_view.RunError, match="there is no run"):
-            packed_in_cache(key, reader, tmp_path / "cache")
+            exported(reader, "", key, "csv")
     with pytest.raises(runs_view.RunError, match="has no model"):
-        packed_in_cache(run.id, reader, tmp_path / "cache")
+        packed_in_cache(run, tmp_path / "cache")
 
 
 def test_events_can_hold_anything():

@@ -1,0 +1,304 @@
+"""What the page does, for programs: endpoints that `gradio_client` calls by name, on the page's own link "API".
+
+Everything comes as JSON and goes as JSON; examples are rows in the native format. Whoever calls is checked like whoever
+clicks: an error says what to change. `visitor` is a secret of the caller's choice, 32 to 128 letters and digits, which
+on a public page decides whose runs are seen; elsewhere it may be left empty.
+"""
+
+import dataclasses
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import gradio as gr
+from gradio.events import api as gr_api
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from stepwise_dpo.errors import ConfigError, DataError, RunError, StepwiseDPOError
+from stepwise_dpo.learning.names import POLICY, REWARD
+from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pairs, remarks
+from stepwise_dpo.preferences.statistics import statistics as statistics_of
+from stepwise_dpo.runs import export
+from stepwise_dpo.runs.config import preset_settings
+from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.notes import write_note
+from stepwise_dpo.runs.own_runs import OwnRuns
+from stepwise_dpo.ui import data_actions
+from stepwise_dpo.ui.judges import JUDGES, POLICIES, Judges, check_model_name
+from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.reward_sets import MAX_LOCAL, MAX_PUBLIC
+from stepwise_dpo.ui.run_exports import packed_in_cache
+from stepwise_dpo.ui.run_reader import RunReader
+from stepwise_dpo.ui.train_form import start_on
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+Row = dict[str, Any]
+
+MAX_ROWS = 1_000
+MAX_PROMPTS = 64
+MAX_STEPS = 1_000
+MAX_CHARACTERS = 100_000
+
+_SECRET = re.compile(r"[A-Za-z0-9_-]{32,128}")
+
+
+class Endpoints:
+    """The functions behind the names; each checks what it gets, since anybody may send anything.
+
+    Args:
+        library: the bundled example sets.
+        reader: of the runs; knows whether strangers use the page.
+        judges: the reward models.
+        policies: the policies.
+    """
+
+    def __init__(self, library: Library, reader: RunReader, judges: Judges, policies: Policies) -> None:
+        self._library, self._reader, self._public = library, reader, reader.public
+        self._judges, self._policies = judges, policies
+
+    # ----------------------------------------------------------------------------------------------------- Data
+
+    def example_sets(self) -> list[Row]:
+        """List the bundled example sets: [{"name", "examples"}]."""
+        return [{"name": known.name, "examples": len(known.pairs)} for known in self._library.sets]
+
+    def examples(self, set_name: str, start: int = 0, count: int = 100) -> list[Row]:
+        """Give the native rows of a bundled set, from `start` on, at most 1,000."""
+        pairs = data_actions.open_set(self._library, set_name).library.current.pairs
+        return _rows(pairs[max(0, start) :][: max(0, min(count, MAX_ROWS))])
+
+    def validate(self, text: str, json_lines: bool = False) -> Row:
+        """Read the text of a JSON or JSON Lines file: {"examples", "remarks": [{"id", "remarks"}]}, or an error."""
+        pairs = parse_pairs(text, "text.jsonl" if json_lines else "text.json")
+        odd = [{"id": pair.id, "remarks": [found.words for found in remarks(pair)]} for pair in pairs if remarks(pair)]
+        return {"examples": len(pairs), "remarks": odd}
+
+    def generate(
+        self,
+        examples: int = 100,
+        seed: int = 0,
+        families: list[str] | None = None,
+        corruptions: list[str] | None = None,
+        fewest_steps: int = 3,
+        most_steps: int = 7,
+        largest_number: int = 100,
+    ) -> list[Row]:
+        """Generate labelled pairs, as rows; empty lists mean all families of problems and all kinds of mistakes."""
+        recipe = data_actions.Recipe(
+            families or [], corruptions or [], examples, seed, fewest_steps, most_steps, largest_number, []
+        )
+        return _rows(data_actions.generate(self._library, recipe, self._public).pairs)
+
+    def convert(self, rows: list[Row], format: str = "native") -> dict[str, str]:
+        """Write rows as text of a file, "native", "trl-preference" or "trl-stepwise": {"name", "text", "remark"}."""
+        pairs = _pairs(rows)
+        file = data_actions.download(Library((ExampleSet("rows", tuple(pairs)),), "rows"), format)
+        return {"name": file.name, "text": file.text, "remark": file.message}
+
+    def statistics(self, rows: list[Row]) -> Row:
+        """Count over rows: steps per side, length gaps, places of first errors, repetitions."""
+        return json.loads(json.dumps(dataclasses.asdict(statistics_of(_pairs(rows)))))  # type: ignore[no-any-return]
+
+    # -------------------------------------------------------------------------------------------------- Rewards
+
+    def score_steps(
+        self, prompt: str, steps: list[str], reward_model: str = REWARD, value: str = "centered"
+    ) -> list[float]:
+        """Score each step of a solution; value is "centered" (2p - 1), "probability" or "log_odds" (nats)."""
+        name = check_model_name(reward_model, JUDGES, self._public)
+        if not 1 <= len(steps) <= MAX_STEPS or len(prompt) + sum(map(len, steps)) > MAX_CHARACTERS:
+            raise DataError(f"give 1 to {MAX_STEPS:,} steps, with the prompt at most {MAX_CHARACTERS:,} characters")
+        return self._judges.score_solutions(name, [(prompt, steps)], value)[0]
+
+    def score_pairs(self, rows: list[Row], reward_model: str = REWARD, value: str = "centered") -> list[Row]:
+        """Score each step of both sides: [{"id", "chosen", "rejected", "preference": difference of the sums}]."""
+        name, pairs = check_model_name(reward_model, JUDGES, self._public), self._scorable(rows)
+        scores = self._judges.score(name, pairs, value)
+        return [
+            {
+                "id": pair.id,
+                "chosen": chosen,
+                "rejected": rejected,
+                "preference": math.fsum(chosen) - math.fsum(rejected),
+            }
+            for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
+        ]
+
+    def step_logps(self, rows: list[Row], model: str = POLICY, run_id: str = "", visitor: str = "") -> list[Row]:
+        """Log-probability of each step, in nats, by a model, or by a run's trained one: [{"id", "chosen", "rejected"}].
+
+        What a run changed, its implicit reward per step over beta, is the difference of two such calls.
+        """
+        pairs = self._scorable(rows)
+        logps = self._policies.logps(self._policy(model, run_id, visitor), pairs)
+        return [
+            {"id": pair.id, "chosen": both.chosen.steps, "rejected": both.rejected.steps}
+            for pair, both in zip(pairs, logps, strict=True)
+        ]
+
+    # ---------------------------------------------------------------------------------------------------- Train
+
+    def start_run(
+        self,
+        settings: Row,
+        rows: list[Row],
+        held_out: list[Row] | None = None,
+        visitor: str = "",
+    ) -> dict[str, str]:
+        """Train on rows: {"run_id"}; settings are those of `train`, or {"preset": "demo", …}, without data files."""
+        chosen = dict(settings)
+        if {"data", "eval_data"} & set(chosen):
+            raise ConfigError("leave data and eval_data out of the settings: the examples come as rows and held_out")
+        preset = chosen.pop("preset", None)
+        given = {} if preset is None else preset_settings(str(preset), chosen.get("loss"))
+        named = {name: value for name, value in given.items() if name not in ("data", "eval_data")}
+        held_out_pairs = tuple(_pairs(held_out)) if held_out else ()
+        sets = ExampleSet("rows", tuple(_pairs(rows))), ExampleSet("held-out", held_out_pairs)
+        return {"run_id": start_on(self._own(visitor), {**named, **chosen}, *sets, self._public).id}
+
+    def runs(self, visitor: str = "") -> list[Row]:
+        """List the runs, the newest first: [{"run_id", "state", "global_step", "max_steps", "phase", "error"}]."""
+        return [self._status(run) for run in self._own(visitor).runs()]
+
+    def run_status(self, run_id: str, visitor: str = "") -> Row:
+        """Say where a run stands; its own configuration and report are in "config" and "report"."""
+        run = self._own(visitor).run(run_id)
+        config = export.portable(run.config()).model_dump(exclude_none=True)  # where its files lie is nobody's business
+        return {**self._status(run), "config": config, "report": run.report()}
+
+    def run_metrics(self, run_id: str, offset: int = 0, visitor: str = "") -> Row:
+        """Give a run's metrics from a byte offset on: {"records", "offset": to go on from}."""
+        records, position = self._own(visitor).run(run_id).metrics(max(0, offset))
+        return {"records": records, "offset": position}
+
+    def run_examples(self, run_id: str, visitor: str = "") -> list[Row]:
+        """Give each held-out example before and after: preferred side, answers, log-ratio of every step."""
+        return self._own(visitor).run(run_id).examples()
+
+    def run_commands(self, run_id: str, visitor: str = "") -> dict[str, str]:
+        """Write what repeats a run: {"command", "accelerate", "yaml"}."""
+        config = export.portable(self._own(visitor).run(run_id).config())
+        return {
+            "command": export.command(config, f"runs/{run_id}"),
+            "accelerate": export.accelerate_command(config, f"runs/{run_id}"),
+            "yaml": export.settings_yaml(config),
+        }
+
+    def stop_run(self, run_id: str, visitor: str = "") -> Row:
+        """Stop a run after its current optimiser step and keep what is there."""
+        return self._status(self._own(visitor).stop(run_id))
+
+    def resume_run(self, run_id: str, visitor: str = "") -> Row:
+        """Go on with a run that ended early, from its last verified checkpoint."""
+        return self._status(self._own(visitor).resume(run_id))
+
+    def delete_run(self, run_id: str, visitor: str = "") -> dict[str, str]:
+        """Delete a run that has ended, with everything in it."""
+        self._own(visitor).delete(run_id)
+        return {"deleted": run_id}
+
+    def note_run(self, run_id: str, text: str, visitor: str = "") -> dict[str, str]:
+        """Write a note beside a run; "" removes it."""
+        write_note(self._own(visitor).run(run_id), text)
+        return {"run_id": run_id, "note": text}
+
+    # -------------------------------------------------------------------------------------------------- Compare
+
+    def answer(self, prompts: list[str], model: str = POLICY, run_id: str = "", visitor: str = "") -> list[Row]:
+        """Let a model, or a run's trained one, answer up to 64 prompts greedily: [{"steps", "complete"}]."""
+        if not 1 <= len(prompts) <= MAX_PROMPTS:
+            raise DataError(f"give 1 to {MAX_PROMPTS} prompts, not {len(prompts)}")
+        answers = self._policies.answers(self._policy(model, run_id, visitor), prompts)
+        return [{"steps": answer.steps, "complete": answer.complete} for answer in answers]
+
+    # ---------------------------------------------------------------------------------------------------- parts
+
+    def _own(self, visitor: str) -> OwnRuns:
+        if self._public and not _SECRET.fullmatch(visitor):
+            raise RunError("on a public page give `visitor`: a secret of your own, 32 to 128 letters and digits")
+        return self._reader.own(visitor)
+
+    def _scorable(self, rows: list[Row]) -> list[PreferencePair]:
+        limit = MAX_PUBLIC if self._public else MAX_LOCAL
+        if len(rows) > limit:
+            raise DataError(f"score at most {limit:,} rows at once, not {len(rows):,}")
+        return _pairs(rows)
+
+    def _policy(self, model: str, run_id: str, visitor: str) -> str:
+        if not run_id:
+            return check_model_name(model, POLICIES, self._public)
+        run = self._own(visitor).run(run_id)
+        if not run.final.is_dir():
+            raise RunError(f"run {run_id!r} has no trained model; wait for its end")
+        return str(run.final)
+
+    def _status(self, run: RunDirectory) -> Row:
+        status = self._reader.supervisor.status(run)
+        shown = ("state", "global_step", "max_steps", "phase", "error")
+        return {"run_id": run.id, **{name: getattr(status, name) for name in shown}}
+
+
+def build(endpoints: Endpoints) -> None:
+    """Add the endpoints to the page that is being built; their names are those of the functions."""
+    for name in vars(Endpoints):
+        if not name.startswith("_"):
+            function = getattr(endpoints, name)
+            gr_api(_spoken(function), api_name=name, api_description=inspect.getdoc(function), concurrency_limit=4)
+    # A file comes with a component: Gradio serves it from its cache, and deletes it there after a while.
+    run_id, visitor, archive = gr.Textbox(visible=False), gr.Textbox(visible=False), gr.File(visible=False)
+    cache = Path(archive.GRADIO_CACHE)
+
+    def run_model(run_id: str, visitor: str) -> str:
+        return str(packed_in_cache(endpoints._own(visitor).run(run_id), cache))
+
+    gr.Button(visible=False).click(
+        _spoken(run_model),
+        [run_id, visitor],
+        archive,
+        api_name="run_model",
+        api_description="Download the model that a run trained, as an archive of safetensors, JSON and text.",
+    )
+
+
+def _spoken(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Check the types of what is sent, and send our errors to the client, where Gradio hides those of the code."""
+    checked = validate_call(config=ConfigDict(strict=True))(function)
+
+    @wraps(function)
+    def spoken(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            return checked(*args, **kwargs)
+        except ValidationError as problem:
+            names = list(inspect.signature(function).parameters)
+            words = [_fault(fault["loc"], fault["msg"], names) for fault in problem.errors()[:3]]
+            raise gr.Error("; ".join(words), print_exception=False) from problem
+        except StepwiseDPOError as problem:
+            raise gr.Error(str(problem), print_exception=False) from problem
+
+    return spoken
+
+
+def _fault(place: tuple[int | str, ...], words: str, names: list[str]) -> str:
+    first = names[place[0]] if place and isinstance(place[0], int) and place[0] < len(names) else place[0]
+    return f"{'.'.join(map(str, (first, *place[1:])))}: {words}"
+
+
+def _pairs(rows: list[Row]) -> list[PreferencePair]:
+    try:
+        return parse_pairs(json.dumps(rows), "rows")
+    except (ValueError, RecursionError) as problem:
+        if isinstance(problem, DataError):
+            raise
+        raise DataError("rows: too deeply nested") from problem
+
+
+def _rows(pairs: Any) -> list[Row]:
+    rows: list[Row] = json.loads(dump_pairs(pairs))
+    return rows

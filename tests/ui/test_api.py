@@ -1,0 +1,247 @@
+"""The endpoints, called as a program would: a real server, `gradio_client`, real worker processes."""
+
+import json
+import time
+import zipfile
+
+import httpx
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from stepwise_dpo.runs.limits import QueueLimits
+from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.ui.api import Endpoints
+from stepwise_dpo.ui.page import build_app, launch_options
+
+ROWS = [
+    {"id": str(n), "prompt": f"{n} + 1?", "chosen": [{"text": f"{n} + 1 = {n + 1}", "label": True}],
+     "rejected": [{"text": f"{n} + 1 = {n + 3}", "label": False}]}
+    for n in range(4)
+]  # fmt: skip
+TINY_RUN = {"model": "tiny", "max_steps": 2, "batch_size": 2, "generate": 0}
+ANNA, BEN = "a" * 32, "b" * 43
+RUNS_OF_PUBLIC = []
+ENDED = ("finished", "stopped", "failed", "interrupted")
+
+
+def served(folder, public):
+    supervisor = Supervisor(folder, queue_limits=QueueLimits(per_owner=2 if public else None))
+    demo = build_app(supervisor, public=public)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    return demo, Client(url, verbose=False), supervisor
+
+
+def closed(demo, supervisor):
+    for run in supervisor.runs():
+        supervisor.stop(run)
+    demo.close(verbose=False)
+    supervisor.close()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    demo, client, supervisor = served(tmp_path_factory.mktemp("api") / "runs", False)
+    yield client
+    closed(demo, supervisor)
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api-public") / "runs"
+    RUNS_OF_PUBLIC.append(folder)
+    demo, client, supervisor = served(folder, True)
+    yield client
+    closed(demo, supervisor)
+
+
+def call(client, name, *args, **named):
+    return client.predict(*args, **named, api_name=f"/{name}")
+
+
+def wait(client, run_id, visitor=""):
+    for _ in range(600):
+        status = call(client, "run_status", run_id, visitor=visitor)
+        if status["state"] in ENDED:
+            return status
+        time.sleep(0.1)
+    raise AssertionError(f"still {status}")
+
+
+def test_every_endpoint_says_what_it_does_and_nothing_else_has_a_name(local):
+    named = local.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    functions = {f"/{name}" for name in vars(Endpoints) if not name.startswith("_")}
+    assert set(named) == functions | {"/run_model"}
+    assert all(len(endpoint["description"]) > 20 for endpoint in named.values())
+
+
+def test_examples_are_listed_checked_generated_converted_and_counted(local):
+    names = [known["name"] for known in call(local, "example_sets")]
+    assert "heldout_prm.json" in names
+    rows = call(local, "examples", "heldout_prm.json", start=1, count=2)
+    assert len(rows) == 2
+    assert rows[0]["chosen"][0]["text"]
+    assert call(local, "validate", json.dumps(rows)) == {"examples": 2, "remarks": []}
+    same = [{**ROWS[0], "rejected": ROWS[0]["chosen"]}]
+    found = call(local, "validate", json.dumps(same))["remarks"]
+    assert found[0]["id"] == "0"
+    assert found[0]["remarks"]
+    made = call(local, "generate", 3, seed=5, families=["shopping"])
+    assert len(made) == 3
+    assert made == call(local, "generate", 3, seed=5, families=["shopping"])
+    file = call(local, "convert", ROWS, format="trl-preference")
+    assert json.loads(file["text"].splitlines()[0])["chosen"]
+    assert call(local, "statistics", ROWS)["pairs"] == 4
+
+
+def test_steps_are_scored(local):
+    scores = call(local, "score_steps", "What is 3 + 4?", ["3 + 4 = 7"])
+    assert len(scores) == 1
+    assert -1 <= scores[0] <= 1
+    example = call(local, "examples", "heldout_prm.json", count=1)
+    judged = call(local, "score_pairs", example)[0]
+    assert len(judged["chosen"]) == len(example[0]["chosen"])
+    assert judged["preference"] == pytest.approx(sum(judged["chosen"]) - sum(judged["rejected"]))
+    logps = call(local, "step_logps", example)[0]
+    assert all(value < 0 for value in logps["chosen"])
+    assert len(logps["rejected"]) == len(example[0]["rejected"])
+
+
+def test_a_run_from_start_to_delete(local, tmp_path):
+    run_id = call(local, "start_run", TINY_RUN, ROWS, held_out=ROWS[:2])["run_id"]
+    status = wait(local, run_id)
+    assert (status["state"], status["global_step"]) == ("finished", 2), status
+    assert status["config"]["model"] == "tiny"
+    assert "/" not in status["config"]["data"]
+    assert {"before", "after"} <= set(status["report"])
+    first = call(local, "run_metrics", run_id)
+    assert [record["global_step"] for record in first["records"] if "loss" in record] == [1, 2]
+    assert call(local, "run_metrics", run_id, offset=first["offset"])["records"] == []
+    assert len(call(local, "run_examples", run_id)) == 2
+    commands = call(local, "run_commands", run_id)
+    assert "--model tiny" in commands["command"]
+    assert "accelerate launch" in commands["accelerate"]
+    assert call(local, "note_run", run_id, "a try")["note"] == "a try"
+    archive = call(local, "run_model", run_id, "")
+    assert any(name.endswith(".safetensors") for name in zipfile.ZipFile(archive).namelist())
+    assert len(call(local, "answer", ["What is 3 + 4?"], run_id=run_id)) == 1
+    assert call(local, "step_logps", ROWS[:1], run_id=run_id)[0]["chosen"]
+    with pytest.raises(AppError, match="finished"):
+        call(local, "resume_run", run_id)
+    assert call(local, "stop_run", run_id)["state"] == "finished"
+    assert call(local, "runs")[0]["run_id"] == run_id
+    assert call(local, "delete_run", run_id) == {"deleted": run_id}
+    assert call(local, "runs") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "words"),
+    [
+        ("score_steps", ["p", "no list"], "steps: .*list"),
+        ("score_steps", ["p", []], "1 to 1,000 steps"),
+        ("score_steps", ["p", ["a"] * 1001], "1 to 1,000 steps"),
+        ("score_steps", ["p", ["a"], "nobody/nothing-here"], "nobody/nothing-here"),
+        ("score_steps", ["p", ["a"], "reward", "stars"], "scale must be one of"),
+        ("score_pairs", [[{"prompt": "p"}]], "row 1"),
+        ("score_pairs", [ROWS * 600], "at most"),
+        ("examples", ["no such set"], "no such set"),
+        ("validate", ["[" * 100_000], "text.json"),
+        ("generate", [10_000_000], "examples"),
+        ("convert", [ROWS, "xml"], "no format 'xml'"),
+        ("start_run", [{**TINY_RUN, "learning_rate": -1.0}, ROWS], "learning_rate"),
+        ("start_run", [{**TINY_RUN, "epochs": -1}, ROWS], "epochs"),
+        ("start_run", [{**TINY_RUN, "learning_rte": 1.0}, ROWS], "learning_rate"),
+        ("start_run", [{**TINY_RUN, "data": "/etc/passwd"}, ROWS], "leave data"),
+        ("start_run", [{"preset": "none"}, ROWS], "unknown preset"),
+        ("start_run", [TINY_RUN, []], "rows"),
+        ("run_status", ["../x"], "there is no run"),
+        ("run_metrics", ["x", "later"], "offset"),
+        ("delete_run", ["\x00"], "there is no run"),
+        ("answer", [[]], "1 to 64 prompts"),
+    ],
+)
+def test_case_17_what_is_wrong_is_said_by_name(local, name, args, words):
+    with pytest.raises(AppError, match=words):
+        call(local, name, *args)
+    assert call(local, "runs") == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model": "someone/else"}, "must be one of"),
+        ({"model": "./policy"}, "must be one of"),
+        ({"max_steps": 1_000_000_000}, "max_steps"),
+        ({"max_steps": 501}, "at most 500 steps"),
+        ({"max_length": 1_000_000_000}, "at most 1,024 tokens"),
+        ({"batch_size": 33}, "at most 32 pairs"),
+        ({"save_steps": 1}, "save_steps can't be set"),
+        ({"reward_template": "x"}, "reward_template can't be set"),
+    ],
+)
+def test_case_17_limits_of_a_public_page(public, settings, words):
+    with pytest.raises(AppError, match=words):
+        call(public, "start_run", {**TINY_RUN, **settings}, ROWS, visitor=ANNA)
+    with pytest.raises(AppError, match="must be one of"):
+        call(public, "score_steps", "p", ["a"], reward_model="./reward")
+    assert call(public, "runs", visitor=ANNA) == []
+
+
+def test_case_06_no_endpoint_reaches_another_visitors_run(public):
+    run_id = call(public, "start_run", {**TINY_RUN, "max_steps": 400}, ROWS, visitor=ANNA)["run_id"]
+    calls = {
+        "run_status": [run_id], "run_metrics": [run_id, 0], "run_examples": [run_id], "run_commands": [run_id],
+        "stop_run": [run_id], "resume_run": [run_id], "delete_run": [run_id], "note_run": [run_id, "mine now"],
+        "answer": [["p"], "policy", run_id], "step_logps": [ROWS[:1], "policy", run_id], "run_model": [run_id],
+    }  # fmt: skip
+    with_runs = {
+        e for e in vars(Endpoints) if not e.startswith("_") and "run_id" in getattr(Endpoints, e).__annotations__
+    }
+    assert set(calls) == with_runs | {"run_model"}
+    for name, args in calls.items():
+        with pytest.raises(AppError, match="there is no run"):
+            call(public, name, *args, BEN)
+        with pytest.raises(AppError, match="secret of your own"):
+            call(public, name, *args, "")
+    assert call(public, "runs", visitor=BEN) == []
+    with pytest.raises(AppError, match="secret of your own"):
+        call(public, "runs")
+    assert call(public, "run_status", run_id, visitor=ANNA)["state"] not in ENDED
+    assert call(public, "stop_run", run_id, visitor=ANNA)["run_id"] == run_id
+    assert wait(public, run_id, ANNA)["state"] == "stopped"
+
+
+def test_case_06_no_event_of_the_page_reaches_another_visitors_run(public):
+    """Every function behind the page, called by hand from another session with whatever a browser can send."""
+    rows = [{**ROWS[0], "prompt": "Annas-own-prompt?"}, *ROWS[1:]]
+    run_id = call(public, "start_run", {**TINY_RUN, "max_steps": 400}, rows, visitor=ANNA)["run_id"]
+    call(public, "note_run", run_id, "Annas-own-note", visitor=ANNA)
+    seen = []
+    with httpx.Client(base_url=public.src, timeout=60) as http:
+        functions = http.get("config").json()["dependencies"]
+        page = [f for f in functions if f["api_visibility"] == "private" and f["backend_fn"]]
+        assert len(page) > 60
+        for event_data in ({"key": run_id}, {"key": run_id, "act": "delete", "on": True, "text": "Bens", "page": 0}):
+            for function in page:
+                body = {
+                    "data": [run_id] * len(function["inputs"]),
+                    "fn_index": function["id"],
+                    "event_data": event_data,
+                    "session_hash": "bens",
+                    "trigger_id": None,
+                }
+                http.post("gradio_api/queue/join", json=body).raise_for_status()
+                with http.stream("GET", "gradio_api/queue/data", params={"session_hash": "bens"}) as answers:
+                    for line in answers.iter_lines():
+                        seen.append(line)
+                        if "process_completed" in line or "close_stream" in line:
+                            break
+        for file in ("config.json", "metrics.jsonl", "notes.txt"):
+            place = RUNS_OF_PUBLIC[0] / run_id / file
+            assert http.get(f"gradio_api/file={place}").status_code in (403, 404)
+    assert sum("process_completed" in line for line in seen) >= len(page)
+    assert not [line[:300] for line in seen if "Annas-own" in line]
+    status = call(public, "run_status", run_id, visitor=ANNA)
+    assert status["state"] not in ENDED
+    call(public, "stop_run", run_id, visitor=ANNA)
+    assert wait(public, run_id, ANNA)["state"] == "stopped"
