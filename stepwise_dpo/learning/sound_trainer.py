@@ -95,13 +95,14 @@ class SoundTrainer(Trainer):
             hidden = clear_hidden(run_dir) if writes else run_dir / HIDDEN
             self.accelerator.wait_for_everyone()
             limit = self.args.save_total_limit
-            # Where the Trainer writes. It would remove old ones there, and stumble over a best one that has moved away.
+            # Where the Trainer writes. It would remove old ones there, all but a best one, which has moved away.
             self.args.output_dir, self.args.save_total_limit = str(hidden), None
             try:
                 # Past TRL's own, which adds a model card to the run's directory.
                 Trainer._save_checkpoint(self, model, trial)
             finally:
                 self.args.output_dir, self.args.save_total_limit = str(run_dir), limit
+                self.state.best_model_checkpoint = None
             if writes:
                 self.save_own_state(hidden / name)
             self.accelerator.wait_for_everyone()  # each process writes a random state of its own
