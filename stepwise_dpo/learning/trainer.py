@@ -344,7 +344,8 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
             self._batches_of_step, self._batches_are_of = 0, self.state.global_step
         self._batches_of_step += 1
         accumulated = int(self.args.gradient_accumulation_steps)
-        updates = math.ceil(math.ceil(len(self._pairs["train"]) / together) / accumulated)
+        rounded = math.floor if self.args.dataloader_drop_last else math.ceil
+        updates = math.ceil(rounded(len(self._pairs["train"]) / together) / accumulated)
         batch = int(self.state.global_step) % updates * accumulated + self._batches_of_step - 1
         return len(self._pairs["train"]) - batch * together
 

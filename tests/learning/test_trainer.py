@@ -691,6 +691,19 @@ def test_the_real_examples_of_each_process():
     assert real_examples(3, 2, 3) == [2, 1, 0]
 
 
+@pytest.mark.parametrize(("drop_last", "expected"), [(False, [5, 3, 1, 5, 3, 1]), (True, [5, 3, 5, 3, 5, 3])])
+def test_the_examples_that_are_left_begin_anew_with_each_epoch(pairs, tmp_path, drop_last, expected):
+    """Five examples in batches of two: an epoch has three batches, or two where the last, short one is dropped."""
+    trainer = make_trainer(
+        load_policy("tiny"), pairs[:5], tmp_path, dataloader_drop_last=drop_last, frozen_scores="as_needed"
+    )
+    left = []
+    for global_step in range(6):
+        trainer.state.global_step = global_step
+        left.append(trainer._examples_left("train", 2))
+    assert left == expected
+
+
 def test_cutting_a_batch_to_its_first_pairs():
     """Three pairs, six rows: chosen 0, 1, 2, rejected 3, 4, 5; of the first two pairs, rows 0, 1, 3, 4 stay."""
     batch = {"row": torch.tensor([7, 8, 9]), "input_ids": torch.arange(6)[:, None] * torch.ones(1, 2), "flag": True}
