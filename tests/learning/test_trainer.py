@@ -132,16 +132,16 @@ def test_every_loss_type_of_trl_trains_an_encoder_decoder(pairs, tmp_path, loss_
 
 
 def test_label_smoothing_is_read_by_the_loss_types_that_are_listed(pairs, tmp_path):
-    """One optimiser step away from the reference, where smoothing makes a difference."""
+    """Away from the reference, where smoothing makes a difference."""
+    trainer = make_trainer(load_policy("tiny"), pairs[:2], tmp_path, max_steps=1)
+    trainer.train()
+    (batch,) = trainer.get_train_dataloader()
 
-    def second_loss(loss_type, label_smoothing):
-        args = StepwiseDPOConfig(str(tmp_path), loss_type=["robust"], label_smoothing=label_smoothing)
-        trainer = make_trainer(load_policy("tiny"), pairs[:2], tmp_path, max_steps=2)
-        trainer.loss_types, trainer.label_smoothing = [loss_type], args.label_smoothing
-        trainer.train()
-        return losses(trainer)[1]
+    def loss(loss_type, label_smoothing):
+        trainer.loss_types, trainer.label_smoothing = [loss_type], label_smoothing
+        return trainer.compute_loss(trainer.model, batch).item()
 
-    changed = {kind for kind in LOSS_TYPES if second_loss(kind, 0.1) != pytest.approx(second_loss(kind, 0.2), rel=1e-4)}
+    changed = {kind for kind in LOSS_TYPES if loss(kind, 0.1) != pytest.approx(loss(kind, 0.2), rel=1e-4)}
     assert changed == set(SMOOTHED_LOSS_TYPES)
 
 
