@@ -28,3 +28,6 @@ LOSS_TYPES = (
     "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 )  # fmt: skip
 """What TRL 1.16 calls its losses."""
+
+SMOOTHED_LOSS_TYPES = ("exo_pair", "robust", "aot", "aot_unpaired")
+"""Those of them that read `label_smoothing`."""

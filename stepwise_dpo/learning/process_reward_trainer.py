@@ -20,8 +20,9 @@ S = steps of a batch's solutions laid end to end, C = tokens of the longest righ
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ from stepwise_dpo.learning.process_metrics import (
 from stepwise_dpo.learning.rewards import LLMRewardModel, Progress
 from stepwise_dpo.learning.seq2seq import IGNORED
 from stepwise_dpo.learning.tokenization import StepTokenizer
+from stepwise_dpo.learning.unread_options import UNREAD, refuse_unfelt_noise, refuse_unread
 from stepwise_dpo.preferences.formats import LabelledSolution
 from stepwise_dpo.preferences.pairs import Step
 
@@ -53,12 +55,24 @@ EVEN_ODDS = 0.5
 """The threshold, as a probability, at which a judge says "right" while nobody has tuned another."""
 
 
+_OWN_EVALUATION = "the judge is measured in the precision of its weights"
+
+_UNREAD = {
+    **UNREAD,
+    "bf16_full_eval": _OWN_EVALUATION,
+    "fp16_full_eval": _OWN_EVALUATION,
+    "include_num_input_tokens_seen": "a batch holds texts, which each head turns into tokens in its own way",
+    "torch_compile": "the judge's head calls the model itself",
+}
+
+
 @dataclass
 class ProcessRewardConfig(TrainingArguments):
     """TrainingArguments, plus the weight of the language-modelling loss.
 
     Some of the parent's defaults differ: every optimiser step is logged as it is, nothing is reported to anybody,
-    checkpoints are only written when asked for, and no memory is pinned for batches that are mostly text.
+    checkpoints are only written when asked for, and no memory is pinned for batches that are mostly text. An option
+    that the trainer doesn't read is refused.
 
     Attributes:
         lm_weight: of the mean negative log-likelihood per token of right solutions, given their prompts, in nats. It
@@ -75,12 +89,18 @@ class ProcessRewardConfig(TrainingArguments):
     lm_weight: float = field(default=0.0, metadata={"help": "weight of the language-modelling loss"})
 
     def __post_init__(self) -> None:
-        """Check our own option.
+        """Check our own option, and refuse what isn't read.
 
         Raises:
-            ConfigError: `lm_weight` is negative or not finite.
+            ConfigError: `lm_weight` is negative or not finite, or an option would do nothing.
         """
+        refuse_unread(self, _UNREAD)  # before torch_compile sets variables of the environment
         super().__post_init__()
+        if self.train_sampling_strategy in ("group_by_length", "batch_rebalance"):
+            raise ConfigError(
+                f"train_sampling_strategy {self.train_sampling_strategy!r} would need lengths in tokens, and solutions "
+                "are texts here; choose 'random' or 'sequential'"
+            )
         if not (math.isfinite(self.lm_weight) and self.lm_weight >= 0):
             raise ConfigError(f"lm_weight must be a number from 0 on, not {self.lm_weight!r}")
 
@@ -95,7 +115,7 @@ class ProcessRewardTrainer(Trainer):
         reward_model: the judge, updated in place.
         args: the configuration.
         train_solutions: what to learn from; those without any label are left out.
-        eval_solutions: held-out solutions, for `evaluate`.
+        eval_solutions: held-out solutions, for `evaluate`; or several sets of them by name, each measured for itself.
         callbacks: further Trainer callbacks.
 
     Raises:
@@ -111,7 +131,7 @@ class ProcessRewardTrainer(Trainer):
         reward_model: LLMRewardModel,
         args: ProcessRewardConfig,
         train_solutions: Sequence[LabelledSolution],
-        eval_solutions: Sequence[LabelledSolution] | None = None,
+        eval_solutions: Sequence[LabelledSolution] | Mapping[str, Sequence[LabelledSolution]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         if args.n_gpu > 1:
@@ -121,7 +141,9 @@ class ProcessRewardTrainer(Trainer):
             raise DataError(
                 "no step of the training solutions is labelled right or wrong, so there is nothing to learn"
             )
-        for solution in (*labelled, *(eval_solutions or ())):
+        refuse_unfelt_noise(args, reward_model.model)
+        held_out = dict(eval_solutions) if isinstance(eval_solutions, Mapping) else list(eval_solutions or ())
+        for solution in chain(labelled, *(held_out.values() if isinstance(held_out, dict) else [held_out])):
             # Turning it into tokens finds what the judge can't read now, rather than in the middle of an epoch.
             try:
                 reward_model.rows(solution.prompt, solution.steps)
@@ -133,7 +155,7 @@ class ProcessRewardTrainer(Trainer):
             args=args,
             data_collator=SolutionCollator(_step_tokenizer(reward_model, labelled) if args.lm_weight else None),
             train_dataset=labelled,
-            eval_dataset=list(eval_solutions) if eval_solutions else None,
+            eval_dataset=held_out or None,
             processing_class=reward_model.tokenizer,
             callbacks=callbacks,
         )
@@ -199,11 +221,13 @@ class ProcessRewardTrainer(Trainer):
 
     def evaluate(
         self,
-        eval_dataset: Sequence[LabelledSolution] | None = None,
+        eval_dataset: Sequence[LabelledSolution] | Mapping[str, Sequence[LabelledSolution]] | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Measure the judge on `eval_solutions` or others, see `judge_figures`; its threshold is that of even odds.
+
+        Of several sets by name, each gets a line of the log and figures called `eval_NAME_…`, as the parent does it.
 
         Raises:
             DataError: there are no solutions to evaluate on, or none of their steps is labelled.
@@ -211,6 +235,12 @@ class ProcessRewardTrainer(Trainer):
         solutions = self.eval_dataset if eval_dataset is None else eval_dataset
         if not solutions:
             raise DataError("there are no solutions to evaluate on; give eval_solutions")
+        if isinstance(solutions, Mapping):
+            parts = (
+                self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}") for name, part in solutions.items()
+            )
+            return dict(chain.from_iterable(part.items() for part in parts))
+        self.model.eval()  # without the noise of NEFTune; each training step puts it back into train mode
         figures = judge_figures(solutions, score_anew(self.reward_model, solutions))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(metrics)

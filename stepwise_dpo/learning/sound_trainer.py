@@ -94,20 +94,23 @@ class SoundTrainer(Trainer):
         with saving(name, run_dir):
             hidden = clear_hidden(run_dir) if writes else run_dir / HIDDEN
             self.accelerator.wait_for_everyone()
-            self.args.output_dir = str(hidden)  # where the Trainer writes, and removes old ones of which it finds none
+            limit = self.args.save_total_limit
+            # Where the Trainer writes. It would remove old ones there, all but a best one, which has moved away.
+            self.args.output_dir, self.args.save_total_limit = str(hidden), None
             try:
                 # Past TRL's own, which adds a model card to the run's directory.
                 Trainer._save_checkpoint(self, model, trial)
             finally:
-                self.args.output_dir = str(run_dir)
+                self.args.output_dir, self.args.save_total_limit = str(run_dir), limit
+                self.state.best_model_checkpoint = None
             if writes:
                 self.save_own_state(hidden / name)
             self.accelerator.wait_for_everyone()  # each process writes a random state of its own
             if writes:
                 seal(hidden / name)
                 publish(hidden / name, run_dir / name)
-                if self.args.save_total_limit is not None:
-                    prune(run_dir, self.state.global_step, self.args.save_total_limit)
+                if limit is not None:
+                    prune(run_dir, self.state.global_step, limit)
         self.accelerator.wait_for_everyone()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:

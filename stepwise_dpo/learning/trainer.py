@@ -52,11 +52,13 @@ from stepwise_dpo.learning.losses import (
     stepwise_loss,
     sum_per_step,
 )
+from stepwise_dpo.learning.names import SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.seq2seq import TokenScores, enable_causal_layout
 from stepwise_dpo.learning.sound_trainer import SaveAfterEvaluation, SoundTrainer, name_examples
 from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.learning.uneven import gathering_real, keep_first, real_examples
+from stepwise_dpo.learning.unread_options import UNREAD, refuse_unfelt_noise, refuse_unread
 from stepwise_dpo.preferences.pairs import PreferencePair
 
 Loss = Literal["dpo", "stepwise"]
@@ -66,6 +68,32 @@ SIDES = ("chosen", "rejected")
 
 ReferenceScores = dict[int, tuple[Tensor, Tensor]]
 """By row: the reference's log-probability of every token of chosen and of rejected, in nats."""
+
+_IS_LOADED = "policy and tokenizer come loaded, see `loading.load_policy`"
+_SCORED_ONCE = "the reference scores every example once"
+
+_UNREAD = {
+    **UNREAD,
+    "model_init_kwargs": _IS_LOADED,
+    "trust_remote_code": _IS_LOADED,
+    "pad_token": _IS_LOADED,
+    "disable_dropout": "dropout is always off, so that policy and reference begin alike",
+    "truncation_mode": "nothing is ever cut off, and max_length refuses what is longer",
+    "padding_free": "every batch is padded",
+    "length_column_name": "lengths are in the column 'length'",
+    "precompute_ref_log_probs": "frozen_scores says when the reference scores",
+    "precompute_ref_batch_size": "the reference scores in training's batches, so that both round alike",
+    "sync_ref_model": _SCORED_ONCE,
+    "ref_model_mixup_alpha": _SCORED_ONCE,
+    "ref_model_sync_steps": _SCORED_ONCE,
+    "load_best_model_at_end": "checkpoints are for resuming; save_strategy 'best' writes one at each best evaluation",
+}
+
+_READ_BY_DPO_ONLY = (
+    "loss_type", "loss_weights", "ld_alpha", "f_divergence_type", "f_alpha_divergence_coef", "label_smoothing",
+    "use_weighting", "discopop_tau",
+)  # fmt: skip
+_READ_BY_STEPWISE_ONLY = ("likelihood", "nonpositive", "anchor_to_reference")
 
 _REWARD_WEIGHTS = "reward_model.safetensors"
 
@@ -78,7 +106,8 @@ class StepwiseDPOConfig(DPOConfig):
     """TRL's DPOConfig, plus which loss to use and the options of the step-wise one.
 
     Three of the parent's defaults differ, because they serve large models on GPUs: gradient checkpointing is off,
-    bfloat16 is off, and every optimiser step is logged.
+    bfloat16 is off, and every optimiser step is logged. An option that the trainer or the chosen loss doesn't read is
+    refused. `beta` passes with "stepwise" too: it scales the logged `rewards/*`.
 
     Attributes:
         loss: "dpo" hands over to TRL and its `loss_type`; "stepwise" is `losses.stepwise_loss`.
@@ -106,11 +135,12 @@ class StepwiseDPOConfig(DPOConfig):
     frozen_scores: str = field(default="ahead", metadata={"help": "score with frozen models ahead, or as_needed"})
 
     def __post_init__(self) -> None:
-        """Check our own options.
+        """Check our own options, and refuse what isn't read.
 
         Raises:
-            ConfigError: an option has none of its words, or two don't go together.
+            ConfigError: an option has none of its words, would do nothing, or two don't go together.
         """
+        refuse_unread(self, _UNREAD)
         super().__post_init__()
         for name, words in (
             ("loss", get_args(Loss)),
@@ -123,6 +153,25 @@ class StepwiseDPOConfig(DPOConfig):
                 raise ConfigError(f"{name} must be one of {', '.join(words)}, not {getattr(self, name)!r}")
         if self.train_reward_model and self.loss != "stepwise":
             raise ConfigError("train_reward_model needs loss 'stepwise': no other loss depends on the reward model")
+        if self.train_sampling_strategy == "batch_rebalance":
+            raise ConfigError(
+                "train_sampling_strategy 'batch_rebalance' makes batches of uneven sizes, whose examples would weigh "
+                "unevenly; choose 'group_by_length', which has few padding tokens too"
+            )
+        refuse_unread(self, self._unread_by_loss())
+
+    def _unread_by_loss(self) -> dict[str, str]:
+        """Why the chosen loss doesn't read an option, by the option's name."""
+        if self.loss == "stepwise":
+            return dict.fromkeys(_READ_BY_DPO_ONLY, "only loss 'dpo' reads it")
+        unread = dict.fromkeys(_READ_BY_STEPWISE_ONLY, "only loss 'stepwise' reads it")
+        if not set(self.loss_type) & set(SMOOTHED_LOSS_TYPES):
+            unread["label_smoothing"] = f"of TRL's loss types only {', '.join(SMOOTHED_LOSS_TYPES)} read it"
+        if "discopop" not in self.loss_type:
+            unread["discopop_tau"] = "only loss_type 'discopop' reads it"
+        if self.f_divergence_type != "alpha_divergence":
+            unread["f_alpha_divergence_coef"] = "only f_divergence_type 'alpha_divergence' reads it"
+        return unread
 
 
 class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
@@ -165,6 +214,12 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
     ) -> None:
         if not train_pairs:
             raise DataError("there are no training examples")
+        if isinstance(eval_pairs, Mapping):
+            raise ConfigError(
+                "eval_pairs must be one sequence of pairs, not a dictionary of several: TRL logs the metrics of all "
+                "under the same names; join them, or measure each by `evaluation.evaluate_policy`"
+            )
+        refuse_unfelt_noise(args, model)
         if args.loss == "stepwise" and reward_model is None:
             raise ConfigError("the step-wise loss needs a reward model")
         if reward_model is not None and args.aggregation == "product" and reward_model.value != "probability":
@@ -203,7 +258,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
                 model=model,
                 ref_model=ref_model,
                 args=args,
-                data_collator=StepCollator(tokenizer.pad_token_id),
+                data_collator=StepCollator(tokenizer.pad_token_id, pad_to_multiple_of=args.pad_to_multiple_of),
                 train_dataset=train_dataset,
                 eval_dataset=eval_dataset if eval_pairs else None,
                 processing_class=tokenizer,
@@ -237,7 +292,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         """Keep our columns when the Trainer drops those that the model doesn't take."""
         super()._set_signature_columns_if_needed()
         columns = ("step_ids", "ref_token_logps", "process_rewards")
-        for name in ("row", *(f"{side}_{column}" for side in SIDES for column in columns)):
+        for name in ("row", "length", *(f"{side}_{column}" for side in SIDES for column in columns)):
             if name not in self._signature_columns:
                 self._signature_columns.append(name)
 
@@ -289,7 +344,8 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
             self._batches_of_step, self._batches_are_of = 0, self.state.global_step
         self._batches_of_step += 1
         accumulated = int(self.args.gradient_accumulation_steps)
-        updates = math.ceil(math.ceil(len(self._pairs["train"]) / together) / accumulated)
+        rounded = math.floor if self.args.dataloader_drop_last else math.ceil
+        updates = math.ceil(rounded(len(self._pairs["train"]) / together) / accumulated)
         batch = int(self.state.global_step) % updates * accumulated + self._batches_of_step - 1
         return len(self._pairs["train"]) - batch * together
 
@@ -319,6 +375,9 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
                 anchor_to_reference=self.args.anchor_to_reference,
                 neutral=self._neutral,
             ).losses.mean()
+            if self.aux_loss_enabled:
+                # A mixture of experts needs its load balanced under any loss; TRL adds this to its own.
+                loss = loss + self.router_aux_loss_coef * forward.output.aux_loss
         if self.reward_model is not None:
             self._log_process_rewards(chosen, rejected, mode)
         if mode == "eval":
@@ -565,8 +624,9 @@ def build_dataset(
 ) -> Dataset:
     """Tokenise pairs into the columns that the trainer reads.
 
-    Columns: `row` (index into `pairs`), `prompt_ids`, and for each side `*_ids`, `*_step_ids` and, given rewards,
-    `*_process_rewards`.
+    Columns: `row` (index into `pairs`), `length` (tokens of the prompt and the longer side, for
+    `train_sampling_strategy` "group_by_length"), `prompt_ids`, and for each side `*_ids`, `*_step_ids` and, given
+    rewards, `*_process_rewards`.
 
     Args:
         pairs: the examples.
@@ -580,7 +640,8 @@ def build_dataset(
     examples: list[dict[str, Any]] = []
     for row, pair in enumerate(pairs):
         encoded = steps.encode_pair(pair, max_length)
-        example: dict[str, Any] = {"row": row, **vars(encoded)}
+        length = len(encoded.prompt_ids) + max(len(encoded.chosen_ids), len(encoded.rejected_ids))
+        example: dict[str, Any] = {"row": row, "length": length, **vars(encoded)}
         if rewards is not None:
             example["chosen_process_rewards"], example["rejected_process_rewards"] = rewards[row]
         examples.append(example)

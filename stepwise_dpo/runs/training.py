@@ -24,6 +24,7 @@ from stepwise_dpo.errors import RunError, StepwiseDPOError
 from stepwise_dpo.learning.checkpoints import HIDDEN, clear_hidden, publish, read_own_state, readable_bytes, saving
 from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy
 from stepwise_dpo.learning.loading import Policy, load_policy
+from stepwise_dpo.learning.names import SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
@@ -215,16 +216,18 @@ def training_arguments(config: RunConfig, run_dir: Path) -> StepwiseDPOConfig:
         config.precision == "auto" and has_gpu and torch.cuda.is_bf16_supported()
     )
     evaluation = "no" if config.eval_data is None else "epoch" if config.eval_steps is None else "steps"
+    # A form sends the fields of both losses; the trainer refuses what the chosen one doesn't read.
+    of_loss: dict[str, Any] = {"loss_type": list(config.loss_type)}
+    if set(config.loss_type) & set(SMOOTHED_LOSS_TYPES):
+        of_loss["label_smoothing"] = config.label_smoothing
+    if config.loss == "stepwise":
+        of_loss = {name: getattr(config, name) for name in ("likelihood", "nonpositive", "anchor_to_reference")}
     return StepwiseDPOConfig(
         output_dir=str(run_dir),
         loss=config.loss,
-        loss_type=list(config.loss_type),
+        **of_loss,
         beta=config.beta,
-        label_smoothing=config.label_smoothing,
-        likelihood=config.likelihood,
         aggregation=config.aggregation,
-        nonpositive=config.nonpositive,
-        anchor_to_reference=config.anchor_to_reference,
         train_reward_model=config.train_reward_model,
         frozen_scores=config.frozen_scores,
         num_train_epochs=config.epochs,

@@ -1,6 +1,7 @@
 """Training a judge from labelled steps, on tiny real models."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -288,6 +289,72 @@ def test_what_is_refused(tmp_path, causal_folder):
     trainer = ProcessRewardTrainer(judge, arguments(tmp_path), SOLUTIONS)
     with pytest.raises(ConfigError, match="gives no outputs"):
         trainer.compute_loss(judge.model, {}, return_outputs=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("label_smoothing_factor", 0.1),
+        ("batch_eval_metrics", True),
+        ("include_for_metrics", ["loss"]),
+        ("push_to_hub", True),
+        ("bf16_full_eval", True),
+        ("fp16_full_eval", True),
+        ("include_num_input_tokens_seen", "all"),
+        ("torch_compile", True),
+    ],
+)
+def test_an_option_that_nothing_reads_is_refused(tmp_path, name, value):
+    with pytest.raises(ConfigError, match=rf"^{name}={re.escape(repr(value))} would do nothing here: .*; leave it out"):
+        arguments(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_batches_by_length_are_refused(tmp_path, strategy):
+    with pytest.raises(ConfigError, match=f"train_sampling_strategy '{strategy}' would need lengths"):
+        arguments(tmp_path, train_sampling_strategy=strategy)
+
+
+def test_several_held_out_sets_are_measured_one_by_one(tmp_path, causal_folder):
+    judge = make_judge("t5 step_tag", str(causal_folder))
+    sets = {"first": SOLUTIONS[:10], "second": SOLUTIONS[10:30]}
+    trainer = ProcessRewardTrainer(
+        judge,
+        arguments(
+            tmp_path, eval_strategy="steps", eval_steps=2, max_steps=4, save_strategy="steps", save_steps=2,
+            load_best_model_at_end=True, metric_for_best_model="eval_second_auroc", greater_is_better=True,
+        ),
+        SOLUTIONS,
+        sets,
+    )  # fmt: skip
+    metrics = trainer.evaluate()
+    for name, solutions in sets.items():
+        figures = judge_figures(solutions, score_anew(judge, solutions))
+        assert {key: value for key, value in metrics.items() if f"_{name}_" in key} == {
+            f"eval_{name}_{key}": pytest.approx(value) for key, value in figures.items()
+        }
+    trainer.train()
+    found = [entry["eval_second_auroc"] for entry in trainer.state.log_history if "eval_second_auroc" in entry]
+    assert len(found) == 2
+    assert trainer.evaluate()["eval_second_auroc"] == pytest.approx(max(found))  # the best one has been loaded
+    long = LabelledSolution("how long?", ("1" * 5000,), (True,))
+    with pytest.raises(DataError, match="how long"):
+        ProcessRewardTrainer(judge, arguments(tmp_path), SOLUTIONS, {"first": SOLUTIONS[:2], "second": [long]})
+
+
+def test_noise_is_for_training_only(tmp_path, causal_folder):
+    with pytest.raises(ConfigError, match="neftune_noise_alpha=5 would do nothing here"):
+        ProcessRewardTrainer(
+            make_judge("t5 step_tag", str(causal_folder)), arguments(tmp_path, neftune_noise_alpha=5), SOLUTIONS
+        )
+    judge = make_judge("llama step_tag", str(causal_folder))
+    options = {"neftune_noise_alpha": 50, "learning_rate": 0.0, "max_steps": 2, "eval_strategy": "steps"}
+    trainer = ProcessRewardTrainer(judge, arguments(tmp_path, eval_steps=1, **options), SOLUTIONS, SOLUTIONS[:8])
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    found = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert found == pytest.approx([before] * 2)
+    assert trainer.state.log_history[0]["loss"] != pytest.approx(before, rel=1e-3)
 
 
 @pytest.mark.parametrize("lm_weight", [0, 1])

@@ -1,18 +1,19 @@
 import copy
 import math
 import re
+from dataclasses import fields
 from itertools import chain
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
-from trl import DPOTrainer
+from transformers import MixtralConfig, MixtralForCausalLM, TrainerCallback, TrainingArguments
+from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError
 from stepwise_dpo.learning.loading import load_policy
-from stepwise_dpo.learning.names import LOSS_TYPES
+from stepwise_dpo.learning.names import LOSS_TYPES, SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.learning.sound_trainer import SoundTrainer
 from stepwise_dpo.learning.tokenization import StepTokenizer
@@ -123,12 +124,192 @@ def test_dpo_learns(policy, pairs, tmp_path):
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_every_loss_type_of_trl_trains_an_encoder_decoder(pairs, tmp_path, loss_type):
-    trainer = make_trainer(
-        load_policy("tiny"), pairs[:4], tmp_path, loss_type=[loss_type], label_smoothing=0.1, max_steps=2
-    )
+    smoothing = {"label_smoothing": 0.1} if loss_type in SMOOTHED_LOSS_TYPES else {}
+    trainer = make_trainer(load_policy("tiny"), pairs[:4], tmp_path, loss_type=[loss_type], max_steps=2, **smoothing)
     trainer.train()
     assert all(math.isfinite(loss) for loss in losses(trainer))
     assert losses(trainer)[0] != losses(trainer)[1]
+
+
+def test_label_smoothing_is_read_by_the_loss_types_that_are_listed(pairs, tmp_path):
+    """Away from the reference, where smoothing makes a difference."""
+    trainer = make_trainer(load_policy("tiny"), pairs[:2], tmp_path, max_steps=1)
+    trainer.train()
+    (batch,) = trainer.get_train_dataloader()
+
+    def loss(loss_type, label_smoothing):
+        trainer.loss_types, trainer.label_smoothing = [loss_type], label_smoothing
+        return trainer.compute_loss(trainer.model, batch).item()
+
+    changed = {kind for kind in LOSS_TYPES if loss(kind, 0.1) != pytest.approx(loss(kind, 0.2), rel=1e-4)}
+    assert changed == set(SMOOTHED_LOSS_TYPES)
+
+
+READ = {  # TRL's own options that act here: by name another value than the default, and what else has to be set
+    "learning_rate": (1e-2, {}),
+    "max_length": (1_000, {}),
+    "pad_to_multiple_of": (64, {}),
+    "loss_type": (["hinge"], {}),
+    "loss_weights": ([0.5], {}),
+    "ld_alpha": (0.5, {}),
+    "f_divergence_type": ("forward_kl", {}),
+    "f_alpha_divergence_coef": (0.3, {"f_divergence_type": "alpha_divergence"}),
+    "label_smoothing": (0.2, {"loss_type": ["robust"]}),
+    "beta": (0.5, {}),
+    "use_weighting": (True, {}),
+    "discopop_tau": (0.1, {"loss_type": ["discopop"]}),
+    "activation_offloading": (True, {}),
+    "router_aux_loss_coef": (0.1, {}),
+    "dataset_num_proc": (2, {}),  # harmless: more processes for what one does fast enough
+}
+UNREAD = {
+    "model_init_kwargs": {"dtype": "float16"},
+    "trust_remote_code": True,
+    "disable_dropout": False,
+    "truncation_mode": "keep_end",
+    "padding_free": True,
+    "precompute_ref_log_probs": True,
+    "precompute_ref_batch_size": 2,
+    "sync_ref_model": True,
+    "ref_model_mixup_alpha": 0.5,
+    "ref_model_sync_steps": 2,
+    "pad_token": "<pad>",
+    # Transformers'
+    "label_smoothing_factor": 0.1,
+    "batch_eval_metrics": True,
+    "include_for_metrics": ["loss"],
+    "push_to_hub": True,
+    "load_best_model_at_end": True,
+    "length_column_name": "tokens",
+}
+
+
+def test_every_option_of_trl_acts_or_is_refused():
+    inherited = {field.name for field in fields(TrainingArguments)} - {"learning_rate"}
+    own = {field.name for field in fields(DPOConfig)} - inherited
+    assert own == READ.keys() | UNREAD.keys() - inherited
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_an_option_that_nothing_reads_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match=rf"^{name}=.* would do nothing here: .*; leave it out$"):
+        StepwiseDPOConfig(str(tmp_path), use_cpu=True, **{name: UNREAD[name]})
+
+
+@pytest.mark.parametrize("name", READ)
+def test_an_option_that_only_the_other_loss_reads_is_refused(tmp_path, name):
+    value, others = READ[name]
+    options = {name: value, **others}
+    assert StepwiseDPOConfig(str(tmp_path), use_cpu=True, **options).loss == "dpo"
+    if name in ("learning_rate", "max_length", "pad_to_multiple_of", "beta", "activation_offloading",
+                "router_aux_loss_coef", "dataset_num_proc"):  # fmt: skip
+        assert StepwiseDPOConfig(str(tmp_path), use_cpu=True, loss="stepwise", **options).loss == "stepwise"
+        return
+    with pytest.raises(ConfigError, match="would do nothing here: only loss 'dpo' reads it"):
+        StepwiseDPOConfig(str(tmp_path), use_cpu=True, loss="stepwise", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"likelihood": "sum"}, "likelihood='sum' would do nothing here: only loss 'stepwise' reads it"),
+        ({"nonpositive": "skip"}, "nonpositive='skip' would do nothing here"),
+        ({"anchor_to_reference": True}, "anchor_to_reference=True would do nothing here"),
+        (
+            {"label_smoothing": 0.1},
+            "label_smoothing=0.1 would do nothing here: of TRL's loss types only exo_pair, robust",
+        ),
+        ({"discopop_tau": 0.1}, "only loss_type 'discopop' reads it"),
+        ({"f_alpha_divergence_coef": 0.1}, "only f_divergence_type 'alpha_divergence' reads it"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "choose 'group_by_length'"),
+    ],
+)
+def test_an_option_that_this_loss_doesnt_read_is_refused(tmp_path, options, expected):
+    with pytest.raises(ConfigError, match=expected):
+        StepwiseDPOConfig(str(tmp_path), use_cpu=True, **options)
+
+
+def test_several_held_out_sets_are_refused(pairs, tmp_path):
+    with pytest.raises(ConfigError, match=r"eval_pairs must be one sequence.*join them, or measure each"):
+        make_trainer(load_policy("tiny"), pairs[:2], tmp_path, eval_pairs={"a": pairs[2:4], "b": pairs[4:6]})
+
+
+def test_noise_on_embeddings_acts_or_is_refused(pairs, tmp_path, causal_folder):
+    with pytest.raises(ConfigError, match="neftune_noise_alpha=5 would do nothing here"):
+        make_trainer(load_policy("tiny"), pairs[:2], tmp_path, neftune_noise_alpha=5)
+    trainer = make_trainer(load_policy(str(causal_folder)), pairs[:2], tmp_path, neftune_noise_alpha=5, max_steps=1)
+    trainer.train()
+    assert losses(trainer)[0] != pytest.approx(LN_2, abs=1e-4)
+
+
+def test_batches_are_grouped_by_length(pairs, tmp_path):
+    """With 48 examples in batches of two, Transformers sorts groups of twelve."""
+    trainer = make_trainer(
+        load_policy("tiny"), pairs * 4, tmp_path, train_sampling_strategy="group_by_length", eval_pairs=pairs[:3],
+        eval_on_start=True, max_steps=1, frozen_scores="as_needed",
+    )  # fmt: skip
+    lengths = list(trainer.train_dataset["length"])
+    for row, length in zip(trainer.train_dataset, lengths, strict=True):
+        assert length == len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+    batches = [batch["row"].tolist() for batch in trainer.get_train_dataloader()]
+    assert sorted(chain.from_iterable(batches)) == list(range(48))
+    between_any_two = sum(abs(a - b) for a in lengths for b in lengths) / 48**2
+    assert sum(abs(lengths[a] - lengths[b]) for a, b in batches) / 24 < between_any_two / 2
+    trainer.train()
+    assert losses(trainer)[0] == pytest.approx(LN_2, abs=1e-6)
+
+
+def test_padding_to_a_multiple_changes_the_width_only(policy, pairs, tmp_path):
+    trainer = make_trainer(policy, pairs[:4], tmp_path, pad_to_multiple_of=64, max_steps=2)
+    widths = [batch["input_ids"].size(1) for batch in trainer.get_train_dataloader()]
+    assert all(width % 64 == 0 for width in widths)
+    trainer.train()
+    plain = make_trainer(load_policy(policy.name), pairs[:4], tmp_path, max_steps=2)
+    plain.train()
+    assert losses(trainer) == pytest.approx(losses(plain), rel=1e-4)
+
+
+def test_checkpoints_are_kept_by_our_rule_where_a_best_one_is_known(pairs, tmp_path):
+    trainer = make_trainer(
+        load_policy("tiny"), pairs[:4], tmp_path, eval_pairs=pairs[4:6], eval_strategy="steps", eval_steps=1,
+        save_strategy="steps", save_steps=1, save_total_limit=1, metric_for_best_model="loss", max_steps=3,
+    )  # fmt: skip
+    trainer.train()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    assert trainer.args.save_total_limit == 1
+
+
+def test_experts_are_balanced_under_the_stepwise_loss_too(pairs, tmp_path):
+    """The router's own loss is TRL's; its weight alone makes the difference between the two losses."""
+
+    def first_loss(weight):
+        torch.manual_seed(0)
+        tokenizer = load_policy("tiny").tokenizer
+        model = MixtralForCausalLM(
+            MixtralConfig(
+                vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                num_attention_heads=2, num_key_value_heads=2, num_local_experts=2, pad_token_id=0, eos_token_id=1,
+                bos_token_id=None, tie_word_embeddings=False,
+            )
+        )  # fmt: skip
+        trainer = StepwiseDPOTrainer(
+            model,
+            StepwiseDPOConfig(
+                str(tmp_path), loss="stepwise", router_aux_loss_coef=weight, max_steps=1, max_length=None,
+                use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no",
+            ),
+            pairs[:2],
+            tokenizer,
+            reward_model=LLMRewardModel.from_pretrained("tiny"),
+        )  # fmt: skip
+        trainer.train()
+        logged = trainer.state.log_history[0]
+        return logged["loss"], logged.get("aux_loss")
+
+    without, none = first_loss(0.0)
+    balanced, balance = first_loss(0.5)
+    assert none is None
+    assert balanced - without == pytest.approx(0.5 * balance, rel=1e-4)
 
 
 def test_the_known_loss_types_are_those_of_trl(pairs, tmp_path):
@@ -508,6 +689,19 @@ def test_the_real_examples_of_each_process():
     assert real_examples(7, 2, 3) == [2, 2, 2]
     assert real_examples(1, 2, 3) == [1, 0, 0]
     assert real_examples(3, 2, 3) == [2, 1, 0]
+
+
+@pytest.mark.parametrize(("drop_last", "expected"), [(False, [5, 3, 1, 5, 3, 1]), (True, [5, 3, 5, 3, 5, 3])])
+def test_the_examples_that_are_left_begin_anew_with_each_epoch(pairs, tmp_path, drop_last, expected):
+    """Five examples in batches of two: an epoch has three batches, or two where the last, short one is dropped."""
+    trainer = make_trainer(
+        load_policy("tiny"), pairs[:5], tmp_path, dataloader_drop_last=drop_last, frozen_scores="as_needed"
+    )
+    left = []
+    for global_step in range(6):
+        trainer.state.global_step = global_step
+        left.append(trainer._examples_left("train", 2))
+    assert left == expected
 
 
 def test_cutting_a_batch_to_its_first_pairs():

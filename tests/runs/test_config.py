@@ -114,3 +114,19 @@ def test_an_empty_file_says_nothing(tmp_path):
 def test_no_file(tmp_path):
     with pytest.raises(ConfigError, match="can't be read"):
         read_config_file(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("loss", ["dpo", "stepwise"])
+def test_what_the_other_loss_reads_may_stay_in_a_form(tmp_path, loss):
+    """The trainer refuses what it wouldn't read; a form sends all fields, whichever loss is chosen."""
+    from stepwise_dpo.runs.training import training_arguments
+
+    settings = {"loss_type": ["hinge"], "label_smoothing": 0.1, "likelihood": "sum", "nonpositive": "skip"}
+    arguments = training_arguments(make_config({"data": "d.json", "loss": loss, **settings}), tmp_path)
+    read = {
+        "dpo": {"loss_type": ["hinge"], "label_smoothing": 0.0, "likelihood": "mean", "nonpositive": "train"},
+        "stepwise": {"loss_type": ["sigmoid"], "label_smoothing": 0.0, "likelihood": "sum", "nonpositive": "skip"},
+    }[loss]
+    assert {name: getattr(arguments, name) for name in read} == read
+    robust = make_config({"data": "d.json", **settings, "loss_type": ["robust"]})
+    assert training_arguments(robust, tmp_path).label_smoothing == 0.1
