@@ -252,7 +252,7 @@ def download(library: Library, kind: str) -> Download:
     Raises:
         DataError: there is no such format, the set is empty, or it can't be written in this format.
     """
-    if kind not in FORMATS:
+    if not isinstance(kind, str) or kind not in FORMATS:
         raise DataError(f"there is no format {str(kind)[:40]!r}; choose from {', '.join(FORMATS)}")
     pairs = library.current.pairs
     if not pairs:
