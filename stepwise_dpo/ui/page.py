@@ -9,6 +9,9 @@ from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.routing import Route
 
 from stepwise_dpo.errors import DataError, RunError
 from stepwise_dpo.learning.names import DATA_DIR
@@ -16,9 +19,10 @@ from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import api, compare_tab, data_tab, learn_tab, rewards_tab, train_tab, welcome
 from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
-from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, notes, stylesheet
+from stepwise_dpo.ui.components import PLOTLY_JS, PLOTLY_URL, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.places import hide_places, places_of_this_machine
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.security import SecurityHeaders
@@ -53,7 +57,6 @@ def build_app(
     reader, judges, policies = RunReader(supervisor, public), Judges(), Policies()
     known = bundled_library(Path(data_dir))
     workspace = Workspace(supervisor.runs_dir / "workspaces", known, **(PUBLIC_WORKSPACE if public else {}))
-    gr.set_static_paths([PLOTLY_JS])
     use_lean_sessions()
 
     # Uploads are deleted an hour after they came; they are read at once.
@@ -134,6 +137,11 @@ def build_app(
         function.api_visibility = "private"
     with demo:
         api.build(api.Endpoints(known, reader, judges, policies))
+    if public:
+        places = places_of_this_machine(supervisor.runs_dir)
+        for function in demo.fns.values():
+            if function.fn is not None:
+                function.fn = hide_places(function.fn, places)
     # Also a launch option; set here too because the reload of `gradio app.py` forgets that one.
     demo.run_history = False
     demo.queue(default_concurrency_limit=4)
@@ -166,8 +174,16 @@ def launch_options() -> dict[str, Any]:
         "max_file_size": "64mb",
         "state_session_capacity": CAPACITY,
         "show_error": True,
-        "app_kwargs": {"middleware": [Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID")))]},
+        "app_kwargs": {
+            "middleware": [Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID")))],
+            "routes": [Route(PLOTLY_URL, _plotly)],
+        },
     }
+
+
+def _plotly(_: Request) -> FileResponse:
+    # Its address names its version.
+    return FileResponse(PLOTLY_JS, media_type="text/javascript", headers={"Cache-Control": "public, max-age=604800"})
 
 
 def bundled_library(data_dir: Path) -> Library:

@@ -33,6 +33,7 @@ MAX_BYTES = 256 * 2**20
 MIN_TOKEN, MAX_TOKEN = 16, 200
 RECENT = 16
 PURGE_EVERY = 600.0  # seconds
+HOUR = 3600.0
 
 _FOLDER = re.compile(r"[0-9a-f]{32}")
 
@@ -75,6 +76,9 @@ class Workspace:
         # Reading thousands of examples back takes seconds, and only memory still has what undo needs.
         self._recent: OrderedDict[str, Library] = OrderedDict()
         self._purged = 0.0
+        if keep_seconds is not None:
+            # Also where nobody comes any more, whose visit would be the occasion.
+            threading.Thread(target=self._purge_hourly, args=(keep_seconds,), name="purge", daemon=True).start()
 
     def load(self, visitor: object) -> Loaded:
         """Find a visitor's sets again: the bundled ones, with the changes, and the added ones.
@@ -211,6 +215,11 @@ class Workspace:
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
 
+    def _purge_hourly(self, keep_seconds: float) -> None:
+        while True:
+            self.purge(keep_seconds)
+            time.sleep(HOUR)
+
     def _purge_at_times(self) -> None:
         if self._keep_seconds is not None and time.monotonic() - self._purged > PURGE_EVERY:
             self._purged = time.monotonic()
@@ -225,7 +234,11 @@ class Workspace:
             if not _FOLDER.fullmatch(folder.name) or folder.is_symlink():
                 continue
             index = folder / INDEX
-            if (index if index.exists() else folder).stat().st_mtime < oldest:
+            try:
+                last = (index if index.exists() else folder).stat().st_mtime
+            except OSError:
+                continue  # it has just gone
+            if last < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
                 self._recent.pop(folder.name, None)
                 gone += 1

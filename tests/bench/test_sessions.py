@@ -2,13 +2,13 @@ from stepwise_dpo.bench.sessions import Memory, Plan, Result, as_json, percentil
 
 
 def test_a_few_sessions_lose_nothing():
-    plan = Plan(sessions=3, minutes=0.1, runs=1, public=True, reload_seconds=3.0, think_seconds=(0.5, 1.0))
+    plan = Plan(sessions=3, minutes=0.05, runs=1, public=True, reload_seconds=2.0, think_seconds=(0.3, 0.6))
     result = run_sessions(plan)
     assert not result.errors
     assert result.lost == []
     assert result.edits > 0
     assert len(result.scorings) > 0
-    assert len(result.polls) > 5
+    assert len(result.polls) > 2
     assert (result.runs_done, result.runs_refused, result.out_of_turn) == (1, 0, 0)
     assert result.memory[-1].tree >= result.memory[-1].server > 0
 
