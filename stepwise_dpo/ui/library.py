@@ -133,9 +133,11 @@ class ExampleSet:
         return changed
 
 
-@dataclass(frozen=True)
-class Library:
+class Library(NamedTuple):
     """All sets of a session and which one is open; changing to another set loses no edit.
+
+    No dataclass: of a state's first value that is one, Gradio makes dictionaries all the way down, each time that any
+    session sets the state; with some hundred examples that takes longer than everything else in a save.
 
     Attributes:
         sets: in order of arrival.
@@ -173,12 +175,12 @@ class Library:
         """
         if name not in self.names:
             raise DataError(f"there is no example set {str(name)[:80]!r}")
-        return replace(self, open_name=name, removed=None)
+        return self._replace(open_name=name, removed=None)
 
     def updated(self, changed: ExampleSet) -> "Library":
         """Replace the set of the same name."""
         sets = tuple(changed if known.name == changed.name else known for known in self.sets)
-        return replace(self, sets=sets, removed=None)
+        return self._replace(sets=sets, removed=None)
 
     def added(self, name: str, pairs: Sequence[PreferencePair]) -> "Library":
         """Add a set and open it; a name that is taken gets a number.
