@@ -67,13 +67,43 @@ def test_the_example_record_is_valid():
     assert json.loads(record)["prompt"] == pair.prompt
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("code", [code for code in PYTHON if "gradio_client" not in code])
 def test_the_python_examples_run(code, tmp_path, monkeypatch):
     code = code.replace("data/synthetic_prm.json", str(ROOT / "data" / "synthetic_prm.json"))
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(code, names)
     assert names["trainer"].state.global_step == 10
+
+
+@pytest.mark.parametrize("code", [code for code in PYTHON if "gradio_client" in code])
+def test_the_api_example_runs(code, tmp_path):
+    from stepwise_dpo.runs.supervisor import Supervisor
+    from stepwise_dpo.ui.page import build_app, launch_options
+
+    supervisor = Supervisor(tmp_path / "runs")
+    demo = build_app(supervisor)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    try:
+        names = {}
+        exec(code.replace("http://127.0.0.1:7860", url), names)
+        run = supervisor.run(names["run"]["run_id"])
+        assert (run.config().model, run.config().max_steps) == ("policy", 20)
+    finally:
+        for run in supervisor.runs():
+            supervisor.stop(run)
+        demo.close(verbose=False)
+
+
+def test_every_case_of_the_table_has_a_test():
+    cases = re.findall(r"^\| (\d\d) \|", README, re.MULTILINE)
+    assert cases == [f"{number:02}" for number in range(1, 25)]
+    names = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for case in cases:
+        assert re.search(rf"def test_case_(\d\d_and_)?{case}_", names), case
 
 
 def test_pictures_and_files_exist():

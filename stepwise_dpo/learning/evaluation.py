@@ -180,7 +180,7 @@ def pair_logps(
             if not math.isfinite(side.mean):
                 pair = pairs[start + index % len(encoded)]
                 raise ModelError(
-                    f"model {policy.name!r} gives an answer of example {pair.id or pair.prompt[:80]!r} a "
+                    f"model {policy.name!r} gives an answer of example {pair.name!r} a "
                     f"log-probability of {side.mean}; its weights seem to be damaged"
                 )
         results += [

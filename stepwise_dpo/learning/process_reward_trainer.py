@@ -123,7 +123,10 @@ class ProcessRewardTrainer(Trainer):
             )
         for solution in (*labelled, *(eval_solutions or ())):
             # Turning it into tokens finds what the judge can't read now, rather than in the middle of an epoch.
-            reward_model.rows(solution.prompt, solution.steps)
+            try:
+                reward_model.rows(solution.prompt, solution.steps)
+            except DataError as error:
+                raise DataError(f"the solution of {solution.prompt[:80]!r}: {error}") from error
         self.reward_model = reward_model
         super().__init__(
             model=reward_model.model,

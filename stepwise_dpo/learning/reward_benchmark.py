@@ -99,19 +99,17 @@ def judge_pairs(
     """Score every step of both sides.
 
     Raises:
-        DataError: a solution is longer than the judge can read.
+        DataError: a solution is longer than the judge can read; the message names its pair.
         ModelError: a score isn't finite.
     """
-    sides = [(pair.prompt, [step.text for step in side]) for pair in pairs for side in (pair.chosen, pair.rejected)]
-    log_odds = reward_model.score_solutions(sides, value="log_odds", progress=progress)
-    scores = [probabilities(values) for values in log_odds]
+    log_odds = reward_model.score_pairs(pairs, value="log_odds", progress=progress)
     return [
         JudgedPair(
             pair,
-            JudgedSolution("chosen", pair.chosen, scores[2 * index]),
-            JudgedSolution("rejected", pair.rejected, scores[2 * index + 1]),
+            JudgedSolution("chosen", pair.chosen, probabilities(values.chosen)),
+            JudgedSolution("rejected", pair.rejected, probabilities(values.rejected)),
         )
-        for index, pair in enumerate(pairs)
+        for pair, values in zip(pairs, log_odds, strict=True)
     ]
 
 

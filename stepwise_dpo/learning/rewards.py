@@ -201,7 +201,6 @@ class LLMRewardModel(nn.Module):
         scale = self.value if value is None else check_value(value)
         return _from_log_odds(self.log_odds([(prompt, steps)])[0], scale)
 
-    @torch.no_grad()
     def score_solutions(
         self, solutions: Iterable[Solution], value: RewardValue | None = None, progress: Progress | None = None
     ) -> list[list[float]]:
@@ -219,8 +218,29 @@ class LLMRewardModel(nn.Module):
             DataError: a solution without steps, or one that the judge can't read.
             ModelError: a score isn't finite.
         """
+        return self._score_rows([self.rows(prompt, steps) for prompt, steps in solutions], value, progress)
+
+    def score_pairs(
+        self, pairs: Iterable[PreferencePair], value: RewardValue | None = None, progress: Progress | None = None
+    ) -> list[PairRewards]:
+        """Score every step of every pair; see `score_solutions`.
+
+        Returns:
+            the rewards in the order of `pairs`.
+
+        Raises:
+            DataError: as `pair_rows`.
+            ModelError: a score isn't finite.
+        """
+        values = self._score_rows([rows for pair in pairs for rows in self.pair_rows(pair)], value, progress)
+        return [PairRewards(*sides) for sides in zip(values[::2], values[1::2], strict=True)]
+
+    @torch.no_grad()
+    def _score_rows(
+        self, rows: Sequence[Sequence[Row]], value: RewardValue | None, progress: Progress | None
+    ) -> list[list[float]]:
+        """Score solutions that `rows` has tokenised."""
         scale = self.value if value is None else check_value(value)
-        rows = [self.rows(prompt, steps) for prompt, steps in solutions]
         distinct = dict.fromkeys(row for solution in rows for row in solution if row not in self._cache)
         # Similar lengths in one batch leave little padding; the longest first shows at once whether memory suffices.
         todo = sorted(distinct, key=lambda row: len(row.prompt_ids) + len(row.ids), reverse=True)
@@ -241,23 +261,6 @@ class LLMRewardModel(nn.Module):
             return values
 
         return [rewards(solution) for solution in rows]
-
-    def score_pairs(
-        self, pairs: Iterable[PreferencePair], value: RewardValue | None = None, progress: Progress | None = None
-    ) -> list[PairRewards]:
-        """Score every step of every pair; see `score_solutions`.
-
-        Returns:
-            the rewards in the order of `pairs`.
-
-        Raises:
-            DataError: the judge can't read a pair.
-        """
-        solutions = [
-            (pair.prompt, [step.text for step in side]) for pair in pairs for side in (pair.chosen, pair.rejected)
-        ]
-        values = self.score_solutions(solutions, value, progress)
-        return [PairRewards(*sides) for sides in zip(values[::2], values[1::2], strict=True)]
 
     def clear_cache(self) -> None:
         """Forget cached scores; needed after the judge's weights changed."""
@@ -287,6 +290,21 @@ class LLMRewardModel(nn.Module):
             faults += text_faults(text, f"steps[{index}]")
         refuse(faults)
         return self._head.rows(prompt, steps)
+
+    def pair_rows(self, pair: PreferencePair) -> tuple[list[Row], list[Row]]:
+        """Tokenise both sides of a pair, chosen and rejected; see `rows`.
+
+        Raises:
+            DataError: the judge can't read it; the message names the pair and the side.
+        """
+
+        def side_rows(side: str) -> list[Row]:
+            try:
+                return self.rows(pair.prompt, [step.text for step in getattr(pair, side)])
+            except DataError as error:
+                raise DataError(f"example {pair.name!r}, {side}: {error}") from error
+
+        return side_rows("chosen"), side_rows("rejected")
 
 
 def check_value(value: str) -> RewardValue:

@@ -76,24 +76,31 @@ class StepTokenizer:
         rejected_ids, rejected_step_ids = self.encode_steps(pair.rejected)
         texts = {"prompt": self._encode(pair.prompt), "chosen": chosen_ids[:-1], "rejected": rejected_ids[:-1]}
         for side, ids in texts.items():
-            check_no_special_token(self.tokenizer, ids, f"example {pair.id!r}: its {side}")
+            check_no_special_token(self.tokenizer, ids, f"example {pair.name!r}: its {side}")
         for side, ids in (("chosen", chosen_ids), ("rejected", rejected_ids)):
-            if max_length is not None and len(prompt_ids) + len(ids) > max_length:
+            together = len(prompt_ids) + len(ids)
+            both = f"example {pair.name!r}: prompt ({len(prompt_ids)}) and {side} ({len(ids)}) have {together} tokens"
+            if max_length is not None and together > max_length:
                 raise DataError(
-                    f"example {pair.id!r}: prompt ({len(prompt_ids)}) and {side} ({len(ids)}) have "
-                    f"{len(prompt_ids) + len(ids)} tokens together, more than the maximum length of {max_length}; "
-                    "raise max_length (--max-length) or shorten the example"
+                    f"{both} together, more than the maximum length of {max_length}; raise max_length (--max-length) "
+                    "or shorten the example"
                 )
-            longest = max(len(prompt_ids), len(ids)) if self.is_encoder_decoder else len(prompt_ids) + len(ids)
-            if self.position_limit is not None and longest > self.position_limit:
-                raise DataError(
-                    f"example {pair.id!r}: prompt ({len(prompt_ids)}) and {side} ({len(ids)}) have more tokens than "
-                    f"the {self.position_limit} positions of the model; shorten the example or choose another model"
-                )
+            if self.position_limit is None:
+                continue
+            parts = {f"{both} together": together}
+            if self.is_encoder_decoder:
+                sides = {"prompt": len(prompt_ids), side: len(ids)}
+                parts = {f"example {pair.name!r}: its {part} has {n} tokens": n for part, n in sides.items()}
+            for what, tokens in parts.items():
+                if tokens > self.position_limit:
+                    raise DataError(
+                        f"{what}, more than the {self.position_limit} positions of the model; shorten the example or "
+                        "choose another model"
+                    )
         return EncodedPair(prompt_ids, chosen_ids, chosen_step_ids, rejected_ids, rejected_step_ids)
 
     def check_lengths(self, pairs: Sequence[PreferencePair], max_length: int) -> None:
-        """Find all pairs that are too long, before anything that takes time.
+        """Find all pairs that `encode_pair` refuses, before anything that takes time.
 
         Raises:
             DataError: the first of them with its numbers, and how many there are.
@@ -105,7 +112,7 @@ class StepTokenizer:
             except DataError as error:
                 problems.append(str(error))
         if problems:
-            more = f" ({len(problems)} of {len(pairs)} examples are too long)" if len(problems) > 1 else ""
+            more = f" ({len(problems)} of {len(pairs)} examples can't be used)" if len(problems) > 1 else ""
             raise DataError(problems[0] + more)
 
     def encode_prompt(self, prompt: str) -> list[int]:

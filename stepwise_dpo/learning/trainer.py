@@ -144,7 +144,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
 
     Raises:
         ConfigError: options that don't go together.
-        DataError: no pairs, or one is longer than `args.max_length`.
+        DataError: no pairs, or one is longer than `args.max_length`, the policy or the reward model can read.
     """
 
     _tag_names = ["trl", "dpo", "stepwise-dpo"]  # noqa: RUF012 (the parent's attribute)
@@ -183,6 +183,10 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         )
         ahead = args.frozen_scores == "ahead"
         frozen_judge = reward_model if ahead and not args.train_reward_model else None
+        if reward_model is not None and frozen_judge is None:
+            for pair in (*train_pairs, *(eval_pairs or ())):
+                # Turning it into tokens finds what the judge can't read now, rather than in the middle of an epoch.
+                reward_model.pair_rows(pair)
         train_dataset, eval_dataset = (
             build_dataset(pairs, steps, args.max_length, frozen_judge.score_pairs(pairs) if frozen_judge else None)
             for pairs in self._pairs.values()
@@ -332,7 +336,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
     def _refuse_bad_loss(self, loss: Tensor, rows: Tensor, mode: str) -> None:
         # In all processes alike: one that stopped alone would leave the others waiting for it.
         values, all_rows = self.accelerator.gather((loss, rows))
-        ids = [self._pairs[mode][row].id for row in all_rows.tolist()]
+        ids = [self._pairs[mode][row].name for row in all_rows.tolist()]
         if mode == "train":
             if self._ids_are_of != self.state.global_step:
                 self.ids_of_step, self._ids_are_of = [], self.state.global_step
@@ -389,7 +393,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
                 if abs(value - before) > tolerance * max(1.0, abs(before)):
                     raise RunError(
                         f"{folder.name} was trained against another reference: example "
-                        f"{self._pairs['train'][int(row)].id!r} had {before:.4f} nats there and has {value:.4f} now; "
+                        f"{self._pairs['train'][int(row)].name!r} had {before:.4f} nats there and has {value:.4f} now; "
                         "give the policy's folder back the weights that the run began with"
                     )
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -96,6 +96,11 @@ class PreferencePair:
         object.__setattr__(self, "id", id)
         object.__setattr__(self, "meta", meta)
 
+    @property
+    def name(self) -> str:
+        """How messages call this pair: by its id, or by the beginning of its prompt where it has none."""
+        return self.id or self.prompt[:80]
+
     def problems(self) -> list[str]:
         """Say what is odd about this pair without being an error, in sentences for people (steps counted from 1)."""
         return [remark.words for remark in remarks(self)]

@@ -201,7 +201,7 @@ def test_downloads(compare, app):
     assert [record["model_output"] for record in records] == [record["model_output"] for record in written]
 
 
-def test_hostile_text_is_shown_literally(compare):
+def test_case_04_hostile_text_is_shown_literally(compare):
     compare.get_by_role("button", name="Next").click()
     rows(compare).last.click()
     expect(compare.locator("#compare-example .question")).to_have_text(EVIL.prompt)

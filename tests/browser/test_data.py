@@ -394,7 +394,7 @@ def test_ten_thousand_examples_load_page_and_search(page, tmp_path):
     expect(field(page, "Prompt")).to_have_value("problem 7777")
 
 
-def test_hostile_text_is_shown_literally(page, pairs_file):
+def test_case_04_hostile_text_is_shown_literally(page, pairs_file):
     upload(page, pairs_file)
     has_count(page, "2 examples")
     for number, text in enumerate(HOSTILE, 1):

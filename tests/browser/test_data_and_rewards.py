@@ -49,7 +49,7 @@ def test_every_tab_opens(page):
     expect(page).to_have_title("Stepwise DPO")
 
 
-def test_hostile_text_is_shown_literally(page, pairs_file):
+def test_case_04_hostile_text_is_shown_literally(page, pairs_file):
     upload(page, pairs_file)
     expect(page.locator("#data-table .count")).to_have_text("2 examples")
     open_tab(page, "Rewards")

@@ -63,3 +63,13 @@ def test_no_tab_breaks_a_rule_of_accessibility(app, browser, width, theme):
             found.append(f"{name}: {violation['id']}: {violation['help']}\n{places}")
     page.close()
     assert not found, "\n".join(found)
+
+
+def test_the_endpoints_are_documented_on_the_page(page):
+    # Gradio asks for tools of language models too, which this app doesn't offer: a 404 in the console. Answered, it
+    # shows those first.
+    page.route("**/gradio_api/mcp/schema", lambda route: route.fulfill(json=[]))
+    page.get_by_role("button", name="Use via API").click()
+    page.locator(".api-docs").get_by_text("Python", exact=True).click()
+    for words in ("/score_steps", "Score each step of a solution"):
+        expect(page.get_by_text(words).filter(visible=True).first).to_be_visible()

@@ -219,6 +219,24 @@ def test_what_a_reader_chose_survives_updates_a_refresh_and_stop(page, app, watc
     assert len(list(app.runs_dir.glob("*/config.json"))) == count
 
 
+def test_case_21_the_browser_closes_mid_run(page, app, browser):
+    fill(page, LONG)
+    start(page, app)
+    wait_for_points(page, 2)
+    page.context.close()
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    again = context.new_page()
+    open_page(again, app.url)
+    again.locator("#chip .chip").click()
+    expect(state(again, "running")).to_be_visible()
+    wait_for_points(again, 2)
+    seen = points(again)
+    wait_for_points(again, seen + 3)
+    again.get_by_role("button", name="Stop and keep").click()
+    expect(state(again, "stopped, kept")).to_be_visible(timeout=60_000)
+    context.close()
+
+
 def test_bad_settings_are_explained_beside_the_button(page, app):
     fill(page, {"#train-epochs": "0"})
     page.locator("#train-start").click()

@@ -292,10 +292,12 @@ def test_what_is_refused(tmp_path, causal_folder):
 
 @pytest.mark.parametrize("lm_weight", [0, 1])
 def test_a_solution_beyond_the_models_positions_is_found_before_training(tmp_path, causal_folder, lm_weight):
-    long = LabelledSolution("p", ("1" * 5000,), (True,))
+    long = LabelledSolution("how long?", ("1" * 5000,), (True,))
     judge = make_judge("llama step_tag", str(causal_folder))
     for solutions, held_out in (([*SOLUTIONS, long], None), (SOLUTIONS, [long])):
-        with pytest.raises(DataError, match="4096"):
+        with pytest.raises(
+            DataError, match=r"the solution of 'how long\?': .* 10 tokens .* 5\d\d\d tokens .* only 4096"
+        ):
             ProcessRewardTrainer(judge, arguments(tmp_path, lm_weight=lm_weight), solutions, held_out)
 
 

@@ -80,6 +80,16 @@ def test_score_pairs_equals_score(pairs):
             torch.testing.assert_close(torch.tensor(values), expected.detach(), atol=1e-5, rtol=1e-5)
 
 
+def test_what_the_judge_cant_read_is_named_by_pair_and_side(causal_folder):
+    judge = LLMRewardModel.from_pretrained(str(causal_folder), head="likelihood")
+    long, short = Step("1" * 5000), Step("2")
+    pair = PreferencePair(prompt="p", chosen=(short,), rejected=(short, long), id="seven")
+    with pytest.raises(DataError, match=r"^example 'seven', rejected: .* 2 tokens with 500\d tokens .* only 4096"):
+        judge.score_pairs([pair])
+    with pytest.raises(DataError, match=r"^example 'a problem', chosen: ."):
+        judge.score_pairs([PreferencePair(prompt="a problem", chosen=(long,), rejected=(short,))])
+
+
 def test_every_distinct_judgement_is_made_once():
     judge = LLMRewardModel.from_pretrained("tiny")
     rows = []

@@ -92,17 +92,30 @@ def test_too_long_is_an_error_that_names_the_example_and_the_numbers(tiny):
 def test_a_models_positions_are_a_limit_too(tiny):
     pair = PreferencePair(prompt="p" * 10, chosen=solution("c"), rejected=solution("r" * 20), id="seven")
     causal = StepTokenizer(tiny.tokenizer, is_encoder_decoder=False, position_limit=31)
-    with pytest.raises(DataError, match=r"'seven'.*31 positions of the model"):
+    with pytest.raises(
+        DataError,
+        match=r"'seven': prompt \(11\) and rejected \(21\) have 32 tokens together.*31 positions of the model",
+    ):
         causal.encode_pair(pair)
     # An encoder-decoder has them for prompt and answer apart.
     assert StepTokenizer(tiny.tokenizer, True, position_limit=31).encode_pair(pair)
+    with pytest.raises(DataError, match="'seven': its rejected has 21 tokens, more than the 20 positions of the model"):
+        StepTokenizer(tiny.tokenizer, True, position_limit=20).encode_pair(pair)
+    with pytest.raises(DataError, match="'seven': its prompt has 11 tokens, more than the 10 positions of the model"):
+        StepTokenizer(tiny.tokenizer, True, position_limit=10).encode_pair(pair)
+
+
+def test_a_pair_without_an_id_is_called_by_its_prompt(tiny):
+    pair = PreferencePair(prompt="p" * 100, chosen=solution("c"), rejected=solution("r"))
+    with pytest.raises(DataError, match=f"^example '{'p' * 80}': prompt"):
+        tiny.encode_pair(pair, max_length=31)
 
 
 def test_all_examples_are_checked_at_once(tiny):
     pairs = [
         PreferencePair(prompt="p" * n, chosen=solution("c"), rejected=solution("r"), id=str(n)) for n in (5, 50, 60)
     ]
-    with pytest.raises(DataError, match=r"^example '50'.*--max-length.*2 of 3 examples are too long"):
+    with pytest.raises(DataError, match=r"^example '50'.*--max-length.*2 of 3 examples can't be used"):
         tiny.check_lengths(pairs, 20)
 
 

@@ -481,6 +481,18 @@ def test_bad_requests(pairs, tmp_path):
         make_trainer(policy, pairs, tmp_path, max_length=20)
 
 
+@pytest.mark.parametrize("options", [{"train_reward_model": True}, {"frozen_scores": "as_needed"}, {}])
+def test_a_pair_that_the_judge_cant_read_is_found_before_training(pairs, tmp_path, causal_folder, options):
+    judge = LLMRewardModel.from_pretrained(str(causal_folder), head="likelihood")
+    long = PreferencePair(prompt="p", chosen=(Step("1"),), rejected=(Step("2" * 5000),), id="seven")
+    for train_pairs, eval_pairs in (([*pairs[:2], long], None), (pairs[:2], [long])):
+        with pytest.raises(DataError, match=r"^example 'seven', rejected: .* only 4096"):
+            make_trainer(
+                load_policy("tiny"), train_pairs, tmp_path, eval_pairs=eval_pairs, reward_model=judge,
+                loss="stepwise", **options,
+            )  # fmt: skip
+
+
 def test_hostile_and_odd_texts_train(tmp_path):
     texts = ["<img src=x onerror=alert(1)>", "${alert(1)} {{x}} `", "emoji 🙂 and עברית", "a\nb\u2028c", "\x01"]
     pairs = [

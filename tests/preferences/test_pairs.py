@@ -227,7 +227,7 @@ class TestParsing:
         assert parse_pairs(json.dumps(changed(["chosen", 1, "label"], None)), "f.json")[0].chosen[1].label is None
         assert parse_pairs(json.dumps(changed(["meta"], None)), "f.json")[0].meta == {}
 
-    def test_one_byte_order_mark_and_emoji_and_right_to_left(self):
+    def test_case_16_one_byte_order_mark_and_emoji_and_right_to_left(self):
         data = json.dumps(changed(["prompt"], "\U0001f600 שלום"), ensure_ascii=False)
         for with_mark in (b"\xef\xbb\xbf" + data.encode(), "\ufeff" + data):
             assert parse_pairs(with_mark, "f.json")[0].prompt == "\U0001f600 שלום"
@@ -320,7 +320,7 @@ class TestParsing:
             (b'["\xed\xa0\x80"]', "f.json: line 1: is not UTF-8 text (byte 0xed at offset 2)"),
         ],
     )
-    def test_whole_file(self, data, expected):
+    def test_case_16_whole_file(self, data, expected):
         assert message(data) == expected
 
     @pytest.mark.parametrize(
@@ -336,11 +336,11 @@ class TestParsing:
             ("[" * 30 + "]" * 30, "meta must be nested at most 20 levels deep"),
         ],
     )
-    def test_json_that_python_would_accept(self, value, expected):
+    def test_case_16_json_that_python_would_accept(self, value, expected):
         row = json.dumps(ROW)[:-1] + f', "meta": {{"x": {value}}}}}'
         assert message(f"[{json.dumps(ROW)}, {row}]") == f"f.json: row 2: {expected}"
 
-    def test_repeated_keys(self):
+    def test_case_16_repeated_keys(self):
         text = '[{"prompt": "p", "prompt": "q", "chosen": [{"text": "a", "text": "b"}], "rejected": "c"}]'
         assert message(text).splitlines() == [
             "f.json: row 1: prompt is given twice (and 1 other problem)",
@@ -359,14 +359,14 @@ class TestParsing:
         ],
         ids=["lists", "objects", "open", "keys", "digits"],
     )
-    def test_hostile_input_is_refused_in_a_second(self, data, expected, source):
+    def test_case_15_hostile_input_is_refused_in_a_second(self, data, expected, source):
         if source == "f.jsonl" and expected.startswith("k0"):
             data = data[1:-1]
         start = time.perf_counter()
         assert expected in message(data, source)
         assert time.perf_counter() - start < 1
 
-    def test_size_limits(self, monkeypatch):
+    def test_case_15_size_limits(self, monkeypatch):
         assert message(b" " * (rows.MAX_BYTES + 1)) == "f.json: is larger than 64 MiB"
         monkeypatch.setattr(rows, "MAX_PAIRS", 2)
         assert message([ROW] * 3) == "f.json: has 3 rows; expected 1 to 2"

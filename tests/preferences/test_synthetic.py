@@ -15,6 +15,7 @@ from stepwise_dpo.preferences.synthetic import (
     CORRUPTIONS,
     FAMILIES,
     check_solution,
+    draw_solution,
     generate_pairs,
     is_known,
     solves,
@@ -151,6 +152,14 @@ class TestGeneratedPairs:
     def test_every_prompt_is_of_one_family(self, many):
         for pair in many:
             assert [name for name, family in MODULES.items() if family.read(pair.prompt)] == [pair.meta["family"]]
+
+    def test_a_prompt_is_of_one_family_whatever_the_seed(self):
+        # Per-family figures take the family that a problem was drawn from, the checker the first one that can read it.
+        for steps, max_number in [((2, 6), 100), ((2, 3), 20), ((5, 12), 1_000_000)]:
+            for seed in range(200):
+                for index, family in enumerate(FAMILIES):
+                    prompt = draw_solution(seed, index, steps=steps, max_number=max_number).prompt
+                    assert [name for name, module in MODULES.items() if module.read(prompt)] == [family], prompt
 
     def test_prompts_and_ids_differ(self):
         pairs = generate_pairs(1_000, 9)

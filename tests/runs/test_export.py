@@ -116,7 +116,7 @@ def finished(tmp_path_factory, pairs):
     return run(make_config(settings), folder / "run`with`ticks")
 
 
-def test_the_archive_loads_and_holds_only_what_is_safe(finished, tmp_path):
+def test_case_23_the_archive_loads_and_holds_only_what_is_safe(finished, tmp_path):
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     (finished.final / "training_args.bin").write_bytes(b"a pickle")

@@ -221,21 +221,21 @@ def test_case_06_no_event_of_the_page_reaches_another_visitors_run(public):
         functions = http.get("config").json()["dependencies"]
         page = [f for f in functions if f["api_visibility"] == "private" and f["backend_fn"]]
         assert len(page) > 60
-        for event_data in ({"key": run_id}, {"key": run_id, "act": "delete", "on": True, "text": "Bens", "page": 0}):
-            for function in page:
-                body = {
-                    "data": [run_id] * len(function["inputs"]),
-                    "fn_index": function["id"],
-                    "event_data": event_data,
-                    "session_hash": "bens",
-                    "trigger_id": None,
-                }
-                http.post("gradio_api/queue/join", json=body).raise_for_status()
-                with http.stream("GET", "gradio_api/queue/data", params={"session_hash": "bens"}) as answers:
-                    for line in answers.iter_lines():
-                        seen.append(line)
-                        if "process_completed" in line or "close_stream" in line:
-                            break
+        event_data = {"key": run_id, "act": "delete", "on": True, "text": "Bens", "page": 0}
+        for function in page:
+            body = {
+                "data": [run_id] * len(function["inputs"]),
+                "fn_index": function["id"],
+                "event_data": event_data,
+                "session_hash": "bens",
+                "trigger_id": None,
+            }
+            http.post("gradio_api/queue/join", json=body).raise_for_status()
+            with http.stream("GET", "gradio_api/queue/data", params={"session_hash": "bens"}) as answers:
+                for line in answers.iter_lines():
+                    seen.append(line)
+                    if "process_completed" in line or "close_stream" in line:
+                        break
         for file in ("config.json", "metrics.jsonl", "notes.txt"):
             place = RUNS_OF_PUBLIC[0] / run_id / file
             assert http.get(f"gradio_api/file={place}").status_code in (403, 404)
