@@ -7,7 +7,6 @@ restore, remove                  the open set
 download                         the open set as text of a file
 """
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -323,7 +322,8 @@ def _names(value: object, field: str) -> list[str]:
 
 
 def _whole(value: Any, field: str, lowest: int, highest: int) -> int:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not usable or value != int(value) or not lowest <= value <= highest:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # First the range: no float holds any integer that JSON can spell.
+    if not usable or not lowest <= value <= highest or value != int(value):
         raise DataError(f"{field}: give a whole number from {lowest:,} to {highest:,}")
     return int(value)

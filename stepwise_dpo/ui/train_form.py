@@ -384,7 +384,8 @@ def _defaults() -> Mapping[str, Any]:
 
 
 def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # Not isfinite, which fails at an integer that no float holds.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
         raise ConfigError(f"{name}: give a number")
     return float(value)
 

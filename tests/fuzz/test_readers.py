@@ -173,6 +173,33 @@ def inputs_of(family, name):
     return st.one_of(INPUTS.get(name, VALUES), VALUES, st.dictionaries(KEYS, VALUES, max_size=3))
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "given_"),
+    [
+        ("browser", "a recipe", {4: 10**400}),
+        ("browser", "the Train form", {6: 10**400}),
+        ("browser", "a visitor", "\ud800" * 43),
+        ("browser", "a format's name", {}),
+        ("browser", "a preset's name", []),
+        ("browser", "settings of a run", {"epochs": 10**400}),
+        ("browser", "settings of a run", {"seed": 16**5000}),
+        ("settings", "a configuration file", b"data: 2024-13-45"),
+        ("settings", "a configuration file", b"data: !!bool maybe"),
+        ("settings", "a configuration file", b"data: !!timestamp x"),
+        ("settings", "a configuration file", b"data: a\nseed: 0x" + b"f" * 5000),
+        ("settings", "other settings of the form", b"beta: !!int ''"),
+        ("runs", "metrics.jsonl", b'null\n{"global_step": null}\n{"global_step": 1, "time": "x", "loss": 1}\n'),
+        ("runs", "status.json", b'{"state": "running", "pid": -1, "create_time": 1}'),
+        ("runs", "status.json", b'{"state": "finished", "updated": "x"}'),
+        ("runs", "ticket.json", b'{"owner": 1, "server": -1, "server_create_time": "x"}'),
+        ("runs", "report.json", b'{"before": {"solve_rate": "x"}, "after": []}'),
+        ("runs", "final/config.json", b"[]"),
+    ],
+)
+def test_what_was_found_once(readers, family, name, given_):
+    survives(readers.families[family][name], given_)
+
+
 def test_every_reader_is_tried(readers):
     assert {family: list(known) for family, known in readers.families.items()} == NAMES
 
