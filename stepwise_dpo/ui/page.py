@@ -138,6 +138,7 @@ def build_app(
     with demo:
         api.build(api.Endpoints(known, reader, judges, policies))
     if public:
+        workspace.purge_hourly()
         places = places_of_this_machine(supervisor.runs_dir)
         for function in demo.fns.values():
             if function.fn is not None:

@@ -76,9 +76,6 @@ class Workspace:
         # Reading thousands of examples back takes seconds, and only memory still has what undo needs.
         self._recent: OrderedDict[str, Library] = OrderedDict()
         self._purged = 0.0
-        if keep_seconds is not None:
-            # Also where nobody comes any more, whose visit would be the occasion.
-            threading.Thread(target=self._purge_hourly, args=(keep_seconds,), name="purge", daemon=True).start()
 
     def load(self, visitor: object) -> Loaded:
         """Find a visitor's sets again: the bundled ones, with the changes, and the added ones.
@@ -125,6 +122,17 @@ class Workspace:
         """Delete the things of visitors who have not been here for so long; returns how many visitors."""
         with self._lock:
             return self._purge(max_age_seconds)
+
+    def purge_hourly(self) -> None:
+        """From now on delete what is too old, also where nobody comes whose visit would be the occasion."""
+        keep_seconds = self._keep_seconds
+
+        def purge_again_and_again() -> None:
+            while keep_seconds is not None:
+                self.purge(keep_seconds)
+                time.sleep(HOUR)
+
+        threading.Thread(target=purge_again_and_again, name="purge", daemon=True).start()
 
     def _of(self, visitor: object) -> Path | None:
         if not isinstance(visitor, str) or not MIN_TOKEN <= len(visitor) <= MAX_TOKEN:
@@ -215,11 +223,6 @@ class Workspace:
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
 
-    def _purge_hourly(self, keep_seconds: float) -> None:
-        while True:
-            self.purge(keep_seconds)
-            time.sleep(HOUR)
-
     def _purge_at_times(self) -> None:
         if self._keep_seconds is not None and time.monotonic() - self._purged > PURGE_EVERY:
             self._purged = time.monotonic()
@@ -279,7 +282,7 @@ def _read_index(folder: Path) -> tuple[list[_Entry], str, list[str]]:
         opened = str(index["open"])
     except FileNotFoundError:
         return [], "", []
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         words = f"What you changed earlier can't be found again: {folder.name}/{INDEX} is damaged. It is left as it is."
         return [], "", [words]
     return entries, opened, []
@@ -289,6 +292,8 @@ def _entry(item: dict[str, Any]) -> _Entry:
     entry = _Entry(item["name"], item["file"], item["sha256"])
     if not all(isinstance(part, str) for part in entry) or Path(entry.file).name != entry.file:
         raise ValueError("not a set's entry")
+    if "\0" in "".join(entry).encode().decode():  # half a surrogate pair can't be sent, a null byte can't be opened
+        raise ValueError("not a name")
     return entry
 
 

@@ -194,6 +194,17 @@ def inputs_of(family, name):
         ("runs", "ticket.json", b'{"owner": 1, "server": -1, "server_create_time": "x"}'),
         ("runs", "report.json", b'{"before": {"solve_rate": "x"}, "after": []}'),
         ("runs", "final/config.json", b"[]"),
+        ("workspace", "index.json", b"[" * 100_000),
+        (
+            "workspace",
+            "index.json",
+            b'{"version": 1, "open": 1, "sets": [{"name": "\\ud800", "file": "", "sha256": ""}]}',
+        ),
+        (
+            "workspace",
+            "index.json",
+            b'{"version": 1, "open": 1, "sets": [{"name": "a", "file": "\\u0000", "sha256": ""}]}',
+        ),
     ],
 )
 def test_what_was_found_once(readers, family, name, given_):

@@ -200,3 +200,15 @@ def test_a_public_page_purges_by_itself(folder):
     os.utime(index, (1, 1))
     assert restarted(folder, OTHER, keep_seconds=86_400).library is BUNDLED
     assert not index.exists()
+
+
+def test_the_things_of_visitors_go_also_where_nobody_comes(folder):
+    workspace = Workspace(folder, BUNDLED, keep_seconds=3600.0)
+    workspace.save(VISITOR, edited(BUNDLED))
+    (kept,) = folder.iterdir()
+    os.utime(kept / "index.json", (1, 1))
+    workspace.purge_hourly()
+    deadline = time.monotonic() + 20
+    while kept.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert list(folder.iterdir()) == []
