@@ -226,7 +226,9 @@ class RunDirectory:
         complete = content[: content.rfind(b"\n") + 1]
         records = _json_lines(complete)
         sound = [
-            record for record in records if all(is_number(record.get(name, 0)) for name in ("global_step", "time"))
+            record
+            for record in records
+            if all(_is_within_reach(record.get(name, 0)) for name in ("global_step", "time"))
         ]
         return sound, offset + len(complete)
 
@@ -320,18 +322,23 @@ def is_pid(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
 
+def _is_within_reach(value: object) -> bool:
+    """Whether a value can be a time in seconds or a count: differences and paces of such are finite."""
+    return is_number(value) and abs(value) < 2**53  # type: ignore[arg-type]  # a number
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and _is_within_reach(value) and value >= 0
 
 
 _STATUS_FITS: dict[str, Callable[[object], bool]] = {
     "pid": lambda value: value is None or is_pid(value),
-    "create_time": lambda value: value is None or is_number(value),
+    "create_time": lambda value: value is None or _is_within_reach(value),
     "global_step": _is_count,
     "max_steps": _is_count,
     "phase": lambda value: isinstance(value, str),
-    "started": is_number,
-    "updated": is_number,
+    "started": _is_within_reach,
+    "updated": _is_within_reach,
     "error": lambda value: value is None or isinstance(value, str),
 }
 

@@ -189,6 +189,8 @@ def inputs_of(family, name):
         ("settings", "a configuration file", b"data: a\nseed: 0x" + b"f" * 5000),
         ("settings", "other settings of the form", b"beta: !!int ''"),
         ("runs", "metrics.jsonl", b'null\n{"global_step": null}\n{"global_step": 1, "time": "x", "loss": 1}\n'),
+        ("runs", "metrics.jsonl", b'{"time": 2.5, "loss": 0.5}\n' * 4),
+        ("runs", "metrics.jsonl", b'{"global_step": 1, "time": 1e308, "loss": 0.5}\n' * 4),
         ("runs", "status.json", b'{"state": "running", "pid": -1, "create_time": 1}'),
         ("runs", "status.json", b'{"state": "finished", "updated": "x"}'),
         ("runs", "ticket.json", b'{"owner": 1, "server": -1, "server_create_time": "x"}'),
