@@ -11,7 +11,7 @@ from pathlib import Path
 # Read by the libraries when they are imported: nothing here calls home.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# Gradio counts every event for a dashboard that nobody may open here, and after each event groups the last 10,000 of
+# Gradio counts every event for a summary that everybody may read, and after each event groups the last 10,000 of
 # them with pandas: 10 ms of a core, sixty times a second with fifty visitors.
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(2**62))

@@ -171,7 +171,6 @@ def launch_options() -> dict[str, Any]:
         "footer_links": ["api"],
         "ssr_mode": False,  # on a Space it would need Node
         "run_history": False,  # would keep other people's text in the browser
-        "enable_monitoring": False,  # by default everybody may read which functions are called, and how often
         "max_file_size": "64mb",
         "state_session_capacity": CAPACITY,
         "show_error": True,
