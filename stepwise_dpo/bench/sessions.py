@@ -11,7 +11,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,12 @@ class Result:
     waits: list[float] = field(default_factory=list)
 
 
-def run_sessions(plan: Plan) -> Result:
+def run_sessions(plan: Plan, tell: Callable[[str], object] = lambda _: None) -> Result:
     """Start the app in a folder of its own and let the sessions at it.
+
+    Args:
+        plan: what is simulated.
+        tell: told each minute in a line how it goes: half an hour may be cut off.
 
     Raises:
         RunError: there is no app.py beside the package, it doesn't start, or the page has changed.
@@ -127,7 +131,7 @@ def run_sessions(plan: Plan) -> Result:
         app = Server(APP, options, folder=folder, log=folder / "app.log")
         try:
             app.wait()
-            result = asyncio.run(_simulate(plan, app))
+            result = asyncio.run(_simulate(plan, app, tell))
             if app.process.poll() is not None:
                 result.errors["the server ended"] += 1
             _judge_queue(result, folder / "runs")
@@ -137,11 +141,11 @@ def run_sessions(plan: Plan) -> Result:
     return result
 
 
-async def _simulate(plan: Plan, app: Server) -> Result:
+async def _simulate(plan: Plan, app: Server, tell: Callable[[str], object]) -> Result:
     result = Result(plan)
     started, server = time.monotonic(), psutil.Process(app.process.pid)
     used = server.cpu_times()
-    watch = asyncio.create_task(_watch(result, server, started))
+    watch = asyncio.create_task(_watch(result, server, started, tell))
     async with httpx.AsyncClient(verify=False, trust_env=False, timeout=60) as client:
         layout = Layout((await client.get(f"{app.url}/config")).json())
     end = started + plan.minutes * 60
@@ -323,9 +327,17 @@ class _Visitor:
         self.result.errors[f"{kind}: {str(problem)[:300]}"] += 1
 
 
-async def _watch(result: Result, server: psutil.Process, started: float) -> None:
+async def _watch(result: Result, server: psutil.Process, started: float, tell: Callable[[str], object]) -> None:
+    told = -1
     while True:
-        result.memory.append(_memory(server, started))
+        memory = _memory(server, started)
+        result.memory.append(memory)
+        if int(memory.minute) > told:
+            told = int(memory.minute)
+            tell(
+                f"{memory.minute:5.1f} min: {len(result.polls):,} polls, {sum(result.errors.values())} errors, server "
+                f"{memory.server / 2**20:.0f} MiB, {memory.tree / 2**20:.0f} MiB with its workers"
+            )
         await asyncio.sleep(MEMORY_SECONDS)
 
 

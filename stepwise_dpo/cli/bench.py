@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from stepwise_dpo.cli.output import check_place, quiet_libraries, write
@@ -85,7 +86,8 @@ def _sessions(options: argparse.Namespace) -> int:
 
     if options.json:
         check_place(options.json)
-    result = run_sessions(Plan(options.sessions, options.minutes, options.runs, options.public))
+    plan = Plan(options.sessions, options.minutes, options.runs, options.public)
+    result = run_sessions(plan, lambda line: print(line, file=sys.stderr, flush=True))
     for line in table_lines(result):
         print(line, flush=True)
     if options.json:
