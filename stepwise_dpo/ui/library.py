@@ -81,6 +81,15 @@ class ExampleSet:
         """Put all pairs back as they were."""
         return self._changed(pairs, "restored the bundled examples")
 
+    def sharing(self, pairs: Sequence[PreferencePair]) -> "ExampleSet":
+        """Make a set without history of pairs that were read back, with this one's own objects where they are equal.
+
+        A set of 450 examples with what is known of them takes 1.3 MB, and one example is what an edit changes.
+        """
+        known = {pair.id: pair for pair in self.pairs}
+        shared = tuple(known[pair.id] if known.get(pair.id) == pair else pair for pair in pairs)
+        return self._with(shared, (), ())
+
     def undone(self) -> "ExampleSet":
         """Go back by one edit; unchanged if there was none."""
         if not self.history:

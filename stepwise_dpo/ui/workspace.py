@@ -21,6 +21,7 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_lines, parse_pairs
@@ -75,6 +76,8 @@ class Workspace:
         self._lock = threading.Lock()
         # Reading thousands of examples back takes seconds, and only memory still has what undo needs.
         self._recent: OrderedDict[str, Library] = OrderedDict()
+        # Gradio keeps a closed page's state for an hour: whoever loads the page anew shall not bring a whole copy.
+        self._alive: WeakValueDictionary[tuple[str, str], ExampleSet] = WeakValueDictionary()
         self._purged = 0.0
 
     def load(self, visitor: object) -> Loaded:
@@ -147,7 +150,7 @@ class Workspace:
         library = self.bundled
         for entry in entries:
             try:
-                kept = ExampleSet(entry.name, _read_pairs(folder, entry))
+                kept = self._shared(folder, entry.name, _read_pairs(folder, entry))
             except DataError as problem:
                 messages.append(str(problem))
                 continue
@@ -157,6 +160,11 @@ class Workspace:
         if entries and not messages:
             self._remember(folder, library)
         return Loaded(library, messages)
+
+    def _shared(self, folder: Path, name: str, pairs: tuple[PreferencePair, ...]) -> ExampleSet:
+        """Make a set of what was read back, out of what a session still holds of it, or what is bundled."""
+        earlier = self._alive.get((folder.name, name)) or self.bundled.get(name)
+        return ExampleSet(name, pairs) if earlier is None else earlier.sharing(pairs)
 
     def _save(self, folder: Path, library: Library, before: Library | None) -> list[str]:
         stored = self._stored(folder).library
@@ -218,6 +226,9 @@ class Workspace:
         return entry
 
     def _remember(self, folder: Path, library: Library) -> None:
+        for known in library.sets:
+            if known is not self.bundled.get(known.name):
+                self._alive[(folder.name, known.name)] = known
         self._recent[folder.name] = library
         self._recent.move_to_end(folder.name)
         while len(self._recent) > RECENT:
