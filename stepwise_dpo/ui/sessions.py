@@ -10,15 +10,17 @@ CAPACITY = 2_000
 
 
 class LeanSession(state_holder.SessionState):
-    """Gradio's, which begins without a description of every component.
+    """Gradio's, which describes no component.
 
-    Gradio makes one for links to a session's state, which this page has none of. It took 60 ms of the server's only
-    event loop for each page that was opened, and half a megabyte for as long as the server ran. A component that an
-    event changes gets its description then.
+    Gradio keeps a description of each for links to a session's state, which this page has none of. The first took 60 ms
+    of the server's only event loop for every page that was opened, and half a megabyte for as long as the server ran;
+    later ones are made for each output of each event.
     """
 
     def __init__(self, blocks: gr.Blocks) -> None:
         super().__init__(SimpleNamespace(default_config=blocks.default_config, blocks={}))  # type: ignore[arg-type]
+        # Of the session's own copy; only pages that are rendered anew by an event read what it says.
+        self.blocks_config.config_for_block = lambda *_: {}  # type: ignore[method-assign]
 
 
 def use_lean_sessions() -> None:

@@ -5,16 +5,20 @@ from stepwise_dpo.ui.page import build_app, launch_options
 from stepwise_dpo.ui.sessions import CAPACITY, LeanSession
 
 
-def test_opening_a_page_describes_no_component_until_one_changes(tmp_path):
+def test_a_session_describes_no_component(tmp_path):
     demo = build_app(tmp_path)
     holder = state_holder.StateHolder()
     holder.set_blocks(demo)
     session = holder["a page"]
     assert isinstance(session, LeanSession)
-    assert session.config_values == {}
-    box = next(number for number, block in demo.blocks.items() if isinstance(block, gr.Textbox))
-    session._update_value_in_config(box, "typed")
-    assert [part["props"]["value"] for part in session.components] == ["typed"]
+    number, box = next((number, block) for number, block in demo.blocks.items() if isinstance(block, gr.Textbox))
+    session[number] = changed = gr.Textbox("typed", render=False)
+    session._update_config(number)
+    session._update_value_in_config(number, "typed")
+    assert session[number] is changed
+    assert list(session.components) == []
+    assert holder["another"][number] is box
+    assert demo.default_config.config_for_block(number, [], box)["type"] == "textbox"
 
 
 def test_states_of_a_lean_session_are_its_own(tmp_path):
