@@ -6,15 +6,21 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 # Read by the libraries when they are imported: nothing here calls home.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Gradio counts every event for a summary that everybody may read, and after each event groups the last 10,000 of
+# them with pandas: 10 ms of a core, sixty times a second with fifty visitors.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(2**62))
 # Threads that wait by spinning keep those of the training process, the browser and each other from the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.limits import GIB, PUBLIC_PER_OWNER, PUBLIC_RUN_LIMITS, QueueLimits, RunLimits
-from stepwise_dpo.runs.retention import forget
+from stepwise_dpo.runs.retention import forget, forget_uploads, upload_folder
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.heavy import import_learning_soon
 from stepwise_dpo.ui.page import build_app, launch_options  # after the environment
@@ -80,11 +86,29 @@ def report(supervisor: Supervisor) -> None:
             print(f"found from an earlier start, {words}: {', '.join(run.id for run in runs)}", flush=True)
 
 
-def forget_hourly(supervisor: Supervisor) -> None:
+def forget_hourly(supervisor: Supervisor, uploads: Path | None) -> None:
     """Delete what strangers left a day ago, again and again."""
     while True:
         forget(supervisor)
+        if uploads is not None:
+            forget_uploads(uploads)
         time.sleep(3600)
+
+
+def own_uploads(runs_dir: Path) -> Path | None:
+    """Say to Gradio where uploads go, before the page is built; None where somebody has said it, maybe for other apps.
+
+    Raises:
+        SystemExit: that place can't be used.
+    """
+    if "GRADIO_TEMP_DIR" in os.environ:
+        return None
+    try:
+        folder = upload_folder(runs_dir)
+    except RunError as error:
+        sys.exit(f"error: {error}")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    return folder
 
 
 def _whole(text: str) -> int:
@@ -102,6 +126,7 @@ def _positive(text: str) -> float:
 # Whoever imports this module has a command line of their own.
 options = parse_options(sys.argv[1:] if __name__ == "__main__" else [])
 supervisor = make_supervisor(options)
+uploads = own_uploads(supervisor.runs_dir) if options.public else None
 demo = build_app(supervisor, public=options.public)
 
 if __name__ == "__main__":
@@ -119,7 +144,7 @@ if __name__ == "__main__":
     if url:  # `gradio app.py` runs this file again at each change, where launch does nothing
         report(supervisor)
         if options.public:
-            threading.Thread(target=forget_hourly, args=(supervisor,), daemon=True).start()
+            threading.Thread(target=forget_hourly, args=(supervisor, uploads), daemon=True).start()
         if options.warm:
             warmth = threading.Timer(WARM_UP_DELAY_SECONDS, supervisor.warm)
             warmth.daemon = True

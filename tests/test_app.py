@@ -3,9 +3,12 @@
 import importlib.util
 import json
 import os
+import sys
+import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from stepwise_dpo.bench.browser import APP, Server
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.limits import GIB, QueueLimits, RunLimits
+from stepwise_dpo.runs.retention import upload_folder
 from stepwise_dpo.runs.ticket import Ticket, write_ticket
 from stepwise_dpo.ui.security import headers
 
@@ -95,6 +99,36 @@ def test_on_a_space_huggingface_may_frame_the_page():
     assert "frame-ancestors 'self' https://huggingface.co https://*.hf.space" in policy
 
 
+def test_nothing_that_is_served_says_where_it_lies(server):
+    _, _, page = get(server.url + "/")
+    for text in (page, get(server.url + "/config")[2]):
+        for place in (APP.parent, Path(sys.prefix), server.log.parent):
+            assert str(place).encode() not in text
+    status, found, script = get(server.url + "/plotly.min.js")
+    assert (status, found["Content-Type"].split(";")[0]) == (200, "text/javascript")
+    assert b"plotly.js v" in script[:200]
+    assert b"/plotly.min.js?" in page
+
+
+def test_nobody_sees_what_others_call(server):
+    # The page's list of endpoints asks for this, so it is there, but app.py sees to it that nothing is counted.
+    call = urllib.request.Request(server.url + "/gradio_api/call/example_sets", b'{"data": []}')
+    call.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(call, timeout=30) as answer:
+        event = json.loads(answer.read())["event_id"]
+    assert b"complete" in get(f"{server.url}/gradio_api/call/example_sets/{event}")[2]
+    assert json.loads(get(server.url + "/monitoring/summary")[2]) == {"functions": {}}
+
+
+def test_uploads_of_strangers_go_where_only_this_app_looks(server):
+    data = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.json"\r\n\r\n[]\r\n--x--\r\n'
+    request = urllib.request.Request(server.url + "/gradio_api/upload", data)
+    request.add_header("Content-Type", "multipart/form-data; boundary=x")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        (path,) = json.loads(answer.read())
+    assert Path(path).is_relative_to(upload_folder(server.log.parent / "runs"))
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -112,7 +146,9 @@ def test_no_file_of_a_run_is_served(server, path):
 
 
 def test_what_an_earlier_server_left_is_set_right_and_reported(server):
-    log = server.log.read_text()
+    deadline = time.monotonic() + 60  # it answers before it has looked at everything
+    while "is ready at" not in (log := server.log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert "found from an earlier start, interrupted: lost\n" in log
     assert "found from an earlier start, waiting again: waited\n" in log
     run = RunDirectory(server.log.parent / "runs" / "lost")

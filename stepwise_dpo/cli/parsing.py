@@ -149,6 +149,14 @@ def real_number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from error
 
 
+def positive_number(text: str) -> float:
+    """Read a number above 0."""
+    number = real_number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return number
+
+
 def _whole_number(text: str) -> int:
     try:
         return int(text)

@@ -284,6 +284,9 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         self.ref_model = None
         self.precompute_ref_logps = True
 
+    def _send_telemetry(self) -> None:
+        """Report nothing: TRL tells the Hub of every trainer that is made, unless the environment forbids it."""
+
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         """Keep the dataset: `build_dataset` has tokenised it, step by step, which TRL can't."""
         return dataset

@@ -1,6 +1,7 @@
 """One validated, immutable description of a run; saved verbatim with the run."""
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.head_settings import Head, TokenRule
 from stepwise_dpo.learning.names import BUNDLED, DATA_DIR, HUB_DEFAULT, LOSS_TYPES, POLICY, REWARD
+from stepwise_dpo.preferences.faults import seen, short
 
 LossType = Literal[LOSS_TYPES]  # type: ignore[valid-type]  # one list serves the command line and this
 
@@ -203,7 +205,8 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     for name, value in merged.items():
         field = RunConfig.model_fields.get(name)
         if field is not None and field.annotation is float and type(value) is int:
-            merged[name] = float(value)
+            # One that no float can hold is as far out of range as infinity, which is refused below.
+            merged[name] = float(value) if abs(value) < 2**1023 else math.inf
     try:
         return RunConfig(**merged)
     except ValidationError as error:
@@ -216,20 +219,37 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: not readable, not YAML, or not a mapping.
     """
+    where = f"configuration {os.fspath(path)!r}"
     try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {os.fspath(path)!r} can't be read: {error}") from error
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # not UTF-8, or a path that can't be one
+        raise ConfigError(f"{where} can't be read: {error}") from error
+    return parse_settings(text, where)
+
+
+def parse_settings(text: str, where: str) -> dict[str, Any]:
+    """Read settings from YAML (or JSON), unchecked but for its shape.
+
+    Args:
+        text: a name and a value on each line.
+        where: it stands, at the start of each message.
+
+    Raises:
+        ConfigError: not YAML, or not a mapping.
+    """
+    try:
+        settings = yaml.safe_load(text)
     except RecursionError as error:
-        raise ConfigError(f"configuration {os.fspath(path)!r} is nested too deeply") from error
+        raise ConfigError(f"{where} is nested too deeply") from error
     except yaml.YAMLError as error:
-        raise ConfigError(
-            f"configuration {os.fspath(path)!r} isn't valid YAML: {' '.join(str(error).split())}"
-        ) from error
+        raise ConfigError(f"{where} isn't valid YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # PyYAML lets them out where a value isn't what its look or its tag says: 2024-13-45, !!bool maybe, !!int "".
+        raise ConfigError(f"{where} isn't valid YAML: a value is not what it looks like") from error
     if settings is None:
         return {}
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
-        raise ConfigError(f"configuration {os.fspath(path)!r} must be a list of 'name: value' lines")
+        raise ConfigError(f"{where} must be a list of 'name: value' lines")
     for name, value in settings.items():
         # YAML 1.1 reads 5e-5 as text, since it lacks a dot; everyone writes learning rates like this.
         if (
@@ -240,9 +260,7 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
             try:
                 settings[name] = float(value)
             except ValueError as error:
-                raise ConfigError(
-                    f"configuration {os.fspath(path)!r}: {name} must be a number, not {value!r}"
-                ) from error
+                raise ConfigError(f"{where}: {name} must be a number, not {short(value, 80)!r}") from error
     return settings
 
 
@@ -262,4 +280,13 @@ def _problem(problem: Any, kind: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not name:
         return str(message)
-    return f"{name}: {message[0].lower()}{message[1:]}, not {problem['input']!r}"
+    return f"{name}: {message[0].lower()}{message[1:]}, not {_seen(problem['input'])}"
+
+
+def _seen(value: object) -> str:
+    """A value as it was given, short: it may be a file's worth of text, or an integer that Python can't write."""
+    if isinstance(value, int) and abs(value) >= 10**24:
+        return seen(value)
+    if isinstance(value, str):
+        return repr(short(value, 200))
+    return repr(value) if value is None or isinstance(value, (bool, int, float)) else seen(value)

@@ -21,7 +21,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -167,6 +167,8 @@ class RunDirectory:
             raise RunError(f"run {self.id!r}: status.json has unexpected fields: {sorted(content)}") from error
         if status.state not in get_args(State):
             raise RunError(f"run {self.id!r}: status.json names an unknown state {status.state!r}")
+        if wrong := [name for name, fits in _STATUS_FITS.items() if not fits(getattr(status, name))]:
+            raise RunError(f"run {self.id!r}: status.json has an unusable {wrong[0]}")
         return status
 
     def append_metrics(self, metrics: Mapping[str, float]) -> None:
@@ -212,16 +214,23 @@ class RunDirectory:
     def metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Read the complete lines after a byte offset: (records, the offset to go on from).
 
-        A line that a full disk tore stays torn when the next one follows; it is passed over.
+        A line that a full disk tore stays torn when the next one follows; it is passed over, and so is one that says no
+        number where every reader expects one.
         """
         try:
             with open(self.path / "metrics.jsonl", "rb") as file:
-                file.seek(offset)
+                file.seek(max(0, min(offset, 2**62)))  # it may come from outside
                 content = file.read()
         except FileNotFoundError:
             return [], offset
         complete = content[: content.rfind(b"\n") + 1]
-        return _json_lines(complete), offset + len(complete)
+        records = _json_lines(complete)
+        sound = [
+            record
+            for record in records
+            if all(_is_within_reach(record.get(name, 0)) for name in ("global_step", "time"))
+        ]
+        return sound, offset + len(complete)
 
     def request_stop(self) -> None:
         """Ask the run to stop after its current optimiser step and keep what is there."""
@@ -256,8 +265,21 @@ class RunDirectory:
         write_atomically(self.path / "report.json", json.dumps(report, indent=1) + "\n")
 
     def report(self) -> dict[str, Any] | None:
-        """Evaluation before and after, as far as there is one yet; None before."""
-        return self._read_json("report.json") if (self.path / "report.json").exists() else None
+        """Evaluation before and after, as far as there is one yet; None before.
+
+        Raises:
+            RunError: it can't be read, or a side is not an object of numbers, each null where there is none.
+        """
+        if not (self.path / "report.json").exists():
+            return None
+        report = self._read_json("report.json")
+        for side in ("before", "after"):
+            figures = report.get(side) or {}
+            if not isinstance(figures, dict) or not all(
+                value is None or is_number(value) for value in figures.values()
+            ):
+                raise RunError(f"run {self.id!r}: report.json: {side} is damaged")
+        return report
 
     def write_rewards(self, rewards: Mapping[str, Any]) -> None:
         """Replace rewards.json."""
@@ -290,13 +312,46 @@ class RunDirectory:
         return content
 
 
+def is_number(value: object) -> bool:
+    """Whether a value from JSON is a number; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_pid(value: object) -> bool:
+    """Whether a value from JSON can be a process's number, which is asked about and may be sent signals."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _is_within_reach(value: object) -> bool:
+    """Whether a value can be a time in seconds or a count: differences and paces of such are finite."""
+    return is_number(value) and abs(value) < 2**53  # type: ignore[arg-type]  # a number
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and _is_within_reach(value) and value >= 0
+
+
+_STATUS_FITS: dict[str, Callable[[object], bool]] = {
+    "pid": lambda value: value is None or is_pid(value),
+    "create_time": lambda value: value is None or _is_within_reach(value),
+    "global_step": _is_count,
+    "max_steps": _is_count,
+    "phase": lambda value: isinstance(value, str),
+    "started": _is_within_reach,
+    "updated": _is_within_reach,
+    "error": lambda value: value is None or isinstance(value, str),
+}
+
+
 def _json_lines(content: bytes) -> list[dict[str, Any]]:
     records = []
     for line in content.splitlines():
         try:
-            records.append(orjson.loads(line))
+            record = orjson.loads(line)
         except orjson.JSONDecodeError:
             continue  # see `RunDirectory.metrics`
+        if isinstance(record, dict):
+            records.append(record)
     return records
 
 

@@ -217,8 +217,10 @@ def model_card(run: RunDirectory, config: RunConfig, left_out: Sequence[str] = (
 def _is_encoder_decoder(run: RunDirectory) -> bool:
     try:
         settings = json.loads((run.final / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"run {run.id!r}: final/config.json can't be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise RunError(f"run {run.id!r}: final/config.json must hold an object")
     return bool(settings.get("is_encoder_decoder"))
 
 

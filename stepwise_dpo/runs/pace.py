@@ -39,7 +39,7 @@ def pace_of(run: RunDirectory, config: RunConfig) -> Pace | None:
     Raises:
         RunError: its status can't be read.
     """
-    steps = [(r["global_step"], r["time"]) for r in run.metrics()[0] if "loss" in r and "time" in r]
+    steps = [(r["global_step"], r["time"]) for r in run.metrics()[0] if {"global_step", "time", "loss"} <= r.keys()]
     if len(steps) < LEAST_STEPS:
         return None
     # The median passes over the pauses in which held-out examples were evaluated.

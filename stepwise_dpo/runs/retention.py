@@ -1,6 +1,10 @@
-"""What a public page forgets: runs that ended, and the examples that visitors trained on, after a day."""
+"""What a public page forgets: runs that ended, the examples that visitors trained on, and uploads, after a day."""
 
+import hashlib
 import logging
+import os
+import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -10,6 +14,48 @@ from stepwise_dpo.runs.supervisor import Supervisor
 DAY_SECONDS = 24 * 60 * 60.0
 
 _log = logging.getLogger(__name__)
+
+
+def upload_folder(runs_dir: Path) -> Path:
+    """Make the folder for what visitors upload and download, the same after a restart, readable by nobody else.
+
+    Gradio's own is shared with every Gradio app of this machine, and Gradio deletes only the files that this very
+    process has taken in to the end: what a killed server leaves, or a broken upload, would stay.
+
+    Raises:
+        RunError: it can't be made, or somebody else has made it.
+    """
+    name = hashlib.sha256(str(runs_dir.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"stepwise-dpo-{name}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise RunError(f"the folder for uploads, {str(folder)!r}, can't be made: {error.strerror}") from error
+    foreign = hasattr(os, "getuid") and found.st_uid != os.getuid()
+    if foreign or not stat.S_ISDIR(found.st_mode):
+        raise RunError(f"the folder for uploads, {str(folder)!r}, belongs to somebody else; remove it, or set TMPDIR")
+    return folder
+
+
+def forget_uploads(folder: Path, seconds: float = DAY_SECONDS) -> int:
+    """Delete files so old, and folders that became empty; returns how many files. No link is followed."""
+    oldest = time.time() - seconds
+    gone = 0
+    for place, _, names in os.walk(folder, topdown=False):
+        for path in map(Path(place).joinpath, names):
+            try:
+                if path.lstat().st_ctime < oldest:
+                    path.unlink()
+                    gone += 1
+            except OSError as error:
+                _log.warning("uploaded file %r is kept: %s", path.name, error)
+        try:
+            if Path(place) != folder and not os.listdir(place) and os.lstat(place).st_mtime < oldest:
+                os.rmdir(place)
+        except OSError:
+            continue  # somebody has just written there
+    return gone
 
 
 def forget(supervisor: Supervisor, seconds: float = DAY_SECONDS) -> list[str]:

@@ -15,7 +15,7 @@ import orjson
 import psutil
 
 from stepwise_dpo.errors import RunError
-from stepwise_dpo.runs.directory import RunDirectory, write_atomically
+from stepwise_dpo.runs.directory import RunDirectory, is_number, is_pid, write_atomically
 from stepwise_dpo.runs.processes import lives
 
 NAME = "ticket.json"
@@ -56,7 +56,7 @@ def owner_hash(secret: str | None) -> str | None:
         return None
     if not secret:
         raise RunError("this browser has no secret of its own yet; reload the page")
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def write_ticket(run: RunDirectory, ticket: Ticket) -> None:
@@ -70,6 +70,8 @@ def read_ticket(run: RunDirectory) -> Ticket | None:
     So a damaged ticket makes a run nobody's: hidden from strangers, never shown to the wrong one.
     """
     try:
-        return Ticket(**orjson.loads((run.path / NAME).read_bytes()))
+        ticket = Ticket(**orjson.loads((run.path / NAME).read_bytes()))
     except (OSError, orjson.JSONDecodeError, TypeError):
         return None
+    sound = isinstance(ticket.owner, str | None) and is_pid(ticket.server) and is_number(ticket.server_create_time)
+    return ticket if sound else None

@@ -22,6 +22,9 @@ from stepwise_dpo.ui.text import counted, plain, shown, signed
 
 ASSETS = Path(__file__).parent / "assets"
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+PLOTLY_URL = "/plotly.min.js"
+"""Where the page serves it; by Gradio's own way its address would say where it lies on this machine."""
+PLOTLY_TAG = f'<script src="{PLOTLY_URL}?{plotly.__version__}"></script>'
 
 LISTED = 300
 """The most items of a list that are sent to the browser; a search narrows it down."""
@@ -104,7 +107,7 @@ def plots(**options: Any) -> gr.HTML:
         {"charts": []},
         html_template=f'<div class="plots{single}"></div>',
         apply_default_css=False,
-        head=f'<script src="/gradio_api/file={PLOTLY_JS.as_posix()}"></script>',
+        head=PLOTLY_TAG,
         js_on_load=asset("plots.js"),
         **options,
     )

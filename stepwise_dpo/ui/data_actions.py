@@ -7,7 +7,6 @@ restore, remove                  the open set
 download                         the open set as text of a file
 """
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -252,7 +251,7 @@ def download(library: Library, kind: str) -> Download:
     Raises:
         DataError: there is no such format, the set is empty, or it can't be written in this format.
     """
-    if kind not in FORMATS:
+    if not isinstance(kind, str) or kind not in FORMATS:
         raise DataError(f"there is no format {str(kind)[:40]!r}; choose from {', '.join(FORMATS)}")
     pairs = library.current.pairs
     if not pairs:
@@ -323,7 +322,8 @@ def _names(value: object, field: str) -> list[str]:
 
 
 def _whole(value: Any, field: str, lowest: int, highest: int) -> int:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not usable or value != int(value) or not lowest <= value <= highest:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # First the range: no float holds any integer that JSON can spell.
+    if not usable or not lowest <= value <= highest or value != int(value):
         raise DataError(f"{field}: give a whole number from {lowest:,} to {highest:,}")
     return int(value)

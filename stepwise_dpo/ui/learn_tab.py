@@ -11,7 +11,7 @@ from stepwise_dpo.learning.names import POLICY, REWARD
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.ui.colours import LOSS_COLOURS
 from stepwise_dpo.ui.components import (
-    PLOTLY_JS,
+    PLOTLY_TAG,
     Shared,
     asset,
     empty_state,
@@ -87,7 +87,7 @@ def sliders(**options: Any) -> gr.HTML:
         # Nobody's text but ours is in this template: Gradio compiles it as JavaScript.
         html_template=asset("learn.html"),
         apply_default_css=False,
-        head=f'<script src="/gradio_api/file={PLOTLY_JS.as_posix()}"></script>',
+        head=PLOTLY_TAG,
         js_on_load=f"const drawInto = (element, props, trigger, watch) => {{\n{asset('plots.js')}\n}};\n"
         + asset("learn.js"),
         **options,

@@ -9,6 +9,9 @@ from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.routing import Route
 
 from stepwise_dpo.errors import DataError, RunError
 from stepwise_dpo.learning.names import DATA_DIR
@@ -16,12 +19,14 @@ from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import api, compare_tab, data_tab, learn_tab, rewards_tab, train_tab, welcome
 from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
-from stepwise_dpo.ui.components import PLOTLY_JS, Shared, asset, choice_list, html, note, notes, stylesheet
+from stepwise_dpo.ui.components import PLOTLY_JS, PLOTLY_URL, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.places import hide_places, places_of_this_machine
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.security import SecurityHeaders
+from stepwise_dpo.ui.sessions import CAPACITY, use_lean_sessions
 from stepwise_dpo.ui.visitors import known_or_new
 from stepwise_dpo.ui.workspace import Workspace
 
@@ -52,7 +57,7 @@ def build_app(
     reader, judges, policies = RunReader(supervisor, public), Judges(), Policies()
     known = bundled_library(Path(data_dir))
     workspace = Workspace(supervisor.runs_dir / "workspaces", known, **(PUBLIC_WORKSPACE if public else {}))
-    gr.set_static_paths([PLOTLY_JS])
+    use_lean_sessions()
 
     # Uploads are deleted an hour after they came; they are read at once.
     demo = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True)
@@ -79,9 +84,14 @@ def build_app(
                 with _tab("Learn") as tab:
                     learn_tab.build(shared, tab, judges, policies)
             address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
-            here = gr.State(None)
+            here, changes = gr.State(None), gr.State(0)
 
-        def on_tick(*values: Any) -> list[Any]:
+        def on_tick(count: int, *values: Any) -> int:
+            *state, library, selected, before = values
+            moved = address_of(library, selected, state[1]) != before
+            return count + (moved or train.has_changed(*state))
+
+        def on_change(*values: Any) -> list[Any]:
             *state, library, selected, before = values
             now = address_of(library, selected, state[1])
             moved = [now, now] if now != before else [gr.skip(), gr.skip()]
@@ -108,15 +118,14 @@ def build_app(
         def on_first_step(event: gr.EventData) -> Any:
             return gr.Tabs(selected=Address(_key(event)).tab)
 
-        # One timer for the page: inactive tabs are not rendered, and a hidden page doesn't tick.
+        # One timer for the page: inactive tabs are not rendered, and a hidden page doesn't tick. It only counts
+        # changes, and the count's change brings the rest: for each output of an event, sent or skipped, Gradio builds a
+        # component.
         timer = gr.Timer(SPACE_SECONDS if on_space else LOCAL_SECONDS)
-        timer.tick(
-            on_tick,
-            [*train.inputs, shared.library, shared.selected, here],
-            [address, here, *train.outputs],
-            show_progress="hidden",
-            concurrency_limit=None,
-        )
+        looked_at = [*train.inputs, shared.library, shared.selected, here]
+        unlimited: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+        timer.tick(on_tick, [changes, *looked_at], changes, **unlimited)
+        changes.change(on_change, looked_at, [address, here, *train.outputs], **unlimited)
         session = [shared.visitor, shared.library, shared.selected, shared.run_id, shared.arrived]
         demo.load(on_load, browser, [browser, *session, tabs, message, address, here], show_progress="hidden").then(
             train.look, train.inputs, train.outputs, show_progress="hidden"
@@ -128,6 +137,12 @@ def build_app(
         function.api_visibility = "private"
     with demo:
         api.build(api.Endpoints(known, reader, judges, policies))
+    if public:
+        workspace.purge_hourly()
+        places = places_of_this_machine(supervisor.runs_dir)
+        for function in demo.fns.values():
+            if function.fn is not None:
+                function.fn = hide_places(function.fn, places)
     # Also a launch option; set here too because the reload of `gradio app.py` forgets that one.
     demo.run_history = False
     demo.queue(default_concurrency_limit=4)
@@ -157,9 +172,18 @@ def launch_options() -> dict[str, Any]:
         "ssr_mode": False,  # on a Space it would need Node
         "run_history": False,  # would keep other people's text in the browser
         "max_file_size": "64mb",
+        "state_session_capacity": CAPACITY,
         "show_error": True,
-        "app_kwargs": {"middleware": [Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID")))]},
+        "app_kwargs": {
+            "middleware": [Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID")))],
+            "routes": [Route(PLOTLY_URL, _plotly)],
+        },
     }
+
+
+def _plotly(_: Request) -> FileResponse:
+    # Its address names its version.
+    return FileResponse(PLOTLY_JS, media_type="text/javascript", headers={"Cache-Control": "public, max-age=604800"})
 
 
 def bundled_library(data_dir: Path) -> Library:

@@ -12,7 +12,7 @@ import yaml
 from stepwise_dpo.errors import ConfigError, RunError
 from stepwise_dpo.learning.names import POLICY, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, load_pairs, save_pairs
-from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config
+from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, parse_settings
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.limits import check_public
 from stepwise_dpo.runs.own_runs import OwnRuns
@@ -194,22 +194,14 @@ def other_settings(text: object) -> dict[str, Any]:
     if not isinstance(text, str) or len(text) > MAX_OTHER:
         raise ConfigError(f"other settings must be a text of at most {MAX_OTHER} characters")
     try:
-        read = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as problem:
+        read = parse_settings(text, "other settings")
+    except ConfigError as problem:
+        if "must be a number" in str(problem):
+            raise
         raise ConfigError("other settings: write a name, a colon and a value on each line") from problem
-    if read is None:
-        return {}
-    if not isinstance(read, dict) or not all(isinstance(name, str) for name in read):
-        raise ConfigError("other settings: write a name, a colon and a value on each line")
-    for name, value in read.items():
+    for name in read:
         if name in _OWN_FIELDS:
             raise ConfigError(f"other settings: {name} is what the form above says; leave it out here")
-        field = RunConfig.model_fields.get(name)
-        if isinstance(value, str) and field is not None and field.annotation is float:
-            try:
-                read[name] = float(value)  # YAML 1.1 reads 5e-5 as text
-            except ValueError as problem:
-                raise ConfigError(f"other settings: {name} must be a number, not {value[:80]!r}") from problem
     return read
 
 
@@ -311,7 +303,7 @@ def preset_form(name: str, library: Library) -> tuple[Library, Form]:
     Raises:
         ConfigError: no such preset, or the page lacks its examples.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"there is no preset {str(name)[:80]!r}")
     if name == "demo":
         return _opened(library, PRESETS["demo"]["data"]), demo_form()
@@ -392,7 +384,8 @@ def _defaults() -> Mapping[str, Any]:
 
 
 def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # Not isfinite, which fails at an integer that no float holds.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
         raise ConfigError(f"{name}: give a number")
     return float(value)
 

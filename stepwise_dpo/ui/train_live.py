@@ -82,14 +82,28 @@ def updates(reader: RunReader, visitor: str, run_id: object, choice: Choice, see
     """
     views = reader.views(visitor)
     current = find(views, run_id)
-    drawn = chosen_views(views, current, choice)
-    now = (*signature(views, current), *[signature([view], view) for view in drawn], choice)
+    now = _made_from(views, current, choice)
     if seen is not None and seen.get("signature") == now:
         return [gr.skip()] * (1 + len(Live._fields))
     values = _live(reader, views, current, choice)._asdict()
     digests = {name: _digest(value) for name, value in values.items()}
     sent = [value if seen is None or seen.get(name) != digests[name] else gr.skip() for name, value in values.items()]
     return [{**digests, "signature": now}, *sent]
+
+
+def has_changed(reader: RunReader, visitor: str, run_id: object, choice: Choice, seen: Seen | None) -> bool:
+    """Whether `updates` would have something to send; asked by every session's timer, so its look may be an older one.
+
+    Where that look is older than what was sent last, there is nothing to send after all, and `updates` finds that out.
+    """
+    views = reader.recent_views(visitor)
+    return seen is None or seen.get("signature") != _made_from(views, find(views, run_id), choice)
+
+
+def _made_from(views: list[RunView], current: RunView | None, choice: Choice) -> tuple[object, ...]:
+    """Everything that makes the live components look different."""
+    drawn = chosen_views(views, current, choice)
+    return (*signature(views, current), *[signature([view], view) for view in drawn], choice)
 
 
 def forget(seen: Seen | None, *names: str) -> Seen | None:

@@ -21,6 +21,7 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_lines, parse_pairs
@@ -33,6 +34,7 @@ MAX_BYTES = 256 * 2**20
 MIN_TOKEN, MAX_TOKEN = 16, 200
 RECENT = 16
 PURGE_EVERY = 600.0  # seconds
+HOUR = 3600.0
 
 _FOLDER = re.compile(r"[0-9a-f]{32}")
 
@@ -74,6 +76,8 @@ class Workspace:
         self._lock = threading.Lock()
         # Reading thousands of examples back takes seconds, and only memory still has what undo needs.
         self._recent: OrderedDict[str, Library] = OrderedDict()
+        # Gradio keeps a closed page's state for an hour: whoever loads the page anew shall not bring a whole copy.
+        self._alive: WeakValueDictionary[tuple[str, str], ExampleSet] = WeakValueDictionary()
         self._purged = 0.0
 
     def load(self, visitor: object) -> Loaded:
@@ -122,6 +126,17 @@ class Workspace:
         with self._lock:
             return self._purge(max_age_seconds)
 
+    def purge_hourly(self) -> None:
+        """From now on delete what is too old, also where nobody comes whose visit would be the occasion."""
+        keep_seconds = self._keep_seconds
+
+        def purge_again_and_again() -> None:
+            while keep_seconds is not None:
+                self.purge(keep_seconds)
+                time.sleep(HOUR)
+
+        threading.Thread(target=purge_again_and_again, name="purge", daemon=True).start()
+
     def _of(self, visitor: object) -> Path | None:
         if not isinstance(visitor, str) or not MIN_TOKEN <= len(visitor) <= MAX_TOKEN:
             return None
@@ -135,7 +150,7 @@ class Workspace:
         library = self.bundled
         for entry in entries:
             try:
-                kept = ExampleSet(entry.name, _read_pairs(folder, entry))
+                kept = self._shared(folder, entry.name, _read_pairs(folder, entry))
             except DataError as problem:
                 messages.append(str(problem))
                 continue
@@ -145,6 +160,11 @@ class Workspace:
         if entries and not messages:
             self._remember(folder, library)
         return Loaded(library, messages)
+
+    def _shared(self, folder: Path, name: str, pairs: tuple[PreferencePair, ...]) -> ExampleSet:
+        """Make a set of what was read back, out of what a session still holds of it, or what is bundled."""
+        earlier = self._alive.get((folder.name, name)) or self.bundled.get(name)
+        return ExampleSet(name, pairs) if earlier is None else earlier.sharing(pairs)
 
     def _save(self, folder: Path, library: Library, before: Library | None) -> list[str]:
         stored = self._stored(folder).library
@@ -206,6 +226,9 @@ class Workspace:
         return entry
 
     def _remember(self, folder: Path, library: Library) -> None:
+        for known in library.sets:
+            if known is not self.bundled.get(known.name):
+                self._alive[(folder.name, known.name)] = known
         self._recent[folder.name] = library
         self._recent.move_to_end(folder.name)
         while len(self._recent) > RECENT:
@@ -225,7 +248,11 @@ class Workspace:
             if not _FOLDER.fullmatch(folder.name) or folder.is_symlink():
                 continue
             index = folder / INDEX
-            if (index if index.exists() else folder).stat().st_mtime < oldest:
+            try:
+                last = (index if index.exists() else folder).stat().st_mtime
+            except OSError:
+                continue  # it has just gone
+            if last < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
                 self._recent.pop(folder.name, None)
                 gone += 1
@@ -266,7 +293,7 @@ def _read_index(folder: Path) -> tuple[list[_Entry], str, list[str]]:
         opened = str(index["open"])
     except FileNotFoundError:
         return [], "", []
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         words = f"What you changed earlier can't be found again: {folder.name}/{INDEX} is damaged. It is left as it is."
         return [], "", [words]
     return entries, opened, []
@@ -276,6 +303,8 @@ def _entry(item: dict[str, Any]) -> _Entry:
     entry = _Entry(item["name"], item["file"], item["sha256"])
     if not all(isinstance(part, str) for part in entry) or Path(entry.file).name != entry.file:
         raise ValueError("not a set's entry")
+    if "\0" in "".join(entry).encode().decode():  # half a surrogate pair can't be sent, a null byte can't be opened
+        raise ValueError("not a name")
     return entry
 
 

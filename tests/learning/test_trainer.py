@@ -89,6 +89,7 @@ def formula(policy, judge, pairs, *, likelihood="mean"):
 def test_every_overridden_name_exists_upstream():
     for name in (
         "_prepare_dataset",
+        "_send_telemetry",
         "_set_signature_columns_if_needed",
         "create_optimizer",
         "compute_loss",

@@ -200,3 +200,31 @@ def test_a_public_page_purges_by_itself(folder):
     os.utime(index, (1, 1))
     assert restarted(folder, OTHER, keep_seconds=86_400).library is BUNDLED
     assert not index.exists()
+
+
+def test_the_things_of_visitors_go_also_where_nobody_comes(folder):
+    workspace = Workspace(folder, BUNDLED, keep_seconds=3600.0)
+    workspace.save(VISITOR, edited(BUNDLED))
+    (kept,) = folder.iterdir()
+    os.utime(kept / "index.json", (1, 1))
+    workspace.purge_hourly()
+    deadline = time.monotonic() + 20
+    while kept.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_page_that_is_loaded_anew_shares_what_has_not_changed(folder):
+    library = edited(BUNDLED).added("mine.json", PAIRS)
+    Workspace(folder, BUNDLED).save(VISITOR, library)
+    workspace = Workspace(folder, BUNDLED)
+    found = workspace.load(VISITOR).library
+    assert [pair is own for pair, own in zip(found.get("one.json").pairs, PAIRS[1:], strict=True)] == [True, True]
+    assert not found.get("one.json").edited
+    changed = found.get("mine.json").replaced(0, new_pair("p0"))
+    workspace.save(VISITOR, found.updated(changed))
+    workspace._recent.clear()  # as many other visitors do
+    again = workspace.load(VISITOR).library.get("mine.json")
+    assert again.pairs == changed.pairs
+    assert all(pair is own for pair, own in zip(again.pairs, changed.pairs, strict=True))
+    assert again.facts[0].searchable.startswith("p0")
