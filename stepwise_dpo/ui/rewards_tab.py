@@ -18,6 +18,16 @@ from stepwise_dpo.ui.step_scores import StepScores
 from stepwise_dpo.ui.waterfall import AGGREGATIONS
 
 _SCROLL_JS = "() => document.getElementById('rewards-example')?.scrollIntoView({ block: 'start' })"
+# What typed.js keeps, put back by Gradio itself: what a script writes into a field that is still being drawn can vanish.
+_TYPED_BEFORE_JS = """(...shown) => {
+  if (shown.some((text) => text)) return shown;
+  try {
+    const kept = JSON.parse(localStorage.getItem('stepwise-dpo-judged-text'));
+    return Array.isArray(kept) && kept.length === 2 && kept.every((text) => typeof text === 'string') ? kept : shown;
+  } catch {
+    return shown; // no storage, or not ours
+  }
+}"""
 
 
 def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reader: RunReader) -> None:
@@ -84,6 +94,7 @@ def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reade
     )
 
     judged_text = [parts.problem, parts.solution, parts.model, parts.quantity, parts.aggregation]
+    tab.select(None, judged_text[:2], judged_text[:2], js=_TYPED_BEFORE_JS, show_progress="hidden")
     typed = [parts.typed, parts.typed_message]
     for text in (parts.problem, parts.solution):
         text.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)

@@ -204,6 +204,7 @@ def test_free_text_is_judged_while_it_is_typed_and_outlasts_a_refresh(page, watc
     open_tab(page, "Rewards")
     expect(solution).to_have_value("11 * 5 = 55\n55 + 30 = 85\nAnswer: 85")
     expect(page.get_by_label("Problem")).to_have_value("<img src=x onerror=alert(1)> ${alert(1)}")
+    expect(cells).to_have_count(3)
 
 
 def test_an_untrained_judge_is_said_to_be_one(small):
