@@ -16,7 +16,6 @@ from stepwise_dpo.learning.names import DATA_DIR, POLICY, REWARD
 from stepwise_dpo.runs.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from stepwise_dpo.preferences.pairs import PreferencePair
     from stepwise_dpo.ui.figures import Chart
 
 HELD_OUT_DATA = DATA_DIR / "heldout_prm.json"
@@ -109,6 +108,7 @@ def _reward(options: argparse.Namespace) -> int:
     _check_places(options)
     quiet_libraries()
     from stepwise_dpo.learning.reward_benchmark import check_labels, judge_pairs, reward_report, tuned_threshold
+    from stepwise_dpo.preferences.statistics import shared_prompts
 
     check_labels(pairs)
     started = time.perf_counter()
@@ -118,7 +118,7 @@ def _reward(options: argparse.Namespace) -> int:
         threshold = tuned_threshold(judge_pairs(reward_model, tuning, ProgressBar("Tuning", "sequence")))
     judged = judge_pairs(reward_model, pairs, ProgressBar("Scoring", "sequence"))
     seconds = time.perf_counter() - started
-    shared = _shared_prompts(pairs, tuning)
+    shared = len(shared_prompts(pairs, tuning))
     report = {
         **reward_report(judged, threshold),
         "threshold_from": tune_data if tuning else "--threshold",
@@ -214,11 +214,6 @@ def _write_charts(charts: Sequence["Chart"], folder: Path) -> None:
         layout = {**chart.figure["layout"], "title": title, "template": "plotly_white"}
         figure = graph_objects.Figure(data=chart.figure["data"], layout=layout)
         write(folder / f"{chart.id}.html", figure.to_html(include_plotlyjs="directory"))
-
-
-def _shared_prompts(pairs: Sequence["PreferencePair"], tuning: Sequence["PreferencePair"]) -> int:
-    seen = {pair.prompt for pair in tuning}
-    return sum(pair.prompt in seen for pair in pairs)
 
 
 def _probability(text: str) -> float:

@@ -133,7 +133,8 @@ def evaluate_policy(
         progress: told how far it is, first in pairs, then in answers.
 
     Raises:
-        DataError: no pairs, or one is too long.
+        DataError: no pairs, one is too long, or the reward model can't read an answer.
+        ModelError: a log-probability or a reward is not a finite number.
     """
     if not pairs:
         raise DataError("there are no examples to evaluate on")
@@ -150,7 +151,8 @@ def evaluate_policy(
                 progress(len(answered), min(answers, len(pairs)))
     finally:
         model.train(was_training)
-    judged = [_judge(pair.prompt, answer, reward_model) for pair, answer in zip(pairs, answered, strict=False)]
+    # The first pairs, as many as there are answers.
+    judged = [_judge(pair, answer, reward_model) for pair, answer in zip(pairs, answered, strict=False)]
     return Evaluation(logps, judged)
 
 
@@ -377,11 +379,13 @@ def _solution_logps(policy: Policy, rows: Sequence[tuple[list[int], list[int], l
     ]
 
 
-def _judge(prompt: str, answer: Answer, reward_model: LLMRewardModel | None) -> Answer:
+def _judge(pair: PreferencePair, answer: Answer, reward_model: LLMRewardModel | None) -> Answer:
     """Add process rewards and correctness to an answer."""
-    rewards = None
+    rewards: list[float] | None = None
     if reward_model is not None:
-        with torch.no_grad():
-            rewards = reward_model.score(prompt, answer.steps).tolist() if answer.steps else []
-    solved = solves(prompt, answer.steps) if is_known(prompt) else None
+        try:
+            rewards = reward_model.score_solutions([(pair.prompt, answer.steps)])[0] if answer.steps else []
+        except (DataError, ModelError) as error:
+            raise type(error)(f"the policy's answer to example {pair.name!r}: {error}") from error
+    solved = solves(pair.prompt, answer.steps) if is_known(pair.prompt) else None
     return Answer(answer.steps, answer.complete, rewards, solved)

@@ -52,14 +52,14 @@ class PolicyResults:
         pairs: all of them.
         logps: of each pair.
         attempts: of each different prompt that the checker knows.
-        unknown: ids of the pairs whose prompt it doesn't know.
+        unknown: the pairs whose prompt it doesn't know.
         samples: sampled answers for each attempt.
     """
 
     pairs: list[PreferencePair]
     logps: list[PairLogps]
     attempts: list[Attempt]
-    unknown: list[str]
+    unknown: list[PreferencePair]
     samples: int
 
 
@@ -90,13 +90,13 @@ def run_policy(
         ConfigError: samples or temperature is out of range.
         DataError: the checker knows none of the prompts, or a pair is too long for the model.
     """
-    unknown: list[str] = []
+    unknown: list[PreferencePair] = []
     first: dict[str, PreferencePair] = {}
     for pair in pairs:
         if is_known(pair.prompt):
             first.setdefault(pair.prompt, pair)
         else:
-            unknown.append(pair.id)
+            unknown.append(pair)
     if not first:
         raise DataError(
             f"the checker knows none of the {len(pairs)} prompts, so nobody can say which answers are right; "
@@ -164,7 +164,7 @@ def policy_report(results: PolicyResults, ks: Sequence[int] = (), seed: int = 0)
           is one of pairs; those of pass@k are named "pass_at_1" and so on;
         - `undefined`: for each figure that is null, why.
 
-        At the top also `unknown`, the ids of those pairs.
+        At the top also `unknown`, the names of those pairs.
 
     Raises:
         ConfigError: a k is larger than the number of samples.
@@ -178,7 +178,7 @@ def policy_report(results: PolicyResults, ks: Sequence[int] = (), seed: int = 0)
     return {
         **_figures(results, ks, seed),
         "per_family": {family: _figures(_of_family(results, family), ks, seed) for family in families},
-        "unknown": results.unknown,
+        "unknown": [pair.name for pair in results.unknown],
     }
 
 
@@ -230,12 +230,11 @@ def _figures(results: PolicyResults, ks: Sequence[int], seed: int) -> dict[str, 
 
 def _of_family(results: PolicyResults, family: str) -> PolicyResults:
     chosen = [index for index, pair in enumerate(results.pairs) if pair.meta.get("family") == family]
-    ids = {results.pairs[index].id for index in chosen}
     return PolicyResults(
         [results.pairs[index] for index in chosen],
         [results.logps[index] for index in chosen],
         [attempt for attempt in results.attempts if attempt.pair.meta.get("family") == family],
-        [unknown for unknown in results.unknown if unknown in ids],
+        [pair for pair in results.unknown if pair.meta.get("family") == family],
         results.samples,
     )
 

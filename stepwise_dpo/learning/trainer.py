@@ -53,7 +53,7 @@ from stepwise_dpo.learning.losses import (
     sum_per_step,
 )
 from stepwise_dpo.learning.names import SMOOTHED_LOSS_TYPES
-from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
+from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel
 from stepwise_dpo.learning.seq2seq import TokenScores, enable_causal_layout
 from stepwise_dpo.learning.sound_trainer import SaveAfterEvaluation, SoundTrainer, name_examples
 from stepwise_dpo.learning.tokenization import StepTokenizer
@@ -243,8 +243,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
                 # Turning it into tokens finds what the judge can't read now, rather than in the middle of an epoch.
                 reward_model.pair_rows(pair)
         train_dataset, eval_dataset = (
-            build_dataset(pairs, steps, args.max_length, frozen_judge.score_pairs(pairs) if frozen_judge else None)
-            for pairs in self._pairs.values()
+            build_dataset(pairs, steps, args.max_length, frozen_judge) for pairs in self._pairs.values()
         )
 
         switch_off_dropout(model)
@@ -623,31 +622,32 @@ def build_dataset(
     pairs: Sequence[PreferencePair],
     steps: StepTokenizer,
     max_length: int | None = None,
-    rewards: Sequence[PairRewards] | None = None,
+    judge: LLMRewardModel | None = None,
 ) -> Dataset:
     """Tokenise pairs into the columns that the trainer reads.
 
     Columns: `row` (index into `pairs`), `length` (tokens of the prompt and the longer side, for
-    `train_sampling_strategy` "group_by_length"), `prompt_ids`, and for each side `*_ids`, `*_step_ids` and, given
-    rewards, `*_process_rewards`.
+    `train_sampling_strategy` "group_by_length"), `prompt_ids`, and for each side `*_ids`, `*_step_ids` and, given a
+    judge, `*_process_rewards`, one value per step.
 
     Args:
         pairs: the examples.
         steps: how to tokenise.
         max_length: the most tokens of prompt and answer.
-        rewards: process rewards in the order of `pairs`, one value per step.
+        judge: gives the process rewards; asked only after every pair has been found short enough.
 
     Raises:
-        DataError: a pair is too long.
+        DataError: a pair is too long, or the judge can't read it.
+        ModelError: a reward isn't a finite number.
     """
     examples: list[dict[str, Any]] = []
     for row, pair in enumerate(pairs):
         encoded = steps.encode_pair(pair, max_length)
         length = len(encoded.prompt_ids) + max(len(encoded.chosen_ids), len(encoded.rejected_ids))
-        example: dict[str, Any] = {"row": row, "length": length, **vars(encoded)}
-        if rewards is not None:
-            example["chosen_process_rewards"], example["rejected_process_rewards"] = rewards[row]
-        examples.append(example)
+        examples.append({"row": row, "length": length, **vars(encoded)})
+    if judge is not None:
+        for example, (chosen, rejected) in zip(examples, judge.score_pairs(pairs), strict=True):
+            example |= {"chosen_process_rewards": chosen, "rejected_process_rewards": rejected}
     return Dataset.from_list(examples)
 
 

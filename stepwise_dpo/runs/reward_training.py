@@ -36,6 +36,7 @@ from stepwise_dpo.learning.process_reward_trainer import (
 )
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.preferences.formats import LabelledSolution, load_labelled_solutions
+from stepwise_dpo.preferences.statistics import prompt_key
 from stepwise_dpo.runs.directory import RunDirectory, write_atomically
 from stepwise_dpo.runs.progress import ProgressBar
 from stepwise_dpo.runs.reward_config import RewardTrainingConfig
@@ -62,7 +63,7 @@ def train_reward_model(config: RewardTrainingConfig, output_dir: str | os.PathLi
     folder = _new_folder(output_dir)
     train, train_counts = _load(config.data)
     held_out, eval_counts = _load(config.eval_data) if config.eval_data else ([], None)
-    if shared := {solution.prompt for solution in train} & {solution.prompt for solution in held_out}:
+    if shared := {prompt_key(solution.prompt) for solution in train} & {prompt_key(one.prompt) for one in held_out}:
         _say(f"warning: {len(shared):,} prompts of {config.eval_data} are in {config.data} too, and no longer held out")
 
     _say("loading the model")

@@ -18,7 +18,7 @@ from stepwise_dpo.ui.step_scores import StepScores
 from stepwise_dpo.ui.waterfall import AGGREGATIONS
 
 _SCROLL_JS = "() => document.getElementById('rewards-example')?.scrollIntoView({ block: 'start' })"
-# What typed.js keeps, put back by Gradio itself: what a script writes into a field that is still being drawn can vanish.
+# What typed.js keeps, put back by Gradio itself: what a script writes into a field that is being drawn can vanish.
 _TYPED_BEFORE_JS = """(...shown) => {
   if (shown.some((text) => text)) return shown;
   try {

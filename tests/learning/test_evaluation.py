@@ -166,6 +166,14 @@ def test_evaluate_policy(policy, pairs):
     assert result.summary()["solve_rate"] == 0
 
 
+def test_an_answer_that_the_judge_cant_read_names_its_example(pairs):
+    judge = LLMRewardModel.from_pretrained("tiny")
+    with torch.no_grad():
+        judge.model.shared.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match=f"answer to example '{pairs[0].id}': .+ isn't finite"):
+        evaluate_policy(load_policy("policy"), pairs[:1], reward_model=judge, answers=1, max_new_tokens=9)
+
+
 def test_nothing_to_evaluate_on(policy):
     with pytest.raises(DataError, match="no examples"):
         evaluate_policy(policy, [])

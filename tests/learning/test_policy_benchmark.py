@@ -26,7 +26,7 @@ RESULTS = PolicyResults(
     [A, B, C],
     [logps(-0.5), logps(-2.0), logps(-1.0)],
     [attempt(A, [True, True, True], True, 3), attempt(B, [True, False], False, 1, complete=False)],
-    ["c"],
+    [C],
     4,
 )
 
@@ -57,11 +57,19 @@ def test_figures_of_families():
     assert (families["y"]["solve_rate"], families["y"]["step_accuracy"]) == (0, 0.5)
     assert families["y"]["preference_accuracy"] == 0
     assert families["x"]["intervals"]["solve_rate"] is None  # one prompt doesn't vary
+    assert families["x"]["counts"]["unknown"] == 0
+
+
+def test_pairs_without_ids_count_in_their_own_family():
+    one, other = (pair_of("", family=family) for family in "xy")
+    results = PolicyResults([one, other], [logps(0.5)] * 2, [attempt(one, [True], True, 0)], [other], 0)
+    families = policy_report(results)["per_family"]
+    assert [families[name]["counts"]["unknown"] for name in "xy"] == [0, 1]
 
 
 def test_what_isnt_defined_is_null_with_a_reason():
     pair = pair_of("c", family="z")
-    silent = PolicyResults([A, pair], [logps(0.0)] * 2, [attempt(A, [], False, 0)], ["c"], 0)
+    silent = PolicyResults([A, pair], [logps(0.0)] * 2, [attempt(A, [], False, 0)], [pair], 0)
     report = policy_report(silent)
     assert report["step_accuracy"] is None
     assert report["undefined"] == {"step_accuracy": "the policy wrote no steps"}
@@ -91,7 +99,7 @@ def test_a_real_policy(pairs):
     results = run_policy(policy, examples, samples=2, max_new_tokens=5, batch_size=2, bar=bar)
     assert policy.model.training
     assert [attempt.pair.id for attempt in results.attempts] == [pair.id for pair in pairs[:3]]
-    assert results.unknown == ["stranger"]
+    assert [pair.id for pair in results.unknown] == ["stranger"]
     for attempted in results.attempts:
         assert [attempted.answer] == answer_prompts(policy, [attempted.pair.prompt], max_new_tokens=5)
         assert len(attempted.verdicts) == len(attempted.answer.steps)

@@ -579,6 +579,18 @@ def test_dataset_columns(pairs):
     assert row["row"] == 0
     assert len(row["chosen_ids"]) == len(row["chosen_step_ids"])
     assert max(row["rejected_step_ids"]) == len(pairs[0].rejected) - 1
+    judge = LLMRewardModel.from_pretrained("tiny")
+    row = build_dataset(pairs[:1], steps, judge=judge)[0]
+    assert (row["chosen_process_rewards"], row["rejected_process_rewards"]) == judge.score_pairs(pairs[:1])[0]
+
+
+def test_nothing_is_judged_before_all_pairs_are_short_enough(pairs):
+    steps = StepTokenizer(load_policy("tiny").tokenizer, is_encoder_decoder=True)
+    judge = LLMRewardModel.from_pretrained("tiny")
+    lengths = [row["length"] for row in build_dataset(pairs, steps)]
+    with pytest.raises(DataError, match="tokens"):
+        build_dataset(pairs, steps, max(lengths) - 1, judge)
+    assert not judge._cache
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_examples(pairs, tmp_path):
