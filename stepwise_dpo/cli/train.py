@@ -9,7 +9,14 @@ from typing import Any
 from stepwise_dpo.cli.output import quiet_libraries, report_table
 from stepwise_dpo.cli.parsing import add_command, add_setting
 from stepwise_dpo.errors import ConfigError
-from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, preset_settings, read_config_file
+from stepwise_dpo.runs.config import (
+    PRESETS,
+    READ_BY_ONE_LOSS,
+    RunConfig,
+    make_config,
+    preset_settings,
+    read_config_file,
+)
 from stepwise_dpo.runs.directory import RunDirectory, new_run_id
 
 TRAIN_EXAMPLES = """examples:
@@ -53,6 +60,10 @@ def _train(options: argparse.Namespace) -> int:
         raise ConfigError("several processes need the same place to write to: give --output-dir")
     chosen = {**file, **settings}
     config = make_config(preset_settings(str(preset), chosen.get("loss")) if preset is not None else {}, chosen)
+    for name in settings:
+        if (loss := READ_BY_ONE_LOSS.get(name, config.loss)) != config.loss:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"only loss {loss!r} reads {option}, and this is {config.loss!r}: leave it out")
     # A run is read from other folders as well.
     places = {name: str(Path(value).absolute()) for name in ("data", "eval_data") if (value := getattr(config, name))}
     config = config.model_copy(update=places)

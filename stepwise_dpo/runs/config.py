@@ -52,6 +52,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 the chosen answers (arXiv 2404.19733); and, on the same data, each loss alone at a learning rate that suits it. The
 step-wise loss has no reference that holds it back, and falls apart at DPO's rate."""
 
+READ_BY_ONE_LOSS = {
+    **dict.fromkeys(("loss_type", "label_smoothing"), "dpo"),
+    **dict.fromkeys(("likelihood", "nonpositive", "anchor_to_reference", "train_reward_model"), "stepwise"),
+}
+"""Settings that the other loss ignores. A configuration may hold both losses' settings, as the page's form does."""
+
 _OF_LOSS = {("demo", "stepwise"): "demo-stepwise"}
 
 

@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.names import BUNDLED, TINY
-from stepwise_dpo.runs.config import RunConfig
+from stepwise_dpo.runs.config import READ_BY_ONE_LOSS, RunConfig
 from stepwise_dpo.runs.directory import RunDirectory
 
 SAFE_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".md")
@@ -49,7 +49,8 @@ def options(config: RunConfig) -> list[str]:
     for name, field in RunConfig.model_fields.items():
         value, default = getattr(config, name), field.get_default()
         always = name in ("loss", "model") or default is PydanticUndefined
-        if value is None or (value == default and not always):
+        unread = READ_BY_ONE_LOSS.get(name, config.loss) != config.loss
+        if value is None or unread or (value == default and not always):
             continue
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):

@@ -75,6 +75,13 @@ def test_command_and_yaml_repeat_the_very_configuration(config, submitted, tmp_p
     assert submitted(["train", "--config", str(file)]) == (config, "runs/third")
 
 
+def test_the_command_leaves_out_what_the_loss_does_not_read(submitted):
+    """The page's form holds both losses' settings; as options those of the other loss are refused."""
+    config = make_config({"data": "/x.json", "loss": "dpo", "nonpositive": "skip", "likelihood": "sum", "beta": 0.2})
+    repeated, _ = submitted(shlex.split(command(config, "runs/again"))[3:])
+    assert repeated == config.model_copy(update={"nonpositive": "train", "likelihood": "mean"})
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
 def test_accelerate_reads_its_command(config, submitted):
     from accelerate.commands.launch import launch_command_parser
