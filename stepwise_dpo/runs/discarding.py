@@ -1,4 +1,4 @@
-"""Discard a run: stop it and, once its process has ended, delete it.
+"""Discard a run: end it and, once its process has ended, delete it.
 
 The wish is a file in the run's directory, so that it outlasts the page that it was made on and the server's restart:
 whoever looks at the runs next carries it out.
@@ -12,7 +12,7 @@ FILE = "discard"
 
 
 def discard(supervisor: Supervisor, run: RunDirectory) -> None:
-    """Stop a run and delete it when it has ended; returns at once.
+    """End a run, which need not keep anything now, and delete it when it has ended; returns at once.
 
     Raises:
         RunError: its files can't be written or removed.
@@ -21,7 +21,7 @@ def discard(supervisor: Supervisor, run: RunDirectory) -> None:
         (run.path / FILE).touch()
     except OSError as error:
         raise RunError(f"run {run.id!r} can't be discarded: {error.strerror}") from error
-    supervisor.stop(run)
+    supervisor.kill(run)
     sweep(supervisor)
 
 

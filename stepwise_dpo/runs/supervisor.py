@@ -166,6 +166,17 @@ class Supervisor:
                 self._stopping.setdefault(run.id, (run, time.monotonic()))
                 self._look_after()
 
+    def kill(self, run: RunDirectory) -> None:
+        """End a run without a chance to keep anything: for one that is to be deleted. Returns at once."""
+        with self._lock:
+            if run.id in self._queue:
+                self._leave_queue(run)
+            elif (status := self.status(run)).active:
+                run.request_stop()  # it may still wait in another server's queue
+                self._signal(run, status, signal.SIGKILL)
+                self._stopping.setdefault(run.id, (run, time.monotonic()))
+                self._look_after()
+
     def delete(self, run: RunDirectory) -> None:
         """Remove a run and everything in it.
 
@@ -362,11 +373,14 @@ class Supervisor:
         # A worker that is still importing has nothing to keep, and can't listen.
         grace = {"starting": 0.0, "stopping": KEEP_GRACE_SECONDS}.get(status.state, STOP_GRACE_SECONDS)
         if waited > grace:
-            number = signal.SIGKILL if waited > grace + KILL_GRACE_SECONDS else signal.SIGTERM
-            if run.id in self._live:
-                self._live[run.id].signal(number)
-            elif status.pid is not None and status.state != "queued" and lives(status.pid, status.create_time):
-                signal_group(status.pid, number)
+            self._signal(run, status, signal.SIGKILL if waited > grace + KILL_GRACE_SECONDS else signal.SIGTERM)
+
+    def _signal(self, run: RunDirectory, status: RunStatus, number: signal.Signals) -> None:
+        """Send a signal to the process group that works on a run, whoever started it."""
+        if run.id in self._live:
+            self._live[run.id].signal(number)
+        elif status.pid is not None and status.state != "queued" and lives(status.pid, status.create_time):
+            signal_group(status.pid, number)
 
     def _leave_queue(self, run: RunDirectory) -> None:
         self._queue.leave(run.id)

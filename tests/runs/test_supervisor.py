@@ -12,6 +12,7 @@ from processes_of_tests import group_of, wait_for
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs import supervisor as module
 from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.discarding import discard, sweep
 from stepwise_dpo.runs.limits import QueueLimits
 from stepwise_dpo.runs.ticket import Ticket, read_ticket, write_ticket
 
@@ -103,6 +104,18 @@ def test_stop_keeps_what_is_there(supervisor, config):
     assert 2 <= status.global_step < 5000
     assert (run.final / "model.safetensors").is_file()
     assert run.report().keys() == {"before", "after"}
+
+
+def test_a_discarded_run_is_not_waited_for(supervisor, config, worker):
+    worker("say('running')\nwhile True: time.sleep(0.05)")  # deaf to a wish to stop
+    run = supervisor.start(config)
+    wait_for(lambda: state(supervisor, run) == "running")
+    pid = run.status().pid
+    discard(supervisor, run)
+    # Sooner than a stop's grace, after which it would have been ended anyway.
+    wait_for(lambda: not group_of(pid), seconds=module.STOP_GRACE_SECONDS / 2)
+    wait_for(lambda: sweep(supervisor) or not run.path.exists())
+    assert supervisor.runs() == []
 
 
 def test_a_mistake_in_the_configuration_is_the_runs_error(supervisor, config):
