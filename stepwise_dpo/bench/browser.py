@@ -43,6 +43,7 @@ class Server:
         folder: the working directory, where nothing of ours lies: no app may depend on where it was started.
         log: takes the output.
         variables: of the environment, beside this process's own.
+        port: where to listen; a free one by default.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class Server:
         folder: Path,
         log: Path,
         variables: Mapping[str, str] | None = None,
+        port: int | None = None,
     ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+            self.port = port or free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         environment = {name: value for name, value in os.environ.items() if name != "SPACE_ID"} | dict(variables or {})

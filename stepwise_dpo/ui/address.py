@@ -7,6 +7,8 @@ from stepwise_dpo.ui.library import Library
 
 TABS = ("data", "train", "rewards", "compare", "learn")
 MAX_CHARACTERS = 300
+LOST = {"lost": True}
+"""Sent in an address's place to a page whose state the server doesn't have: the browser then loads the page again."""
 
 
 class Address(NamedTuple):

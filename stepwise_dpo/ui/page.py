@@ -18,7 +18,7 @@ from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import api, compare_tab, data_tab, learn_tab, rewards_tab, train_tab, welcome
-from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
+from stepwise_dpo.ui.address import LOST, Address, address_of, arrive, read_address
 from stepwise_dpo.ui.components import PLOTLY_JS, PLOTLY_URL, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
@@ -88,11 +88,13 @@ def build_app(
 
         def on_tick(count: int, *values: Any) -> int:
             *state, library, selected, before = values
-            moved = address_of(library, selected, state[1]) != before
+            moved = not state[0] or address_of(library, selected, state[1]) != before
             return count + (moved or train.has_changed(*state))
 
         def on_change(*values: Any) -> list[Any]:
             *state, library, selected, before = values
+            if not state[0]:  # no visitor: the page has not arrived yet, or its state is gone
+                return [LOST, *[gr.skip()] * (1 + len(train.outputs))]
             now = address_of(library, selected, state[1])
             moved = [now, now] if now != before else [gr.skip(), gr.skip()]
             return [*moved, *train.look(*state)]

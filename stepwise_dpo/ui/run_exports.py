@@ -14,9 +14,6 @@ from stepwise_dpo.ui.components import Shared, error
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.train_live import named_for_reader
 
-ARCHIVE = "stepwise-dpo-checkpoint.zip"
-"""What the archive is called on this machine; nothing of a user's choosing becomes part of a path."""
-
 # Text becomes a file in the browser: a path returned from here would be copied to where everybody can read it.
 _SAVE_TEXT = """
 (file) => {
@@ -79,6 +76,8 @@ def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> None:
 def packed_in_cache(run: RunDirectory, cache: Path) -> Path:
     """Pack a run's model into a new folder of Gradio's cache, from which Gradio serves it and later deletes it.
 
+    The archive is called as the run's folder is, which is on this machine already and in public mode our own choice.
+
     Raises:
         RunError: it has no model.
     """
@@ -87,8 +86,9 @@ def packed_in_cache(run: RunDirectory, cache: Path) -> Path:
         folder.mkdir(parents=True)
     except OSError as problem:
         raise RunError(f"the archive can't be written: {problem.strerror}") from problem
-    pack(run, folder / ARCHIVE)
-    return folder / ARCHIVE
+    target = folder / f"{run.id}.zip"
+    pack(run, target)
+    return target
 
 
 def exported(reader: RunReader, visitor: str, run_id: str, kind: str) -> dict[str, str]:

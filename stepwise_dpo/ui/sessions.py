@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import gradio as gr
 from gradio import state_holder
 
-CAPACITY = 2_000
-"""Pages whose state is kept, those that were used last: Gradio forgets a closed one's state, never its own record."""
+CAPACITY = 500
+"""Pages whose state is kept, those that were used last: Gradio forgets a closed one's state, never its own record, of
+about 250 KiB. An open page that loses its state, hidden for long on a busy server, loads itself again."""
 
 
 class LeanSession(state_holder.SessionState):

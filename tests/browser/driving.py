@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Dialog, Page, Playwright, expect
 
 from stepwise_dpo.bench.browser import APP, Server, find_chromium
@@ -43,8 +44,8 @@ def _attempt(command: list[str], seconds: float, environment: dict[str, str] | N
 class App(Server):
     """app.py in its own process, ready to answer."""
 
-    def __init__(self, runs_dir: Path, log: Path, options: Sequence[str] = ()) -> None:
-        super().__init__(APP, ["--runs-dir", str(runs_dir), *options], folder=runs_dir.parent, log=log)
+    def __init__(self, runs_dir: Path, log: Path, options: Sequence[str] = (), port: int | None = None) -> None:
+        super().__init__(APP, ["--runs-dir", str(runs_dir), *options], folder=runs_dir.parent, log=log, port=port)
         self.runs_dir = runs_dir
         self.wait()
 
@@ -100,3 +101,12 @@ def open_page(page: Page, url: str) -> None:
 def open_tab(page: Page, name: str) -> None:
     """Open one of the page's tabs."""
     page.get_by_role("tab", name=name).click()
+
+
+def violations(page: Page) -> list[str]:
+    """Check the page against axe-core's rules of accessibility: each broken one, and its first places."""
+    return [
+        f"{broken['id']}: {broken['help']}\n"
+        + "\n".join(f"    {node['html'][:300]}\n    {node['failureSummary']}" for node in broken["nodes"][:3])
+        for broken in Axe().run(page).response["violations"]
+    ]

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
-from driving import ROOT, App, open_page, open_tab
+from driving import ROOT, App, open_page, open_tab, violations
 from playwright.sync_api import Page, expect
 
 from stepwise_dpo.learning.evaluation import compare_evaluations, evaluate_policy
@@ -234,9 +233,6 @@ def test_full_of_results_it_fits_and_is_accessible(app, browser, width, theme):
     page.get_by_role("button", name="Let both answer").click()
     expect(page.locator("#compare-answers .value").first).to_be_visible(timeout=60_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    found = [
-        f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:300]}"
-        for violation in Axe().run(page).response["violations"]
-    ]
+    found = violations(page)
     page.close()
     assert not found, "\n".join(found)

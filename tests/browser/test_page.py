@@ -3,8 +3,7 @@
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from driving import open_page, open_tab
+from driving import App, open_page, open_tab, violations
 from playwright.sync_api import expect
 
 # What a visitor must see on each tab before it is judged.
@@ -38,6 +37,27 @@ def test_a_link_to_what_is_not_here_says_so(page, app, watch):
     expect(page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
 
 
+def test_an_open_page_outlasts_a_restart_of_the_server(browser, tmp_path):
+    """It finds its state gone, as it does where the server kept newer pages' states instead, and loads itself again."""
+    runs, log = tmp_path / "runs", tmp_path / "app.log"
+    server = App(runs, log)
+    page = browser.new_page()
+    open_page(page, server.url)
+    page.locator("#data-editor textarea").first.fill("Typed before the restart.")
+    open_tab(page, "Rewards")
+    page.locator("#rewards-list .list-item").nth(3).click()
+    expect(page).to_have_url(re.compile("tab=rewards.*0004"))
+    page.evaluate("window.opened_before = true")
+    page.on("dialog", lambda dialog: dialog.accept())
+    server.stop()
+    server = App(runs, log, port=server.port)
+    page.wait_for_function("!window.opened_before", timeout=60_000)
+    expect(page.locator("#rewards-example .value").first).to_be_visible()
+    expect(page).to_have_url(re.compile("tab=rewards.*0004"))
+    page.close()
+    server.stop()
+
+
 def test_first_steps_lead_on_and_can_be_hidden_for_good(page, watch):
     page.get_by_role("button", name="2. Train").click()
     expect(page.locator("#train-start")).to_be_visible()
@@ -56,11 +76,7 @@ def test_no_tab_breaks_a_rule_of_accessibility(app, browser, width, theme):
     for name, mark in MARKS.items():
         open_tab(page, name)
         expect(page.locator(mark).first).to_be_visible(timeout=60_000)
-        for violation in Axe().run(page).response["violations"]:
-            places = "\n".join(
-                f"    {node['html'][:300]}\n    {node['failureSummary']}" for node in violation["nodes"][:3]
-            )
-            found.append(f"{name}: {violation['id']}: {violation['help']}\n{places}")
+        found += [f"{name}: {words}" for words in violations(page)]
     page.close()
     assert not found, "\n".join(found)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from driving import App, open_page, open_tab
+from driving import App, open_page, open_tab, violations
 from playwright.sync_api import Page, expect
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
@@ -59,9 +59,10 @@ def visible(page: Page, chart: str, name: str) -> bool:
     return page.evaluate(f"name => {figure(chart)}.data.find((t) => t.name === name).visible !== false", name)
 
 
-def download(page: Page, button: str) -> Path:
+def download(page: Page, button: str, name: str = ".+") -> Path:
     with page.expect_download() as waited:
         page.locator(button).click()
+    assert re.fullmatch(name, waited.value.suggested_filename)
     return Path(waited.value.path())
 
 
@@ -89,7 +90,7 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app)
     # Its downloads, and the command in words.
     page.get_by_role("button", name="Take it along").click()
     expect(page.locator("#train-take-along pre").first).to_contain_text("python -m stepwise_dpo train --loss dpo")
-    with zipfile.ZipFile(download(page, "#export-zip")) as archive:
+    with zipfile.ZipFile(download(page, "#export-zip", r"\d{8}-\d{6}-dpo-\w+\.zip")) as archive:
         assert {"README.md", "model.safetensors", "config.json"} <= set(archive.namelist())
     assert download(page, "#export-csv").read_text().startswith("global_step,epoch,time,loss")
     assert len(json.loads(download(page, "#export-json").read_text())) >= 8
@@ -281,4 +282,6 @@ def test_nothing_scrolls_sideways(app, browser, width, theme):
             expect(page.locator("#rewards-heatmap .heatmaplayer").first).to_be_visible(timeout=90_000)
         page.screenshot(path=SCREENSHOTS / f"{name.lower()}-{width}-{theme}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        if name in ("Train", "Rewards") and (width == 390) == (theme == "dark"):  # full of runs, and of scores
+            assert violations(page) == []
     page.close()
