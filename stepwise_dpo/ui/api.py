@@ -241,8 +241,8 @@ class Endpoints:
 
     def _status(self, run: RunDirectory) -> Row:
         status = self._reader.supervisor.status(run)
-        shown = ("state", "global_step", "max_steps", "phase", "error")
-        return {"run_id": run.id, **{name: getattr(status, name) for name in shown}}
+        shown = {name: getattr(status, name) for name in ("state", "global_step", "max_steps", "phase")}
+        return {"run_id": run.id, **shown, "error": status.error and self._reader.tell(status.error)}
 
 
 def build(endpoints: Endpoints) -> None:

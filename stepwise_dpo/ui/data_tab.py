@@ -58,7 +58,12 @@ _DOWNLOAD_JS = """
 
 
 def build(
-    shared: Shared, tab: gr.Tab, workspace: Workspace, policies: Policies | None = None, public: bool = False
+    shared: Shared,
+    tab: gr.Tab,
+    workspace: Workspace,
+    policies: Policies,
+    public: bool = False,
+    tell: Callable[[str], str] = str,
 ) -> None:
     """Lay out the tab and connect its events.
 
@@ -68,15 +73,16 @@ def build(
         workspace: keeps what visitors change; knows the bundled sets.
         policies: count tokens.
         public: whether strangers use the page, so that generating has a lower limit.
+        tell: writes an error as a visitor may read it.
     """
-    policies = policies or Policies()
     bundled = workspace.bundled
 
     def check(sent: Any) -> Any:
         return check_draft(sent)
 
     def tokens(sent: Any) -> Any:
-        return count_tokens(policies.token_counts, is_on_disk, sent)
+        counted = count_tokens(policies.token_counts, is_on_disk, sent)
+        return {"problem": tell(counted["problem"])} if "problem" in counted else counted
 
     with gr.Row(elem_classes="split", elem_id="data-split"):
         with gr.Column(elem_classes="choose"):

@@ -22,7 +22,7 @@ from stepwise_dpo.ui.address import LOST, Address, address_of, arrive, read_addr
 from stepwise_dpo.ui.components import PLOTLY_JS, PLOTLY_URL, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
-from stepwise_dpo.ui.places import hide_places, places_of_this_machine
+from stepwise_dpo.ui.places import hide_places
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.security import SecurityHeaders
@@ -74,7 +74,7 @@ def build_app(
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
             with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                 with _tab("Data") as tab:
-                    data_tab.build(shared, tab, workspace, policies, public=public)
+                    data_tab.build(shared, tab, workspace, policies, public=public, tell=reader.tell)
                 with _tab("Train") as tab:
                     train = train_tab.build(shared, tab, reader, chip)
                 with _tab("Rewards") as tab:
@@ -141,10 +141,9 @@ def build_app(
         api.build(api.Endpoints(known, reader, judges, policies))
     if public:
         workspace.purge_hourly()
-        places = places_of_this_machine(supervisor.runs_dir)
         for function in demo.fns.values():
             if function.fn is not None:
-                function.fn = hide_places(function.fn, places)
+                function.fn = hide_places(function.fn, reader.tell)
     # Also a launch option; set here too because the reload of `gradio app.py` forgets that one.
     demo.run_history = False
     demo.queue(default_concurrency_limit=4)

@@ -16,6 +16,7 @@ from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.runs.ticket import owner_hash, read_ticket
 from stepwise_dpo.ui.curves import CurveCache, Curves, smooth, thinned
+from stepwise_dpo.ui.places import places_of_this_machine, without_places
 from stepwise_dpo.ui.runs_view import RunView, file_size, look
 from stepwise_dpo.ui.training_figures import Drawn
 
@@ -51,12 +52,13 @@ class RunReader:
 
     Args:
         supervisor: of the runs.
-        public: whether strangers read them, each their own.
+        public: whether strangers read them, each their own, and learn of no place on this machine.
     """
 
     def __init__(self, supervisor: Supervisor, public: bool = False) -> None:
         self.supervisor = supervisor
         self.public = public
+        self._places = places_of_this_machine(supervisor.runs_dir) if public else []
         self._curves = CurveCache()
         self._facts: OrderedDict[str, tuple[object, Facts]] = OrderedDict()
         self._lock = threading.Lock()
@@ -66,6 +68,10 @@ class RunReader:
     def own(self, visitor: str) -> OwnRuns:
         """The runs that a visitor may see: on a public page the visitor's own, else all."""
         return OwnRuns(self.supervisor, visitor if self.public else None)
+
+    def tell(self, text: str) -> str:
+        """Write an error or a log as a visitor may read it."""
+        return without_places(text, self._places)
 
     def views(self, visitor: str) -> list[RunView]:
         """Read where a visitor's runs stand, the newest first; those that were discarded and have ended are deleted."""
