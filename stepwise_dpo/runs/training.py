@@ -196,8 +196,10 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal", point:
 
     after = measure("after", policy)
     if before is None:
-        # The same weights again, as they were.
-        before = measure("before", load_policy(config.model))
+        # The same weights again, as they were, and where the trained ones are: a GPU rounds in its own way.
+        untrained = load_policy(config.model)
+        untrained.model.to(policy.model.device)
+        before = measure("before", untrained)
         if not config.train_reward_model:
             score(train_pairs)
     if journal.writes:

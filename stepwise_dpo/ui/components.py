@@ -16,9 +16,9 @@ import plotly
 
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, divergence, first_error
 from stepwise_dpo.ui import colours
-from stepwise_dpo.ui.figures import Chart, Figure
+from stepwise_dpo.ui.figures import Chart
 from stepwise_dpo.ui.glossary import GLOSSARY
-from stepwise_dpo.ui.text import counted, plain, shown, signed
+from stepwise_dpo.ui.text import plain, shown, signed
 
 ASSETS = Path(__file__).parent / "assets"
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -162,11 +162,6 @@ def plots_value(charts: Iterable[Chart]) -> dict[str, Any]:
     }
 
 
-def single_plot(title: str, unit: str, figure: Figure) -> dict[str, Any]:
-    """Write one figure as the value of `plots`."""
-    return plots_value([Chart("only", title, unit, figure)])
-
-
 # ------------------------------------------------------------------------------------------------------------ words
 
 
@@ -223,33 +218,6 @@ def list_html(head: str, items: Sequence[Item], current: str, label: str) -> str
         f'<p class="list-head">{shown(head)}{more}</p>'
         f'<div class="list-pane" role="group" aria-label="{plain(label)}">{rows}</div>'
     )
-
-
-def example_items(pairs: Sequence[PreferencePair], indices: Sequence[int]) -> list[Item]:
-    """List examples: the prompt, how many steps, where the first error is."""
-    items: list[Item] = []
-    for index in indices:
-        pair = pairs[index]
-        facts = [f"{len(pair.chosen)} | {counted(max(1, len(pair.rejected)), 'step')}"]
-        wrong = first_error(pair.rejected)
-        if wrong is not None:
-            facts.append(f"error at {wrong + 1}")
-        sub = " · ".join(facts)
-        # problems() compares texts; only the few listed ones are asked.
-        if len(items) < LISTED and (found := pair.problems()):
-            sub += f' · <span class="warn">{counted(len(found), "note")}</span>'
-        items.append(Item(str(index), f"{index + 1}. {pair.prompt}", sub))
-    return items
-
-
-def examples_html(pairs: Sequence[PreferencePair], indices: Sequence[int], current: int) -> str:
-    """Write the list of examples that both Data and Rewards show."""
-    found = (
-        f"{len(indices):,} of {counted(len(pairs), 'example')}"
-        if len(indices) < len(pairs)
-        else counted(len(pairs), "example")
-    )
-    return list_html(found, example_items(pairs, indices), str(current), "Examples")
 
 
 # ------------------------------------------------------------------------------------------------------- step rows

@@ -19,11 +19,7 @@ _HEAD_OPTIONS = ("head", "right_word", "wrong_word", "template", "tag", "token")
 
 def trained_runs(own: OwnRuns) -> list[RunView]:
     """Runs that ended with a trained policy, the newest first."""
-    return [
-        view
-        for view in look(own)
-        if view.status.state in ("finished", "stopped") and (view.run.final / "config.json").is_file()
-    ]
+    return [view for view in look(own) if view.status.state in ("finished", "stopped") and view.kept]
 
 
 def chosen_run(runs: Sequence[RunView], wanted: object, otherwise: object) -> RunView | None:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,9 @@ from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.discarding import is_discarded
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui.colours import LOSS_COLOURS, MUTED
-from stepwise_dpo.ui.components import Item, list_html
+from stepwise_dpo.ui.components import note
 from stepwise_dpo.ui.curves import Curves
-from stepwise_dpo.ui.text import MINUS, counted, duration, plain, shown
+from stepwise_dpo.ui.text import MINUS, duration, plain, shown
 
 LOSS_NAMES = {"dpo": "DPO", "stepwise": "Step-wise"}
 STATE_WORDS = {
@@ -23,26 +24,36 @@ STATE_WORDS = {
     "running": "running",
     "stopping": "stopping",
     "finished": "finished",
-    "stopped": "stopped, kept",
+    "stopped": "stopped",
     "interrupted": "interrupted",
     "failed": "failed",
 }
 LOG_LINES = 12
 LOG_BYTES = 8_000
+KEPT_LOSSES = 2_000
 
 
 class RunView(NamedTuple):
-    """One run with its status at one moment."""
+    """One run with its status at one moment.
+
+    Attributes:
+        run: its directory.
+        status: where it stands.
+        stop_requested: whether somebody asked it to stop.
+        discarded: whether somebody asked for it to be deleted.
+        loss: "dpo" or "stepwise"; "" where its configuration can't be read.
+    """
 
     run: RunDirectory
     status: RunStatus
     stop_requested: bool
     discarded: bool = False
+    loss: str = ""
 
     @property
-    def loss(self) -> str:
-        """The loss, as the run's id tells it."""
-        return next((loss for loss in LOSS_COLOURS if f"-{loss}-" in self.run.id), "")
+    def kept(self) -> bool:
+        """Whether it has left a model."""
+        return (self.run.final / "config.json").is_file()
 
     @property
     def name(self) -> str:
@@ -58,7 +69,10 @@ class RunView(NamedTuple):
         """The state in words; stopping from the moment somebody asked for it."""
         if self.discarded:
             return "being discarded"
-        return "stopping" if self.status.active and self.stop_requested else STATE_WORDS[self.status.state]
+        if self.status.active and self.stop_requested:
+            return "stopping"
+        words = STATE_WORDS[self.status.state]
+        return words if self.status.state != "stopped" else f"{words}, {'kept' if self.kept else 'nothing kept'}"
 
     @property
     def progress(self) -> float:
@@ -76,10 +90,24 @@ def look(own: OwnRuns) -> list[RunView]:
     views = []
     for run in own.runs():
         try:
-            views.append(RunView(run, own.status(run), run.stop_requested(), is_discarded(run)))
+            views.append(RunView(run, own.status(run), run.stop_requested(), is_discarded(run), _loss(run)))
         except RunError:
             continue
     return views
+
+
+def _loss(run: RunDirectory) -> str:
+    try:
+        written = os.stat(run.path / "config.json")
+        return _saved_loss(run.path, written.st_mtime_ns)
+    except (OSError, RunError):
+        return ""
+
+
+@lru_cache(KEPT_LOSSES)
+def _saved_loss(path: Path, written: int) -> str:
+    """Read the loss once for each time that the configuration was written: all runs are looked at every second."""
+    return RunDirectory(path).config().loss
 
 
 def find(views: Sequence[RunView], run_id: object) -> RunView | None:
@@ -134,16 +162,6 @@ def seconds_left(curves: Curves, max_steps: int) -> float | None:
     return float(pace * (max_steps - steps[-1]))
 
 
-def runs_html(views: Sequence[RunView], current: RunView | None) -> str:
-    """List the runs."""
-    items = []
-    for view in views:
-        steps = f" · {counted(view.status.global_step, 'step')}" if view.status.global_step else ""
-        sub = f'<span class="dot" style="{view.dot}"></span>{_state_html(view)}{steps}'
-        items.append(Item(view.run.id, view.name, sub))
-    return list_html(counted(len(views), "run"), items, current.run.id if current else "", "Runs")
-
-
 def head_html(view: RunView | None, curves: Curves, result: str = "") -> str:
     """Write what stands above the curves: name, state, progress, result, error."""
     if view is None:
@@ -167,6 +185,8 @@ def head_html(view: RunView | None, curves: Curves, result: str = "") -> str:
     parts.append("</div>")
     if status.state in ("failed", "interrupted"):
         parts.append(_failure(view))
+    elif status.state == "stopped" and status.error:
+        parts.append(note(f"{status.error[:1].upper()}{status.error[1:]}."))
     return "".join(parts)
 
 

@@ -58,9 +58,32 @@ def test_a_failed_run_says_why(run, reader):
     assert "100%|\nTraceback &lt;b&gt;" in html.head
     assert "50%" not in html.head
     view = reader.views("")[0]
-    shown = html.head + html.chip + take_along_html(view, True) + runs_view.runs_html([view], view)
+    shown = html.head + html.chip + take_along_html(view, True)
     assert "/secret" not in shown
     assert "<img" not in shown + html.take_along
+
+
+def test_a_stopped_run_says_whether_anything_was_kept(run, reader):
+    run.write_status(RunStatus("stopped", error="ended before anything could be kept"))
+    html = live(updates(reader, "", "", Choice())).head
+    assert "stopped, nothing kept" in html
+    assert "Ended before anything could be kept." in html
+    run.write_status(RunStatus("stopped"))
+    run.final.mkdir()
+    (run.final / "config.json").write_text("{}")
+    html = live(updates(reader, "", "", Choice())).head
+    assert "stopped, kept" in html
+    assert "message" not in html
+
+
+def test_the_loss_is_the_configurations_whatever_the_runs_name(make, reader):
+    for name, loss in (("mine", "stepwise"), ("not-stepwise-at-all", "dpo"), ("20261122-153000-dpo-1a2b", "dpo")):
+        make(name, loss=loss)
+    assert {view.run.id: (view.loss, reader.drawn(view).loss) for view in reader.views("")} == {
+        "mine": ("stepwise", "stepwise"),
+        "not-stepwise-at-all": ("dpo", "dpo"),
+        "20261122-153000-dpo-1a2b": ("dpo", "dpo"),
+    }
 
 
 def test_progress_and_time_left(run):
