@@ -34,7 +34,7 @@ class Facts(NamedTuple):
         config: as saved; None where it can't be read.
         loss: the newest training loss, None before the first.
         spark: the smoothed loss, thinned.
-        before: the report's figures before training, {} while there are none.
+        before: the report's figures before training, {} while there are none; None where one isn't defined.
         after: and after it.
         note: a person's.
     """
@@ -42,8 +42,8 @@ class Facts(NamedTuple):
     config: RunConfig | None
     loss: float | None
     spark: tuple[float, ...]
-    before: dict[str, float]
-    after: dict[str, float]
+    before: dict[str, float | None]
+    after: dict[str, float | None]
     note: str
 
 
@@ -119,7 +119,7 @@ class RunReader:
 
     def _read(self, view: RunView) -> Facts:
         config: RunConfig | None = None
-        report: dict[str, dict[str, float]] = {}
+        report: dict[str, dict[str, float | None]] = {}
         note = ""
         try:
             config = view.run.config()

@@ -106,8 +106,9 @@ def differences(config: RunConfig | None, others: Sequence[RunConfig]) -> list[s
 def result_words(facts: Facts) -> str:
     """Say what the held-out examples showed: the solve rate, or else the share of pairs that are ranked right."""
     for key, words in (("solve_rate", "solved"), ("preference_accuracy", "ranked right")):
-        if key in facts.before and key in facts.after:
-            return f"{facts.before[key]:.0%} → {facts.after[key]:.0%} {words}"
+        before, after = facts.before.get(key), facts.after.get(key)
+        if before is not None and after is not None:  # null where it isn't defined
+            return f"{before:.0%} → {after:.0%} {words}"
     return ""
 
 

@@ -16,7 +16,10 @@ from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.text import MINUS, shown
 from stepwise_dpo.ui.train_form import HELD_OUT_SET, LOSSES, Form, demo_form, own_value, plan, plan_words, preset_form
 
-SPACE_NOTE = "Runs on this public page are deleted when it restarts."
+SPACE_NOTE = (
+    "A public page: runs are deleted a day after they end, and sooner if its machine is replaced. Take along what you "
+    "want to keep."
+)
 
 _PRESETS = [("Quick demo", "demo"), ("Phase 1", "phase1"), ("Phase 2", "phase2")]
 _FORMULAS = {

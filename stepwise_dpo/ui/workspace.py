@@ -172,6 +172,7 @@ class Workspace:
         before = before or stored
         known = {entry.name: entry for entry in entries}
         messages: list[str] = []
+        written: list[ExampleSet] = []
         kept = stored
         for changed in library.sets:
             old = before.get(changed.name)
@@ -180,19 +181,26 @@ class Workspace:
             other = stored.get(changed.name)
             if other is not None and not _precedes(other, old, changed):
                 name = _free_name(changed.name, kept.names)
-                kept = _appended(kept, ExampleSet(name, other.pairs))
-                known[name] = self._write(folder, ExampleSet(name, other.pairs))
+                written.append(ExampleSet(name, other.pairs))
+                kept = _appended(kept, written[-1])
                 messages.append(f"Another tab has changed {changed.name} too; its version is kept as {name}.")
             kept = kept.updated(changed) if kept.get(changed.name) else _appended(kept, changed)
             known.pop(changed.name, None)
             if not _same(changed, self.bundled.get(changed.name)):
-                known[changed.name] = self._write(folder, changed)
+                written.append(changed)
         for gone in set(before.names) - set(library.names):
             known.pop(gone, None)
             kept = kept.without(gone) if gone in kept.names else kept
         kept = kept.opened(library.open_name)
         if len(kept.sets) > MAX_SETS:
             raise DataError(f"at most {MAX_SETS} example sets are kept; remove one that you don't need")
+        # What this save replaces takes no room beside it.
+        room = self._max_bytes - _taken(
+            folder, {entry.file for entry in entries} - {one.file for one in known.values()}
+        )
+        for one in written:
+            known[one.name], size = self._write(folder, one, room)
+            room -= size
         if problems:
             # Never replaced by a new one: it may still be mended by hand.
             os.replace(folder / INDEX, folder / f"damaged-{secrets.token_hex(4)}-{INDEX}")
@@ -201,13 +209,18 @@ class Workspace:
         for entry in entries:
             if entry.file and entry.file not in needed and _is_intact(folder, entry):
                 (folder / entry.file).unlink()
+        if not any(folder.glob(f"damaged-*-{INDEX}")):  # which may name them
+            named = needed | {entry.file for entry in entries}
+            for file in folder.glob("*.jsonl"):
+                if file.name not in named:  # a save ended before its index was written
+                    file.unlink()
         self._remember(folder, kept)
         return messages
 
-    def _write(self, folder: Path, examples: ExampleSet) -> _Entry:
-        """Write a set's file, unless the same is there already."""
+    def _write(self, folder: Path, examples: ExampleSet, room: int) -> tuple[_Entry, int]:
+        """Write a set's file, unless the same is there already; the second value is how many bytes that took."""
         if not examples.pairs:
-            return _Entry(examples.name, "", "")
+            return _Entry(examples.name, "", ""), 0
         text = dump_lines(examples.pairs)
         data = text.encode()
         digest = hashlib.sha256(data).hexdigest()
@@ -215,15 +228,15 @@ class Workspace:
         entry = _Entry(examples.name, f"{slug}-{digest[:16]}.jsonl", digest)
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / entry.file
-        if not target.exists():
-            others = sum(file.stat().st_size for file in folder.iterdir())
-            if others + len(data) > self._max_bytes:
-                raise DataError(
-                    f"your examples take more than the {self._max_bytes // 2**20} MiB that are kept for you; remove a "
-                    "set that you don't need. Until then this change lasts only until the page is closed: download it"
-                )
-            write_atomically(target, text)
-        return entry
+        if target.exists():
+            return entry, 0
+        if len(data) > room:
+            raise DataError(
+                f"your examples take more than the {self._max_bytes // 2**20} MiB that are kept for you; remove a "
+                "set that you don't need. Until then this change lasts only until the page is closed: download it"
+            )
+        write_atomically(target, text)
+        return entry, len(data)
 
     def _remember(self, folder: Path, library: Library) -> None:
         for known in library.sets:
@@ -257,6 +270,11 @@ class Workspace:
                 self._recent.pop(folder.name, None)
                 gone += 1
         return gone
+
+
+def _taken(folder: Path, but: set[str]) -> int:
+    """How many bytes a visitor's files take, but those."""
+    return sum(file.stat().st_size for file in folder.glob("*") if file.name not in but)
 
 
 def _precedes(kept: ExampleSet, before: ExampleSet | None, changed: ExampleSet) -> bool:

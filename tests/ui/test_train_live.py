@@ -190,6 +190,13 @@ def test_a_row_of_the_table(run, reader):
     assert (row["opened"], row["overlaid"], row["active"]) == (True, True, False)
 
 
+def test_a_figure_that_is_not_defined_is_passed_over(run, reader):
+    sides = {"solve_rate": None, "preference_accuracy": 0.5}
+    run.write_report({"before": sides, "after": sides})
+    (row,) = table_value(reader, reader.views(""), reader.views("")[0], Choice())["rows"]
+    assert row["result"] == "50% → 50% ranked right"
+
+
 def test_a_run_that_cant_be_read_stays_in_the_table(run, reader):
     (run.path / "config.json").write_text("{}")
     (row,) = table_value(reader, reader.views(""), reader.views("")[0], Choice())["rows"]

@@ -6,7 +6,7 @@ import pytest
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
-from stepwise_dpo.ui.library import ExampleSet, Library, new_pair
+from stepwise_dpo.ui.library import MAX_SETS, ExampleSet, Library, new_pair
 from stepwise_dpo.ui.workspace import Workspace
 
 VISITOR, OTHER = "a-secret-of-one-browser", "a-secret-of-another-one"
@@ -170,6 +170,41 @@ def test_too_much_is_refused_and_what_was_kept_stays(folder):
     smaller = too_much.updated(too_much.current.replaced(0, new_pair("x")))
     assert workspace.save(VISITOR, smaller, too_much) == []
     assert restarted(folder).library.current.pairs == smaller.current.pairs
+
+
+def test_a_change_needs_no_room_beside_what_it_replaces(folder):
+    large = [PreferencePair("p" * 500, [Step("a")], [Step(f"b{number}")], str(number)) for number in range(3)]
+    before = BUNDLED.updated(ExampleSet(BUNDLED.open_name, tuple(large)))
+    workspace = Workspace(folder, BUNDLED, max_bytes=2_500)
+    workspace.save(VISITOR, before, BUNDLED)
+    after = before.updated(before.current.replaced(0, new_pair("x")))
+    assert workspace.save(VISITOR, after, before) == []
+    assert restarted(folder).library.current.pairs == after.current.pairs
+
+
+def test_what_a_refused_save_has_written_goes_with_the_next(folder, monkeypatch):
+    workspace = Workspace(folder, BUNDLED)
+    two = edited(BUNDLED).updated(ExampleSet("two.json", PAIRS[1:]))
+    monkeypatch.setattr("stepwise_dpo.ui.workspace._write_index", broken)
+    with pytest.raises(DataError):
+        workspace.save(VISITOR, two, BUNDLED)
+    monkeypatch.undo()
+    assert len(list(folder.rglob("*.jsonl"))) == 2
+    workspace.save(VISITOR, edited(BUNDLED), BUNDLED)
+    assert len(list(folder.rglob("*.jsonl"))) == 1
+
+
+def broken(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_too_many_sets_are_refused_before_anything_is_written(folder):
+    library = BUNDLED
+    for number in range(MAX_SETS + 1):
+        library = Library((*library.sets, ExampleSet(f"{number}.json", tuple(PAIRS))), library.open_name)
+    with pytest.raises(DataError, match="example sets are kept"):
+        Workspace(folder, BUNDLED).save(VISITOR, library, BUNDLED)
+    assert not list(folder.rglob("*.jsonl"))
 
 
 def test_a_folder_that_can_not_be_written_is_explained(folder):
