@@ -7,6 +7,7 @@ comes back with its browser's secret and must find exactly what it wrote last.
 
 import asyncio
 import json
+import math
 import random
 import tempfile
 import time
@@ -376,9 +377,9 @@ def _read_log(result: Result, log: Path) -> None:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that this share of the values doesn't exceed; 0 where there are none."""
+    """The smallest of the values that at least this share of them doesn't exceed; 0 where there are none."""
     ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, int(share * len(ranked)))] if ranked else 0.0
+    return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else 0.0
 
 
 def table_lines(result: Result) -> Iterator[str]:

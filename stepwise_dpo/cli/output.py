@@ -10,6 +10,7 @@ from typing import Any
 
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.runs.directory import write_atomically
+from stepwise_dpo.runs.export import disarmed
 
 
 def make_parent(path: str | os.PathLike[str]) -> None:
@@ -60,15 +61,9 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for record in records:
-        writer.writerow({name: _csv_cell(record[name]) for name in columns})
+        cells = {name: record[name] for name in columns}
+        writer.writerow({name: disarmed(cell) if isinstance(cell, str) else cell for name, cell in cells.items()})
     return buffer.getvalue()
-
-
-def _csv_cell(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return value
 
 
 def report_table(report: Mapping[str, Mapping[str, float]]) -> str:

@@ -65,6 +65,13 @@ def save_policy(
 ) -> dict[str, float]:
     """Write the bundled policy.
 
+    Args:
+        policy: the line's model at `global_step`; its weights are rounded to bfloat16, as they are stored.
+        folder: where to write weights, tokenizer and model card.
+        plan: what the line was trained by.
+        global_step: optimiser steps of the line up to this point.
+        commands: what made and measured it, for the card.
+
     Returns:
         what it solves as it is stored, see `solve_rates`.
     """
@@ -80,8 +87,9 @@ def save_policy(
         commands,
         {f"solve rate, greedy, on the line's {plan.held_out} held-out problems": f"{measured['solve_rate']:.1%}"}
         | families,
-        "Knows the six families of problems, with two to six computations and numbers up to 100, and nothing else: it "
-        "answers any other text with a made-up calculation. It is stopped early on purpose.",
+        f"Knows {len(plan.families)} families of problems, with {plan.problem_steps[0]} to {plan.problem_steps[1]} "
+        f"computations and numbers up to {plan.max_number}, and nothing else: it answers any other text with a made-up "
+        "calculation. It is stopped early on purpose.",
     )
     _write(policy, folder, card)
     return measured
@@ -98,6 +106,15 @@ def save_reward(
     held_out_pairs: Sequence[PreferencePair],
 ) -> dict[str, Any]:
     """Write the bundled reward model: calibrated on some pairs, measured on others.
+
+    Args:
+        policy: the line's model at `global_step`, to be judged with; rounded to bfloat16.
+        folder: where to write.
+        plan: what the line was trained by.
+        global_step: optimiser steps of the line up to this point.
+        commands: what made and measured it, for the card.
+        calibration_pairs: labelled; they fit scale and bias of the scores and tune the threshold.
+        held_out_pairs: labelled; the card's figures are of these.
 
     Returns:
         what it reached on the held-out pairs, see `reward_report`.
@@ -132,10 +149,10 @@ def save_reward(
         global_step,
         commands,
         figures,
-        "Knows the six families of problems only; any other text gets scores that mean nothing. It expects the order "
-        "of computations in which the generator solves a problem, and calls another right order wrong. A step that "
-        "carries an earlier error on faithfully looks right in its context: count only up to the first error "
-        "(aggregation until_error) where that matters.",
+        f"Knows {len(plan.families)} families of problems only; other texts get scores that mean nothing. It expects "
+        "the order of computations in which the generator solves a problem, and calls another right order wrong. A "
+        "step that carries an earlier error on faithfully looks right in its context: count only up to the first "
+        "error (aggregation until_error) where that matters.",
     )
     _write(policy, folder, card)
     return report
@@ -225,8 +242,8 @@ tags: [t5, arithmetic, process-reward-model, stepwise-dpo]
 once. Left out are the prompts of the held-out pairs and the line's own held-out problems; a problem of the calibration
 pairs may occur by chance. No other data, no pretrained weights.
 
-**Training.** Optimiser step {global_step:,} of this line, from nothing, with Muon and AdamW and bfloat16
-autocast on two CPU cores; the weights are stored in bfloat16:
+**Training.** Optimiser step {global_step:,} of this line, from nothing, with Muon and AdamW, and with bfloat16
+autocast where the machine is fast at that; the weights are stored in bfloat16:
 
 ```json
 {json.dumps(asdict(plan), indent=1)}

@@ -166,7 +166,7 @@ def read_settings(config: Any, name: str) -> HeadSettings | None:
     known = [field.name for field in fields(HeadSettings)]
     where = f"model {name!r}: {CONFIG_KEY!r} in its config.json"
     if not isinstance(saved, Mapping):
-        raise ModelError(f"{where} must be an object, not {saved!r}")
+        raise ModelError(f"{where} must be an object, not {seen(saved)}")
     if unknown := [key for key in saved if key not in known]:
         raise ModelError(f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(known)}")
     try:

@@ -20,7 +20,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         model: embeddings, biases and norms go to AdamW; every other matrix to Muon.
         learning_rate: AdamW's.
         muon_learning_rate: Muon's, on the scale of AdamW's updates (arXiv 2502.16982, section 2.2).
-        weight_decay: of both.
+        weight_decay: of both, but for relative position biases, which have none.
     """
 
     def __init__(

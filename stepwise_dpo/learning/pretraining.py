@@ -75,7 +75,7 @@ class PretrainingPlan:
             learns to take the numbers of short problems first.
 
     Raises:
-        ConfigError: the shape isn't one of a T5 that can answer.
+        ConfigError: the shape isn't one of a T5 that can answer, or the learning rates never begin to fall.
     """
 
     steps: int = 4_000
@@ -104,6 +104,8 @@ class PretrainingPlan:
         """Check the shape now rather than after an hour."""
         if self.d_model % self.heads:
             raise ConfigError(f"d_model ({self.d_model}) must be a multiple of heads ({self.heads})")
+        if not 0 <= self.warmup < self.span:
+            raise ConfigError(f"warmup ({self.warmup}) must be below span ({self.span}), and neither below 0")
         if self.decoder_layers > self.layers:
             raise ConfigError(
                 f"decoder_layers ({self.decoder_layers}) must not exceed layers ({self.layers}): Transformers' "
@@ -351,14 +353,16 @@ def _draw(plan: PretrainingPlan, seed: int, index: int, avoid: Collection[str], 
 def _check_same_line(plan: PretrainingPlan, avoided: Collection[str], folder: Path) -> None:
     digest = hashlib.sha256("\n".join(sorted(avoided)).encode()).hexdigest()
     line = json.dumps({"plan": asdict(plan), "avoided": digest}, indent=1) + "\n"
-    file = folder / "line.json"
-    if file.exists() and file.read_text(encoding="utf-8") != line:
+    file, beside = folder / "line.json", folder / ".line.json"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        beside.write_text(line, encoding="utf-8")
+        beside.replace(file)  # whole or not at all: half of it would be another plan
+    elif file.read_text(encoding="utf-8") != line:
         raise RunError(
             f"{str(folder)!r} holds a line of another plan or with other prompts left out; choose another folder, or "
             "remove it"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(line, encoding="utf-8")
 
 
 class _SolveRate(TrainerCallback):

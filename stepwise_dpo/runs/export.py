@@ -23,6 +23,9 @@ from stepwise_dpo.runs.directory import RunDirectory
 SAFE_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".md")
 """Weights without code, and text. A pickle could run code where it is loaded."""
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a cell that begins so for a formula and runs it."""
+
 PROCESSES = 8
 """Of the `accelerate launch` line: a usual GPU machine."""
 
@@ -90,6 +93,11 @@ def settings_yaml(config: RunConfig, output_dir: str | None = None) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- the curves
+
+
+def disarmed(text: str) -> str:
+    """Write a text as a spreadsheet may read it: one that would run as a formula gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def metrics_csv(records: Sequence[Mapping[str, Any]]) -> str:

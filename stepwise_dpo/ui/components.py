@@ -301,13 +301,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], wide: bool = False
 
 
 def download_js() -> str:
-    """Write the script that makes a file of {"name", "text", "type"?} (JSON) in the browser and saves it there.
+    """Write the script that saves {"name", "text", "type"?}, as JSON, in the browser as a file; "" as none.
 
     Nothing is written on the server: a path returned from a handler would be copied into Gradio's cache, where everyone
     who knows its name can read it.
     """
     return """
 (file) => {
+  if (!file) return;
   const { name, text, type } = JSON.parse(file);
   const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([text], { type: type ?? 'application/json' }));

@@ -15,6 +15,7 @@ from stepwise_dpo.ui import data_actions as actions
 from stepwise_dpo.ui.components import (
     Shared,
     clicks,
+    download_js,
     editor,
     error,
     examples_table,
@@ -44,17 +45,6 @@ KEYS = (
     "In a step: Ctrl+Enter splits at the caret, Alt+Enter inserts, Alt+↑ ↓ moves, Backspace at its start merges. "
     "Ctrl+Z takes back, Ctrl+S saves."
 )
-
-_DOWNLOAD_JS = """
-(file) => {
-  const { name, text } = JSON.parse(file);
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
-"""
 
 
 def build(
@@ -304,17 +294,8 @@ def build(
         # The text travels to the browser and becomes a file there: a path returned from here would be copied into
         # Gradio's cache, where everyone who knows its name can read it.
         button.click(_download(kind), shared.library, [download_file, set_message], show_progress="hidden").success(
-            None, download_file, None, js=_DOWNLOAD_JS
+            None, download_file, None, js=download_js()
         )
-
-
-def chosen_index(library: Library, event: gr.EventData) -> int:
-    """Check the index that a list sent: the browser can send anything.
-
-    Returns:
-        A valid index, or 0.
-    """
-    return actions.chosen_index(library, event._data)
 
 
 def differing(now: Sequence[Any], before: Sequence[Any]) -> list[Any]:
@@ -335,7 +316,7 @@ def _download(kind: str) -> Callable[[Library], list[Any]]:
         try:
             file = actions.download(library, kind)
         except DataError as problem:
-            return [gr.skip(), error(str(problem))]
+            return ["", error(str(problem))]
         return [json.dumps({"name": file.name, "text": file.text}), note(file.message)]
 
     return on_download

@@ -8,12 +8,10 @@ from typing import Any
 
 from stepwise_dpo.errors import DataError, RunError
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
+from stepwise_dpo.runs.export import disarmed
 from stepwise_dpo.ui.comparison import SIDES, Compared, Likelihood, Measured, Reply, Seen, log_ratios
 
 Record = Mapping[str, Any]
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a cell that begins so for a formula and runs it."""
 
 
 def measured_by_run(records: Sequence[Record], which: str) -> list[Measured]:
@@ -67,16 +65,12 @@ def csv_text(compared: Sequence[Compared]) -> str:
         ["id", "prompt", *(f"before_{name}" for name in names), *names, "margin_change", "flipped", "in_training"]
     )
     for one in compared:
-        row: list[object] = [_safe(one.pair.id), _safe(one.pair.prompt)]
+        row: list[object] = [disarmed(one.pair.id), disarmed(one.pair.prompt)]
         for seen in (one.before, one.after):
-            output = "" if seen.reply is None else _safe("\n".join(seen.reply.steps))
+            output = "" if seen.reply is None else disarmed("\n".join(seen.reply.steps))
             row += [seen.preferred, seen.margin, seen.chosen.mean, seen.rejected.mean, seen.solved, output]
         writer.writerow([*row, one.change, one.flipped, one.trained_on])
     return out.getvalue()
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def _answer(reply: Reply | None) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.ui import free_text
 from stepwise_dpo.ui.components import empty_state, error, note
-from stepwise_dpo.ui.data_tab import chosen_index
+from stepwise_dpo.ui.data_actions import chosen_index
 from stepwise_dpo.ui.judges import JUDGE_NOTES, JUDGES, check_model_name
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.newest import Newest
@@ -96,14 +96,14 @@ class RewardsHandlers:
         self, request: gr.Request, event: gr.EventData, library: Library, selected: int, run_id: str, *fields: Any
     ) -> list[Any]:
         """An example was chosen in the list."""
-        selected = chosen_index(library, event)
+        selected = chosen_index(library, event._data)
         return [selected, *self._example(request, library, selected, Controls(*fields))]
 
     def choose_with_list(
         self, request: gr.Request, event: gr.EventData, library: Library, selected: int, run_id: str, *fields: Any
     ) -> list[Any]:
         """An example was chosen in the heatmap; the list shows it too."""
-        selected = chosen_index(library, event)
+        selected = chosen_index(library, event._data)
         controls = Controls(*fields)
         example = self._example(request, library, selected, controls)
         try:

@@ -10,22 +10,10 @@ import gradio as gr
 from stepwise_dpo.errors import RunError, StepwiseDPOError
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.export import metrics_csv, metrics_json, pack, settings_yaml
-from stepwise_dpo.ui.components import Shared, error
+from stepwise_dpo.ui.components import Shared, download_js, error
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.train_live import named_for_reader
 
-# Text becomes a file in the browser: a path returned from here would be copied to where everybody can read it.
-_SAVE_TEXT = """
-(file) => {
-  if (!file) return;
-  const { name, text } = JSON.parse(file);
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text], { type: 'text/plain' }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
-"""
 _SAVE_ARCHIVE = """
 (file) => {
   if (!file) return;
@@ -69,7 +57,7 @@ def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> None:
     )
     for button, kind in ((table, "csv"), (records, "json"), (settings, "yaml")):
         button.click(save(kind), opened, [text, message], show_progress="hidden").success(
-            None, text, None, js=_SAVE_TEXT
+            None, text, None, js=download_js()
         )
 
 

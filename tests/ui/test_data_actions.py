@@ -1,5 +1,4 @@
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -7,7 +6,6 @@ from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.formats import load_labelled_solutions
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, parse_pairs
 from stepwise_dpo.ui import data_actions as actions
-from stepwise_dpo.ui import data_tab
 from stepwise_dpo.ui.data_views import settled
 from stepwise_dpo.ui.examples_table import example_key
 from stepwise_dpo.ui.library import MAX_SETS, ExampleSet, Library, draft_of
@@ -78,7 +76,7 @@ def test_the_last_example_can_be_deleted_and_brought_back():
 def test_a_wrong_index_from_the_browser_is_the_first_example(key):
     assert actions.chosen_index(LIBRARY, {"key": key}) == 0
     assert actions.chosen_index(LIBRARY, {"example": key}) == 0
-    assert data_tab.chosen_index(LIBRARY, SimpleNamespace(_data=None)) == 0
+    assert actions.chosen_index(LIBRARY, None) == 0
 
 
 def test_an_example_is_found_by_its_key():
