@@ -1,7 +1,9 @@
 """The buttons that take a run along: its model as an archive, its metrics, its configuration."""
 
+import hashlib
 import json
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from stepwise_dpo.ui.components import Shared, download_js, error
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.train_live import named_for_reader
 
+REUSED_SECONDS = 1_800
+"""Well below the hour after which Gradio deletes it."""
+
+_SECRET = secrets.token_bytes(32)
 _SAVE_ARCHIVE = """
 (file) => {
   if (!file) return;
@@ -62,20 +68,32 @@ def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> None:
 
 
 def packed_in_cache(run: RunDirectory, cache: Path) -> Path:
-    """Pack a run's model into a new folder of Gradio's cache, from which Gradio serves it and later deletes it.
+    """Pack a run's model into Gradio's cache, from which Gradio serves it and later deletes it.
 
-    The archive is called as the run's folder is, which is on this machine already and in public mode our own choice.
+    The same archive is given for as long as the run stays as it is: else clicks would fill the disk. It is called as
+    the run's folder is, which is on this machine already and in public mode our own choice; the folder that it lies in
+    nobody can guess.
 
     Raises:
-        RunError: it has no model.
+        RunError: it has no model, or the archive can't be written.
     """
-    folder = cache / secrets.token_hex(16)
     try:
-        folder.mkdir(parents=True)
+        state = f"{run.path}\n{run.path.stat().st_mtime_ns}"
+        name = hashlib.blake2b(state.encode(), key=_SECRET, digest_size=16).hexdigest()
+        target = cache / name / f"{run.id}.zip"
+        if target.exists() and time.time() - target.stat().st_mtime < REUSED_SECONDS:
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f"{secrets.token_hex(8)}.part")
+        try:
+            pack(run, beside)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+            if not any(target.parent.iterdir()):
+                target.parent.rmdir()
     except OSError as problem:
         raise RunError(f"the archive can't be written: {problem.strerror}") from problem
-    target = folder / f"{run.id}.zip"
-    pack(run, target)
     return target
 
 

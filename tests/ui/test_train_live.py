@@ -248,6 +248,19 @@ def test_files_to_take_along(run, reader, tmp_path):
             exported(reader, "", key, "csv")
     with pytest.raises(runs_view.RunError, match="has no model"):
         packed_in_cache(run, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_clicks_on_the_same_archive_make_no_more_files(run, tmp_path):
+    run.final.mkdir()
+    (run.final / "config.json").write_text("{}")
+    cache = tmp_path / "cache"
+    first = packed_in_cache(run, cache)
+    assert first.name == f"{run.id}.zip"
+    assert packed_in_cache(run, cache) == first
+    assert [path for path in cache.rglob("*") if path.is_file()] == [first]
+    write_note(run, "something has changed")
+    assert packed_in_cache(run, cache) != first
 
 
 def test_events_can_hold_anything():
