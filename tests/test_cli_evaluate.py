@@ -53,6 +53,7 @@ def test_charts_need_no_network(files):
     }  # fmt: skip
     page = (files / "charts" / "calibration.html").read_text(encoding="utf-8")
     assert 'src="plotly.min.js"' in page
+    assert '"showSendToCloud": false' in page
     assert "https://cdn" not in page
     assert "Calibration" in page
 

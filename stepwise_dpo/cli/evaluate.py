@@ -25,6 +25,9 @@ TUNE_DATA = DATA_DIR / "synthetic_prm.json"
 
 DEFAULT_KS = (1, 4, 8)
 
+FIGURE_OPTIONS = {"displaylogo": False, "showSendToCloud": False}
+"""Of plotly: no button that uploads a chart to another host."""
+
 REWARD_EXAMPLES = """example:
   python -m stepwise_dpo evaluate reward --data data/heldout_prm.json --json reward.json
 
@@ -213,7 +216,7 @@ def _write_charts(charts: Sequence["Chart"], folder: Path) -> None:
         title = {"text": chart.title, "subtitle": {"text": chart.unit}}
         layout = {**chart.figure["layout"], "title": title, "template": "plotly_white"}
         figure = graph_objects.Figure(data=chart.figure["data"], layout=layout)
-        write(folder / f"{chart.id}.html", figure.to_html(include_plotlyjs="directory"))
+        write(folder / f"{chart.id}.html", figure.to_html(include_plotlyjs="directory", config=FIGURE_OPTIONS))
 
 
 def _probability(text: str) -> float:

@@ -238,6 +238,6 @@ def progress_html(done: int, total: int, what_is_scored: str) -> str:
     share = done / total if total else 1.0
     words = f"Scoring {plain(what_is_scored)}: {done:,} of {counted(total, 'example')}"
     return (
-        f'<div class="progress" role="progressbar" aria-label="Scoring" aria-valuemin="0" aria-valuemax="{total}" '
+        f'<div class="scoring" role="progressbar" aria-label="Scoring" aria-valuemin="0" aria-valuemax="{total}" '
         f'aria-valuenow="{done}"><span>{words}</span><i><b style="width:{share:.0%}"></b></i></div>'
     )

@@ -84,6 +84,9 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app)
     assert points(page) == 8
     assert points(page, "accuracy") == 8
     assert page.evaluate(f"{figure()}.data[0].y[0]") == pytest.approx(0.693147, abs=1e-4)
+    buttons = page.locator("#train-charts [data-id=loss] .modebar-btn")
+    assert "Reset axes" in buttons.evaluate_all("all => all.map((one) => one.dataset.title)")
+    expect(buttons.and_(page.locator("[data-title*=hare]"))).to_have_count(0)  # it would upload the chart
     expect(rows(page).first).to_contain_text("finished")
     expect(rows(page).first.locator(".spark path")).to_have_attribute("d", re.compile("^M.*L"))
 

@@ -6,6 +6,7 @@
 const root = element.querySelector('.plots');
 const config = {
   displaylogo: false,
+  showSendToCloud: false, // else a button uploads the chart to another host
   responsive: false,
   modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'zoomIn2d', 'zoomOut2d'],
 };

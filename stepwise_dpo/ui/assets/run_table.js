@@ -104,7 +104,7 @@ function fill(row, run, several) {
   set(row.querySelector('.result'), run.result);
   const differs = row.querySelector('.differs');
   const words = run.differs === null ? (run.opened ? (several ? '' : 'the others are compared with this run') : 'can’t be read')
-    : run.differs.length ? run.differs.join('\n') : 'nothing';
+    : run.differs.length ? run.differs.join(' · ') : 'nothing';
   set(differs, words);
   differs.classList.toggle('quiet', !run.differs?.length);
   const note = row.querySelector('.note');
