@@ -68,9 +68,8 @@ def test_the_reward_model_finds_the_first_wrong_step(judge, pairs):
 
 def test_rewards_drop_at_the_wrong_step(judge):
     dropped = 0
-    for pair in HELD_OUT:
-        wrong = first_error(pair.rejected)
-        scores = judge.score(pair.prompt, [step.text for step in pair.rejected]).tolist()
+    for pair, rewards in zip(HELD_OUT, judge.score_pairs(HELD_OUT), strict=True):
+        wrong, scores = first_error(pair.rejected), rewards.rejected
         dropped += scores[wrong] < 0 and all(score > 0 for score in scores[:wrong])
     assert dropped >= 0.9 * len(HELD_OUT)
 
