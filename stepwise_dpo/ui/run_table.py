@@ -104,11 +104,12 @@ def differences(config: RunConfig | None, others: Sequence[RunConfig]) -> list[s
 
 
 def result_words(facts: Facts) -> str:
-    """Say what the held-out examples showed: the solve rate, or else the share of pairs that are ranked right."""
+    """Say what the comparison showed: the solve rate, or else the share of pairs that are ranked right."""
+    place = "" if facts.config is None or facts.config.eval_data else ", on training examples"
     for key, words in (("solve_rate", "solved"), ("preference_accuracy", "ranked right")):
         before, after = facts.before.get(key), facts.after.get(key)
         if before is not None and after is not None:  # null where it isn't defined
-            return f"{before:.0%} → {after:.0%} {words}"
+            return f"{before:.0%} → {after:.0%} {words}{place}"
     return ""
 
 

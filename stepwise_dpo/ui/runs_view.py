@@ -181,7 +181,7 @@ def head_html(view: RunView | None, curves: Curves, result: str = "") -> str:
     if status.active and status.phase == "training" and not curves.count("loss"):
         parts.append("<span>waiting for the first step</span>")
     if result:
-        parts.append(f"<span>held out: {shown(result)}</span>")
+        parts.append(f"<span>{shown(result)}</span>")
     parts.append("</div>")
     if status.state in ("failed", "interrupted"):
         parts.append(_failure(view))

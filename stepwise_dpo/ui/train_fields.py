@@ -14,7 +14,17 @@ from stepwise_dpo.ui.judges import JUDGES, POLICIES, POLICY_NOTES
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.text import MINUS, shown
-from stepwise_dpo.ui.train_form import HELD_OUT_SET, LOSSES, Form, demo_form, own_value, plan, plan_words, preset_form
+from stepwise_dpo.ui.train_form import (
+    HELD_OUT_SET,
+    LOSSES,
+    Form,
+    data_words,
+    demo_form,
+    own_value,
+    plan,
+    plan_words,
+    preset_form,
+)
 
 SPACE_NOTE = (
     "A public page: runs are deleted a day after they end, and sooner if its machine is replaced. Take along what you "
@@ -37,17 +47,17 @@ class Fields(NamedTuple):
         form: those that hold a `Form`, in its order.
         start: the button.
         message: what is wrong with the form, beside the button.
-        estimate: steps and time.
         filled: what `fill` has values for.
-        plan: says on button and estimate what the form would do; its inputs are the library and `form`.
+        plan: says what the form would do; its inputs are the library and `form`.
+        planned: where `plan` says it: on the button, and in words about steps and time, and about the data.
     """
 
     form: list[Any]
     start: gr.Button
     message: gr.HTML
-    estimate: gr.HTML
     filled: list[Any]
     plan: Callable[..., list[Any]]
+    planned: list[Any]
 
 
 def formula_html(loss: str) -> str:
@@ -81,6 +91,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
     with gr.Row():
         examples = _number(demo.examples, "on … examples", 1, "train-examples", precision=0)
         held_out = _number(demo.held_out, "compared on", 0, "train-held-out", precision=0)
+    data = html(elem_id="train-data")
     with gr.Row():
         epochs = _number(demo.epochs, "for … epochs", 0, "train-epochs")
         batch_size = _number(demo.batch_size, "batch, pairs", 1, "train-batch", precision=0)
@@ -152,7 +163,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         # Anybody's: a pace says nothing about whose run it was.
         pace = planned and known_pace(reader.supervisor.runs(), planned[0].model, planned[0].loss)
         words = plan_words(planned, pace)
-        return [words.button, f'<p class="hint">{shown(words.estimate)}</p>' if words.estimate else ""]
+        return [words.button, *map(_hint, (words.estimate, data_words(library, Form(*values))))]
 
     def on_loss(value: str, rate: object, beta: object) -> list[Any]:
         # Other losses' fields are hidden, not cleared: what was set comes back with the loss.
@@ -179,7 +190,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         )
 
     filled = [*form, formula, policy_note, stepwise]
-    planned = ([shared.library, *form], [start, estimate])
+    planned = ([shared.library, *form], [start, estimate, data])
     loss.input(
         on_loss,
         [loss, learning_rate, beta],
@@ -193,7 +204,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
     tab.select(on_plan, *planned, show_progress="hidden")
     for field in (loss, model, examples, held_out, held_out_set, epochs, max_steps, batch_size, other):
         field.change(on_plan, *planned, show_progress="hidden", trigger_mode="always_last")
-    return Fields(form, start, message, estimate, filled, on_plan)
+    return Fields(form, start, message, filled, on_plan, planned[1])
 
 
 def _of_loss(loss: str) -> dict[str, bool]:
@@ -205,6 +216,10 @@ def _of_loss(loss: str) -> dict[str, bool]:
 def _note_of(model: object) -> str:
     words = POLICY_NOTES.get(model, "") if isinstance(model, str) else ""
     return f'<p class="hint">{words}</p>'
+
+
+def _hint(words: str) -> str:
+    return f'<p class="hint">{shown(words)}</p>' if words else ""
 
 
 def _number(value: object, label: str, minimum: float, elem_id: str, **options: Any) -> gr.Number:

@@ -30,7 +30,6 @@ HELD_OUT_SET = "heldout_prm.json"
 MANY_ANSWERS, FEW_ANSWERS = 200, 8
 """The most held-out problems that a model answers before and after, one that writes fast and one that doesn't."""
 
-MAX_NEW_TOKENS = 96
 MAX_OTHER = 4_000
 UNKNOWN_TIME = "time unknown until the first run of this model"
 
@@ -166,7 +165,8 @@ def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
         "max_length": _whole(form.max_length, "longest example"),
         # The small models answer in no time.
         "generate": min(held_out or FEW_ANSWERS, MANY_ANSWERS if model in (POLICY, TINY) else FEW_ANSWERS),
-        "max_new_tokens": MAX_NEW_TOKENS,
+        # The values are the same, and the first step comes at once.
+        "frozen_scores": "as_needed",
     }
     if loss == "stepwise":
         settings |= {
@@ -275,6 +275,26 @@ def plan(library: Library, form: Form, public: bool) -> tuple[RunConfig, int] | 
         return None
 
 
+def data_words(library: Library, form: Form) -> str:
+    """Say what the form trains and compares on; "" if that is not usable yet."""
+    try:
+        train, held_out, name = split(library, form)
+        asked = _whole(form.held_out, "examples to compare on")
+    except ConfigError:
+        return ""
+    opened = library.current.name
+    words = f"Trains on {_share(len(train), len(library.current.pairs))} of {opened}"
+    if held_out:
+        return f"{words}; held out are {len(held_out):,} of {name}."
+    if asked:
+        return f"{words}. None are left to hold out, so it is compared on these: choose another set under More options."
+    return f"{words}. None are held out, so it is compared on these."
+
+
+def _share(count: int, of: int) -> str:
+    return f"all {of:,}" if count == of else f"the first {count:,}"
+
+
 def plan_words(planned: tuple[RunConfig, int] | None, pace: Pace | None) -> PlanWords:
     """Say on the button what it will do, and beside it how long that takes; only "Train" where nothing is known."""
     if planned is None:
@@ -356,7 +376,8 @@ def form_of(config: RunConfig, library: Library) -> tuple[Library, Form]:
     if stepwise:
         form = form._replace(anchor=config.anchor_to_reference, **{key: getattr(config, key) for key in _SAME_STEPWISE})
     said = make_config(settings_of(form, held_out, False), {"data": config.data, "eval_data": config.eval_data})
-    wanted = config.model_dump()
+    # When frozen models score changes no value; the page has them score when they are needed.
+    wanted = config.model_dump() | {"frozen_scores": said.frozen_scores}
     rest = {name: wanted[name] for name, value in said.model_dump().items() if wanted[name] != value}
     other = yaml.safe_dump(rest, sort_keys=False, allow_unicode=True) if rest else ""
     return library, form._replace(other=other)

@@ -167,7 +167,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML) -> Trai
 
     hidden: dict[str, Any] = {"show_progress": "hidden"}
     clicked = clicks("train-table")
-    planned = ([shared.library, *fields.form], [fields.start, fields.estimate])
+    planned = ([shared.library, *fields.form], fields.planned)
     filled = [shared.library, fields.message, *fields.filled]
     fields.start.click(
         on_start,

@@ -154,6 +154,33 @@ def words(form, pace=None, pairs=40):
     return train_form.plan_words(train_form.plan(library(*numbered(pairs)), form, False), pace)
 
 
+def test_the_form_names_its_data():
+    both = Library((*library(*numbered(40)).sets, ExampleSet("other.json", tuple(numbered(5)))), "set.json")
+    both = both.opened(both.names[0])
+    name = both.names[0]
+    form = FORM._replace(examples=30, held_out=3, held_out_set="other.json")
+    assert train_form.data_words(both, form) == f"Trains on the first 30 of {name}; held out are 3 of other.json."
+    form = FORM._replace(examples=450, held_out=120, held_out_set=name)
+    assert train_form.data_words(both, form) == (
+        f"Trains on all 40 of {name}. None are left to hold out, so it is compared on these: choose another set under "
+        "More options."
+    )
+    form = FORM._replace(examples=40, held_out=0)
+    assert train_form.data_words(both, form).endswith("None are held out, so it is compared on these.")
+    assert train_form.data_words(both, FORM._replace(examples=None)) == ""
+
+
+def test_the_page_trains_as_the_presets_do():
+    for name in ("demo", "demo-dpo", "demo-stepwise"):
+        wanted = make_config(PRESETS[name])
+        form = train_form.demo_form()._replace(
+            loss=name, learning_rate=wanted.learning_rate, beta=wanted.beta, max_length=wanted.max_length
+        )
+        places = {"data": wanted.data, "eval_data": wanted.eval_data}
+        got = make_config(train_form.settings_of(form, train_form.DEMO_HELD_OUT, False), places)
+        assert got == wanted
+
+
 def test_the_button_says_what_it_does():
     assert words(FORM._replace(examples=40, batch_size=4)).button == "Train 30 steps"
     assert words(FORM._replace(max_steps=1)).button == "Train 1 step"
@@ -249,6 +276,6 @@ def test_examples_that_are_gone_are_named(tmp_path):
 
 def test_other_settings_are_written_as_yaml(tmp_path):
     save_pairs([PAIR], tmp_path / "x.json")
-    config = make_config({"model": "tiny", "data": str(tmp_path / "x.json"), "warmup_steps": 3, "max_new_tokens": 96})
+    config = make_config({"model": "tiny", "data": str(tmp_path / "x.json"), "warmup_steps": 3})
     _, form = train_form.form_of(config, library(PAIR))
     assert yaml.safe_load(form.other) == {"warmup_steps": 3}

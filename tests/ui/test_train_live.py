@@ -183,7 +183,7 @@ def test_a_row_of_the_table(run, reader):
         "finished",
         "4 / 4",
         "0.500",
-        "40% → 55% solved",
+        "40% → 55% solved, on training examples",
     )
     assert row["note"] == "<b>first</b>"  # set as textContent
     assert row["spark"].startswith("M1.0 2.0L95.0")
@@ -194,7 +194,7 @@ def test_a_figure_that_is_not_defined_is_passed_over(run, reader):
     sides = {"solve_rate": None, "preference_accuracy": 0.5}
     run.write_report({"before": sides, "after": sides})
     (row,) = table_value(reader, reader.views(""), reader.views("")[0], Choice())["rows"]
-    assert row["result"] == "50% → 50% ranked right"
+    assert row["result"] == "50% → 50% ranked right, on training examples"
 
 
 def test_a_run_that_cant_be_read_stays_in_the_table(run, reader):

@@ -5,7 +5,7 @@
 // Gradio gives: element, props, trigger, watch.
 const root = element.querySelector('.run-table');
 const MAX_NOTE = 300;
-const HEADS = ['Draw', 'Run', 'State', 'Progress', 'Loss', 'Held out, before → after', 'What differs', 'Note', 'Actions'];
+const HEADS = ['Draw', 'Run', 'State', 'Progress', 'Loss', 'Before → after', 'What differs', 'Note', 'Actions'];
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
