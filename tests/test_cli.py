@@ -276,6 +276,25 @@ def test_data_generate_validate_convert(tmp_path, capsys):
     assert dataset["train"][0]["prompt"] == rows[0]["prompt"]
 
 
+def test_validate_knows_trls_stepwise_supervision(tmp_path, capsys):
+    file = tmp_path / "steps.jsonl"
+    good = {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]}
+    file.write_text("\n".join(json.dumps(row) for row in (good, good)))
+    assert main(["data", "validate", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "1 solutions of TRL's stepwise supervision are valid: 2 to 2 steps, 2 of 2 steps labelled, 1 rep" in said
+    assert main(["score", "--data", str(file), "--output", str(tmp_path / "out")]) == 1
+    assert "line 1: is TRL's stepwise supervision" in capsys.readouterr().err
+    file.write_text("\n".join(json.dumps(row) for row in (good, good | {"labels": [True]}, good | {"prompt": ""})))
+    assert main(["data", "validate", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert "line 2: labels must have one entry" in said
+    assert "line 3: prompt" in said
+    file.write_text('{"question": "q", "answer": "a"}')
+    assert main(["data", "validate", str(file)]) == 1
+    assert "line 1: must have prompt, chosen, rejected, and has question, answer" in capsys.readouterr().err
+
+
 def test_validate_names_the_place(tmp_path, capsys):
     file = tmp_path / "bad.json"
     file.write_text('[{"prompt": "p", "chosen": ["a"], "rejected": ["b", {"text": "c", "label": 1}]}]')

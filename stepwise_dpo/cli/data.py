@@ -163,9 +163,13 @@ def _convert_to_lines(options: argparse.Namespace, pairs: "list[PreferencePair]"
 
 def validate(options: argparse.Namespace) -> int:
     """Check a data file; its error has a line for every record that can't be used."""
-    from stepwise_dpo.preferences.pairs import load_pairs
+    from stepwise_dpo.preferences.pairs import is_stepwise, load_pairs
+    from stepwise_dpo.preferences.rows import read_rows
 
-    pairs = load_pairs(_data_argument(options))
+    file = _data_argument(options)
+    if is_stepwise(read_rows(file)[1][0][1]):
+        return _validate_stepwise(file)
+    pairs = load_pairs(file)
     counts = [len(side) for pair in pairs for side in (pair.chosen, pair.rejected)]
     labels = [step.label for pair in pairs for side in (pair.chosen, pair.rejected) for step in side]
     warned = [(pair.id, problem) for pair in pairs for problem in pair.problems()]
@@ -176,6 +180,20 @@ def validate(options: argparse.Namespace) -> int:
     print(
         f"{len(pairs)} pairs are valid: {min(counts)} to {max(counts)} steps a side, "
         f"{sum(label is not None for label in labels)} of {len(labels)} steps labelled, {len(warned)} warnings"
+    )
+    return 0
+
+
+def _validate_stepwise(file: str) -> int:
+    from stepwise_dpo.preferences.formats import load_labelled_solutions
+
+    solutions, repeated = load_labelled_solutions(file)
+    counts = [len(solution.steps) for solution in solutions]
+    labels = [label for solution in solutions for label in solution.labels]
+    print(
+        f"{len(solutions)} solutions of TRL's stepwise supervision are valid: {min(counts)} to {max(counts)} steps, "
+        f"{sum(label is not None for label in labels)} of {len(labels)} steps labelled, {repeated} repetitions. "
+        "models train-reward reads them; to train a policy or to score, a file of pairs is needed"
     )
     return 0
 

@@ -26,7 +26,7 @@ from stepwise_dpo.preferences.faults import (
     seen,
     text_faults,
 )
-from stepwise_dpo.preferences.pairs import PreferencePair, Step, pair_of_row, row_faults
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, is_stepwise, pair_of_row, row_faults
 from stepwise_dpo.preferences.rows import read_rows
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def load_labelled_solutions(path: str | os.PathLike[str]) -> tuple[list[Labelled
     found: list[tuple[int, LabelledSolution]] = []
     faults: list[str] = []
     for number, row in rows:
-        stepwise = isinstance(row, dict) and ("completions" in row or "labels" in row)
+        stepwise = is_stepwise(row)
         problems = _stepwise_faults(row) if stepwise else row_faults(row)
         faults += [f"{unit} {number}: {fault}" for fault in problems]
         if len(faults) >= MAX_REPORTED:

@@ -29,6 +29,7 @@ from stepwise_dpo.preferences.faults import (
     meta_faults,
     refuse,
     seen,
+    short,
     text_faults,
 )
 from stepwise_dpo.preferences.rows import MAX_BYTES, Rows, check_row_count, parse_rows, read_rows, refuse_null_byte
@@ -292,10 +293,25 @@ def _check_ids(ids: list[tuple[int, str]], source: str, unit: str) -> None:
     refuse(faults, source)
 
 
+def is_stepwise(row: object) -> bool:
+    """Whether a row is meant as TRL's stepwise supervision rather than as a pair."""
+    return (
+        isinstance(row, dict) and ("completions" in row or "labels" in row) and not {"chosen", "rejected"} & row.keys()
+    )
+
+
 def row_faults(row: Any) -> list[str]:
     """Say by field what is wrong with a native or historic row, which may be anything that JSON holds."""
     if not isinstance(row, dict):
         return [f"must be an object with {', '.join(_PAIR_KEYS[:3])}, not {seen(row)}"]
+    if is_stepwise(row):
+        return [
+            "is TRL's stepwise supervision (completions with labels), which only models train-reward reads; a pair has "
+            f"{', '.join(_PAIR_KEYS[:3])}"
+        ]
+    if not any(key in row for key in _PAIR_KEYS[:3]):
+        keys = ", ".join(short(key) for key in list(row)[:5]) or "nothing"
+        return [f"must have {', '.join(_PAIR_KEYS[:3])}, and has {keys}"]
     faults = key_faults(row, _PAIR_KEYS, required=3, path="")
     if "prompt" in row:
         faults += text_faults(row["prompt"], "prompt")

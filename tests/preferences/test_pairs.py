@@ -354,13 +354,13 @@ class TestParsing:
             ("[" * 100_000 + "]" * 100_000, "is nested too deeply"),
             ('{"a":' * 100_000 + "1" + "}" * 100_000, "is nested too deeply"),
             ("[" * 5_000_000, "is nested too deeply"),
-            (json.dumps([{f"k{i}": 1 for i in range(100_000)}]), "k0: unknown key"),
+            (json.dumps([{f"k{i}": 1 for i in range(100_000)}]), "has k0, k1"),
             ("9" * 5_000_000, "not an integer of 25 digits or more"),
         ],
         ids=["lists", "objects", "open", "keys", "digits"],
     )
     def test_case_15_hostile_input_is_refused_in_a_second(self, data, expected, source):
-        if source == "f.jsonl" and expected.startswith("k0"):
+        if source == "f.jsonl" and expected.startswith("has k0"):
             data = data[1:-1]
         start = time.perf_counter()
         assert expected in message(data, source)
