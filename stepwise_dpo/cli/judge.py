@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ def add_commands(commands: Any) -> None:
 
 def _score(options: argparse.Namespace) -> int:
     from stepwise_dpo.preferences.pairs import load_pairs
+    from stepwise_dpo.preferences.statistics import hardly_differ
 
     check_aggregation(options.aggregation, options.value)
     pairs = load_pairs(options.data)[: options.limit]
@@ -80,6 +82,7 @@ def _score(options: argparse.Namespace) -> int:
         pairs, value=options.value, progress=ProgressBar("Scoring", "sequence")
     )
     lines, negative = [], 0
+    scores = [score for pair in rewards for side in pair for score in side]
     for pair, values in zip(pairs, rewards, strict=True):
         preference = values.preference(options.aggregation, neutral)
         negative += preference < 0
@@ -93,6 +96,12 @@ def _score(options: argparse.Namespace) -> int:
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     write(options.output, "".join(lines))
     print(f"{len(lines)} pairs scored into {options.output}; the preference of {negative} is negative")
+    if hardly_differ(scores):
+        print(
+            "warning: nearly all steps have the same score, so a preference says little more than how many steps there "
+            "are; this judge doesn't know such problems. models train-reward makes one from labelled steps",
+            file=sys.stderr,
+        )
     return 0
 
 

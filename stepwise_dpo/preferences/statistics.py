@@ -6,6 +6,7 @@ Prompts count as the same if they differ only in spacing and capitals.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, first_error
 
@@ -67,6 +68,17 @@ def pair_key(pair: PreferencePair) -> tuple[str, tuple[str, ...], tuple[str, ...
     """Reduce a pair to what decides whether it repeats another: labels, id and meta don't."""
     chosen, rejected = (tuple(step.text for step in side) for side in (pair.chosen, pair.rejected))
     return prompt_key(pair.prompt), chosen, rejected
+
+
+def hardly_differ(scores: Sequence[float]) -> bool:
+    """Whether a judge's step scores tell nothing apart: at least 95% of four or more lie within 0.02 of their median.
+
+    Their sum over a solution then says little more than how many steps it has.
+    """
+    if len(scores) < 4:
+        return False
+    middle = median(scores)
+    return sum(abs(score - middle) <= 0.02 for score in scores) >= 0.95 * len(scores)
 
 
 def repetitions(keys: Iterable[object]) -> list[int]:

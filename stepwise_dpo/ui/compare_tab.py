@@ -29,7 +29,7 @@ from stepwise_dpo.ui.compare_choice import (
 )
 from stepwise_dpo.ui.compare_figures import margin_charts
 from stepwise_dpo.ui.compare_views import answers_html, example_html, filter_choices, numbers_html, remarks, table_html
-from stepwise_dpo.ui.comparison import FILTERS, Reply, moved
+from stepwise_dpo.ui.comparison import FILTERS, Reply, arranged, moved
 from stepwise_dpo.ui.components import (
     Shared,
     choice_list,
@@ -207,13 +207,18 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
             return
         yield whole(*looked_up(models, choice, library), before, text)
 
-    def on_filter(before: Session, sent: object) -> list[Any]:
+    def on_filter(before: Session, text: object, sent: object) -> list[Any]:
+        """Show what passes the filter, and open the first of it where the open example doesn't."""
         view = before.view
         if view is None:
-            return [gr.skip()] * 2
+            return [gr.skip()] * 6
         only = next((key for key in FILTERS if key == sent), "all")
         now = before._replace(place=before.place._replace(only=only, page=0))
-        return [now, table_html(view.compared, view.names, now.place, now.row)]
+        kept = arranged(view.compared, now.place)
+        if kept and now.row not in kept:
+            now = now._replace(row=kept[0])
+            return [now, *rows_and_example(view, now, before, text)]
+        return [now, table_html(view.compared, view.names, now.place, now.row), *[gr.skip()] * 4]
 
     def on_table(before: Session, text: object, event: gr.EventData) -> list[Any]:
         """Follow a click on a row, a head or the pager of the table, or on a point of a chart."""
@@ -243,10 +248,10 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
         yield ["", answers_html(asked, judged, names_of(*sides), judge_name)]
 
     def on_csv(now: Session) -> Any:
-        return gr.skip() if now.view is None else _file("csv", csv_text(now.view.compared), "text/csv")
+        return "" if now.view is None else _file("csv", csv_text(now.view.compared), "text/csv")
 
     def on_jsonl(now: Session) -> Any:
-        return gr.skip() if now.view is None else _file("jsonl", jsonl_text(now.view.compared), "application/jsonl")
+        return "" if now.view is None else _file("jsonl", jsonl_text(now.view.compared), "application/jsonl")
 
     # ------------------------------------------------------------------------------------------------------- events
 
@@ -261,7 +266,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
     picked: dict[str, Any] = {**quietly, "cancels": [measuring]}
     for event in (before.input, after.input, source.input, count.input):
         event(on_pick, now, [source, count, measure, *result], **picked)
-    only.input(on_filter, [session, only], [session, listing], **quietly)
+    only.input(on_filter, [session, prompt, only], [session, *opened], **quietly)
     for event in (listing.choose, charts.choose):
         event(on_table, [session, prompt], [session, *opened], **clicks("compare-table"))
     ask.click(on_ask, [prompt, judge, shared.visitor, *fields], [ask_message, answers], show_progress="hidden")

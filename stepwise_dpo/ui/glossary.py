@@ -79,14 +79,15 @@ GLOSSARY: dict[str, Entry] = {
         "likelihood displacement: Razin et al. 2024, arXiv 2410.08847",
     ),
     "accuracy": Entry(
-        "Preference accuracy",
+        "Reward accuracy",
         "The share of pairs for which the policy, measured against its reference, prefers the chosen answer more than "
         "before.",
         "share of pairs with rewards/margins > 0",
     ),
     "preference_accuracy": Entry(
         "Preference accuracy",
-        "The share of pairs whose chosen answer is likelier per token than the rejected one.",
+        "The share of pairs whose chosen answer is likelier per token than the rejected one. (The reward accuracy in "
+        "Train measures both against the policy before training instead.)",
     ),
     "mean_margin": Entry(
         "Mean margin",
@@ -179,7 +180,8 @@ GLOSSARY: dict[str, Entry] = {
     "process_bench": Entry(
         "First errors found",
         "What a judge takes for the first error is its first step below the neutral score (p = 0.5). acc1: wrong "
-        "solutions in which that is exactly the labelled step; acc2: right ones in which no step is doubted.",
+        "solutions in which that is exactly the labelled step; acc2: right ones in which no step is doubted. “evaluate "
+        "reward” on the command line takes a threshold tuned on other data instead, and so gets other figures.",
         "F1 = 2 · acc1 · acc2 / (acc1 + acc2), in percent",
         "ProcessBench, Zheng et al. 2024, arXiv 2412.06559",
     ),

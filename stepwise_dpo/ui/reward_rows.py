@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, first_error
+from stepwise_dpo.preferences.statistics import hardly_differ
 from stepwise_dpo.ui.components import coloured, divergence_line, solution, stats, what
 from stepwise_dpo.ui.reward_views import Cast, Look, Sides, reach, softplus, stepwise_loss
 from stepwise_dpo.ui.text import MINUS, counted, shown, signed, three_digits
@@ -74,7 +75,7 @@ def arithmetic(pair: PreferencePair, facts: Facts, look: Look, cast: Cast) -> st
     if facts.preferences:
         if look.of_policy or look.when == "difference":
             figures.append((_moved(facts.preferences, 2), f"preference p of the judge{what('preference')}"))
-        verdict = _verdict(facts.preferences[-1])
+        verdict = _verdict(facts.preferences[-1], facts.judged)
     if facts.gaps:
         figures.append((_moved(facts.gaps, 2), f"log-likelihood gap d, per token{what('log_likelihood_gap')}"))
     if facts.gaps and facts.preferences:
@@ -196,7 +197,10 @@ def _adds_up(chosen: float, rejected: float, digits: int) -> bool:
     )
 
 
-def _verdict(preference: float) -> str:
+def _verdict(preference: float, judged: Sides | None) -> str:
+    if judged is not None and hardly_differ([*judged[0], *judged[1]]):
+        words = "All steps have nearly the same score: the preference says little more than how many there are."
+        return f'<p class="verdict warn">{words}</p>'
     if preference > 0:
         return '<p class="verdict">Positive preference: the step-wise loss trains towards chosen.</p>'
     if preference < 0:

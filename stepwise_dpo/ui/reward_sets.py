@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from stepwise_dpo.preferences.pairs import PreferencePair, first_error
-from stepwise_dpo.ui.components import LISTED, Item, list_html, plots_value, stats, what
+from stepwise_dpo.preferences.statistics import hardly_differ
+from stepwise_dpo.ui.components import LISTED, Item, list_html, note, plots_value, stats, what
 from stepwise_dpo.ui.figures import Chart, HeatmapRow, reward_heatmap
 from stepwise_dpo.ui.reward_rows import label_agreement
 from stepwise_dpo.ui.reward_views import Look, Sides, reach
@@ -21,6 +22,11 @@ SORTS = {
 NEEDS_SCORES = ("preference", "disagreement")
 MAX_ROWS = 500
 """The most examples that one heatmap draws."""
+
+FLAT = (
+    "Nearly all steps have the same score, so a preference says little more than how many steps there are: this judge "
+    "does not know such problems. “models train-reward” on the command line makes one from labelled steps."
+)
 
 NO_HEATMAP = json.dumps({"charts": []})
 
@@ -55,6 +61,7 @@ class Agreement(NamedTuple):
         acc2: right solutions that were left alone, in percent.
         f1: the harmonic mean of the two.
         auroc: of steps up to the first errors, 0..1.
+        flat: whether the scores hardly differ.
     """
 
     examples: int
@@ -63,6 +70,7 @@ class Agreement(NamedTuple):
     acc2: float | None = None
     f1: float | None = None
     auroc: float | None = None
+    flat: bool = False
 
 
 def judged(pair: PreferencePair, sides: Sides, look: Look) -> Judged:
@@ -211,7 +219,8 @@ def agreement(pairs: Sequence[PreferencePair], known: Mapping[int, Judged], look
             scores += values[:until]
     bench = process_bench(true, predicted) if true else None
     acc1, acc2, f1 = bench or (None, None, None)
-    return Agreement(len(known), positive, acc1, acc2, f1, auroc(labels, scores) if labels else None)
+    flat = hardly_differ([value for item in known.values() for side in item.sides for value in side])
+    return Agreement(len(known), positive, acc1, acc2, f1, auroc(labels, scores) if labels else None, flat)
 
 
 def agreement_html(found: Agreement, look: Look) -> str:
@@ -225,12 +234,12 @@ def agreement_html(found: Agreement, look: Look) -> str:
     cells.append((f"{negative:,}", f"preferences that are not positive{what('negative_preference')}"))
     if found.f1 is not None:
         parts = f"acc1 {found.acc1:.1f}, acc2 {found.acc2:.1f}"
-        cells.append((f"{found.f1:.1f}", f"first errors found, F1 ({parts}){what('process_bench')}"))
+        cells.append((f"{found.f1:.1f}", f"first errors found at p below ½, F1 ({parts}){what('process_bench')}"))
     if found.auroc is not None:
         cells.append((f"{found.auroc:.3f}", f"AUROC of the steps{what('auroc')}"))
     if found.f1 is None and found.auroc is None:
         cells.append(("–", "no figure over labels: they need right and wrong solutions with labelled steps"))
-    return stats(cells)
+    return stats(cells) + (note(FLAT) if found.flat else "")
 
 
 def progress_html(done: int, total: int, what_is_scored: str) -> str:

@@ -19,7 +19,7 @@ QUANTITIES = {
     "centered": "Process reward",
     "probability": "Probability",
     "log_odds": "Log-odds",
-    POLICY_VIEW: "Policy log-ratio",
+    POLICY_VIEW: "Policy log-prob / ratio",
 }
 WHENS = {"before": "Before", "after": "After", "difference": f"After {MINUS} before"}
 
@@ -31,8 +31,8 @@ FROZEN = (
     "training changed is the log-likelihood gap below, and the policy's log-ratios."
 )
 FROZEN_DIFFERENCE = (
-    "The reward model was not trained by this run, so there is no difference of process rewards. “Policy log-ratio” "
-    "shows what training changed, step by step."
+    "The reward model was not trained by this run, so there is no difference of process rewards. “Policy log-prob / "
+    "ratio” shows what training changed, step by step."
 )
 
 

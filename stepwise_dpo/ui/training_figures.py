@@ -83,7 +83,7 @@ _PLANS = (
     ),
     _Plan(
         "accuracy",
-        "Preference accuracy",
+        "Reward accuracy",
         "share of pairs",
         (_Line("rewards/accuracies", "accuracy", MARGIN),),
         _SHARE,
@@ -261,6 +261,7 @@ def _marks(run: Drawn, key: str, name: str, colour: str) -> Figure:
     line = _line(steps, values, name, colour, 1, MANY_RUNS_POINTS)
     return line | {
         "mode": "lines+markers",
+        "cliponaxis": False,  # the last one stands at the very end of the axis
         "line": {"color": colour, "width": 1, "dash": "dot"},
         "marker": {"color": colour, "symbol": "diamond-open", "size": 8, "line": {"width": 2}},
     }

@@ -159,7 +159,7 @@ def test_a_run_shows_before_after_and_their_difference(small, run):
     open_tab(small, "Data")
     open_tab(small, "Rewards")
     expect(small.locator("#rewards-run input")).to_have_value("DPO · 25 Nov 10:15:00")
-    switch(small, "Policy log-ratio")
+    switch(small, "Policy log-prob / ratio")
     unit = small.locator("#rewards-judge")
     expect(unit).to_contain_text("Log-probability of each step before training")
     before = values(small, "chosen")

@@ -1,5 +1,5 @@
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, remarks
-from stepwise_dpo.preferences.statistics import repetitions, shared_prompts, statistics
+from stepwise_dpo.preferences.statistics import hardly_differ, repetitions, shared_prompts, statistics
 
 
 def pair(prompt, chosen, rejected):
@@ -43,3 +43,10 @@ def test_remarks_name_their_place():
     beginning = pair("p", [("a",), ("b",)], [("a",)])
     assert [(r.side, r.step) for r in remarks(beginning)] == [("rejected", None)]
     assert [(r.side, r.step) for r in remarks(pair("p", [("a",)], [("a",)]))] == [("", None)]
+
+
+def test_scores_that_hardly_differ():
+    assert hardly_differ([-1.0] * 19 + [0.5])
+    assert not hardly_differ([-1.0] * 18 + [0.5, 0.5])
+    assert not hardly_differ([1.0, 1.0, 1.0])  # too few to say
+    assert not hardly_differ([1.0, 1.0, -1.0, -1.0])

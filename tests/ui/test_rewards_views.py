@@ -337,11 +337,22 @@ def test_agreement_figures():
     assert found == reward_sets.Agreement(3, 1, 50.0, 100.0, pytest.approx(200 / 3), pytest.approx(5 / 6))
     text = words(reward_sets.agreement_html(found, Look()))
     assert "33.3% positive preference, 1 of 3" in text
-    assert "66.7 first errors found, F1 (acc1 50.0, acc2 100.0)" in text
+    assert "66.7 first errors found at p below ½, F1 (acc1 50.0, acc2 100.0)" in text
     of_policy = reward_sets.agreement(SET, KNOWN, Look("policy"))
     assert of_policy.f1 is None
     nothing = reward_sets.agreement([SET[2]], {0: KNOWN[2]}, Look())
     assert "no figure over labels" in words(reward_sets.agreement_html(nothing, Look()))
+
+
+def test_scores_that_hardly_differ_are_said_to_tell_nothing_apart():
+    flat = {index: reward_sets.judged(SET[index], flat_sides(SET[index]), Look()) for index in (0, 1, 3)}
+    found = reward_sets.agreement(SET, flat, Look())
+    assert found.flat
+    assert "this judge does not know such problems" in words(reward_sets.agreement_html(found, Look()))
+
+
+def flat_sides(pair):
+    return [-0.99] * len(pair.chosen), [-1.0] * len(pair.rejected)
 
 
 def test_the_heatmap_keeps_the_order_and_leaves_out_what_is_not_scored():
