@@ -118,10 +118,11 @@ class RunDirectory:
                 raise RunError(f"{str(self.path)!r} already holds a run; choose another output directory")
             for leftover in ("stop", "events.log", "rewards.json", "environment.json", "report.json", "examples.jsonl"):
                 (self.path / leftover).unlink(missing_ok=True)
+            # The configuration makes it a run, so it comes last: a run without a status could neither begin nor end.
+            self.write_status(RunStatus("queued", started=time.time()))
             write_atomically(self.path / "config.json", config.model_dump_json(indent=1) + "\n")
         except OSError as error:
             raise RunError(f"run directory {str(self.path)!r} can't be written: {error}") from error
-        self.write_status(RunStatus("queued", started=time.time()))
 
     def config(self) -> RunConfig:
         """The configuration as it was submitted.
@@ -233,8 +234,15 @@ class RunDirectory:
         return sound, offset + len(complete)
 
     def request_stop(self) -> None:
-        """Ask the run to stop after its current optimiser step and keep what is there."""
-        (self.path / "stop").touch()
+        """Ask the run to stop after its current optimiser step and keep what is there.
+
+        Raises:
+            RunError: the wish can't be written.
+        """
+        try:
+            (self.path / "stop").touch()
+        except OSError as error:
+            raise RunError(f"run {self.id!r} can't be asked to stop: {error.strerror}") from error
 
     def forget_stop(self) -> None:
         """Take back that somebody asked the run to stop."""

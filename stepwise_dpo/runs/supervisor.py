@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -83,6 +84,7 @@ class Supervisor:
         self._queue = Queue(self.queue_limits)
         self._live: dict[str, WorkerProcess] = {}
         self._stopping: dict[str, tuple[RunDirectory, float]] = {}
+        self._lost: dict[str, str] = {}  # runs whose turn came to nothing, and why: their status files may not say so
         self._spare: WorkerProcess | None = None
         self._keep_warm = False
         self._thread: threading.Thread | None = None
@@ -106,7 +108,12 @@ class Supervisor:
             while (path := self.runs_dir / new_run_id(config.loss)).exists():
                 continue  # twenty clicks in one second
             run = RunDirectory(path)
-            run.create(config)
+            try:
+                run.create(config)
+                write_ticket(run, new_ticket(hashed))
+            except RunError:
+                shutil.rmtree(run.path, ignore_errors=True)  # half a run is none
+                raise
             self._line_up(run, hashed)
         return run
 
@@ -127,8 +134,12 @@ class Supervisor:
             owner = ticket.owner if ticket else None
             self._check_room(owner)
             self._let_go(run)
-            run.forget_stop()
-            run.write_status(replace(run.status(), state="queued", pid=None, create_time=None, error=None))
+            try:
+                run.forget_stop()
+                write_ticket(run, new_ticket(owner))
+                run.write_status(replace(run.status(), state="queued", pid=None, create_time=None, error=None))
+            except OSError as error:
+                raise RunError(f"run {run.id!r} can't be resumed: {error.strerror}") from error
             self._line_up(run, owner)
 
     def _let_go(self, run: RunDirectory) -> None:
@@ -148,16 +159,19 @@ class Supervisor:
 
     def _line_up(self, run: RunDirectory, owner: str | None) -> None:
         """Let a queued run wait for its turn, which may be now."""
-        write_ticket(run, new_ticket(owner))
+        self._lost.pop(run.id, None)
         self._queue.join(run, owner)
         self._advance()
         self._look_after()
-        status = run.status()
-        if status.state == "failed" and status.pid is None:
-            raise RunError(f"run {run.id!r}: {status.error}")
+        if run.id in self._lost:
+            raise RunError(f"run {run.id!r}: {self._lost[run.id]}")
 
     def stop(self, run: RunDirectory) -> None:
-        """Ask a run to stop and keep what is there; a process that doesn't is ended. Returns at once."""
+        """Ask a run to stop and keep what is there; a process that doesn't is ended. Returns at once.
+
+        Raises:
+            RunError: its status can't be read, or the wish can't be written.
+        """
         with self._lock:
             if run.id in self._queue:
                 self._leave_queue(run)
@@ -167,7 +181,11 @@ class Supervisor:
                 self._look_after()
 
     def kill(self, run: RunDirectory) -> None:
-        """End a run without a chance to keep anything: for one that is to be deleted. Returns at once."""
+        """End a run without a chance to keep anything: for one that is to be deleted. Returns at once.
+
+        Raises:
+            RunError: as `stop`.
+        """
         with self._lock:
             if run.id in self._queue:
                 self._leave_queue(run)
@@ -288,13 +306,16 @@ class Supervisor:
                 return status
             state, error = self._ending(run, status)
             corrected = replace(status, state=state, error=error)
-            run.write_status(corrected)
+            with suppress(RunError):  # where it can't be written it is true nevertheless
+                run.write_last_status(corrected)
             return corrected
 
     def _ending(self, run: RunDirectory, status: RunStatus) -> tuple[State, str | None]:
         """How a run ended whose process couldn't say so itself."""
         worker = self._live.get(run.id)
         code = worker.poll() if worker else None
+        if run.id in self._lost:
+            return "failed", self._lost[run.id]
         if status.state == "queued":
             return "interrupted", "the server in whose queue it waited is gone"
         if worker is None or code is None:
@@ -310,6 +331,8 @@ class Supervisor:
 
     def _goes_on(self, run: RunDirectory, status: RunStatus) -> bool:
         """Whether an active run is waited for by a server, or worked on by a process."""
+        if run.id in self._lost:
+            return False
         if status.state == "queued":
             if run.id in self._queue:
                 return True
@@ -340,23 +363,31 @@ class Supervisor:
             time.sleep(TICK_SECONDS)
 
     def _tick(self) -> None:
+        # One run that can't be read or written shall not keep the others from being looked after.
         for run_id, worker in list(self._live.items()):
             run = RunDirectory(self.runs_dir / run_id)
             if worker.poll() is not None:
                 try:
                     self.status(run)  # writes how it ended, if it couldn't itself
                     cap_log(run.events)
-                except (OSError, RunError) as error:  # whoever looks next finds it interrupted
+                except (OSError, RunError) as error:
                     _log.warning("how run %r ended can't be noted: %s", run_id, error)
                 del self._live[run_id]
                 continue
-            cap_log(run.events)
+            try:
+                cap_log(run.events)
+            except OSError as error:
+                _log.warning("the log of run %r can't be shortened: %s", run_id, error)
             memory = worker.memory() if self.limits.memory_bytes is not None else 0
             worker.over = worker.over or self.limits.exceeded(memory, worker.seconds)
             if worker.over is not None:
                 worker.signal(signal.SIGKILL)
         for run, asked in list(self._stopping.values()):
-            self._press(run, time.monotonic() - asked)
+            try:
+                self._press(run, time.monotonic() - asked)
+            except RunError as error:
+                _log.warning("run %r is not waited for any more: %s", run.id, error)
+                del self._stopping[run.id]
         for run in self._queue:
             if run.stop_requested():  # by another process
                 self._leave_queue(run)
@@ -384,21 +415,36 @@ class Supervisor:
 
     def _leave_queue(self, run: RunDirectory) -> None:
         self._queue.leave(run.id)
-        run.request_stop()
-        run.write_status(replace(run.status(), state="stopped", phase="stopped", error="stopped before it started"))
+        try:
+            stopped = replace(run.status(), state="stopped", phase="stopped", error="stopped before it started")
+            run.write_last_status(stopped)
+        except RunError as error:
+            self._lose(run, str(error))
         self._advance()
+
+    def _lose(self, run: RunDirectory, why: str) -> None:
+        """Note that a run which has left the queue won't start, in its status if that can be written."""
+        _log.warning("run %r is not started: %s", run.id, why)
+        self._lost[run.id] = why
+        with suppress(RunError):  # unreadable: who makes it readable again finds out
+            self.status(run)
 
     def _advance(self) -> None:
         """Start those whose turn it is, and tell the others their place."""
         while self._queue and self._free() > 0:
             self._launch(*self._queue.first())
+        waiting = {}
         for run in self._queue:
-            if not run.exists():
-                self._queue.leave(run.id)  # somebody removed it by hand
-        for place, run in enumerate(self._queue, 1):
-            status, words = run.status(), f"waiting, place {place} of {len(self._queue)}"
+            try:
+                waiting[run.id] = run, run.status()
+            except RunError as error:  # damaged, or removed by hand
+                self._queue.leave(run.id)
+                self._lose(run, str(error))
+        for place, (run, status) in enumerate(waiting.values(), 1):
+            words = f"waiting, place {place} of {len(waiting)}"
             if status.phase != words:
-                run.write_status(replace(status, phase=words))
+                with suppress(OSError):  # a full disk: it waits all the same
+                    run.write_status(replace(status, phase=words))
 
     def _free(self) -> int:
         """How many runs may start now."""
@@ -414,15 +460,16 @@ class Supervisor:
         return self.queue_limits.concurrent - active
 
     def _launch(self, run: RunDirectory, owner: str | None) -> None:
-        spare, self._spare = self._spare, None
-        if spare is None or not self._give(run, owner, spare):
-            try:
+        worker, self._spare = self._spare, None
+        try:
+            if worker is None or not self._give(run, owner, worker):
                 worker = self._spawn(run)
-            except OSError as error:
-                words = f"the process could not be started: {error}"
-                run.write_status(replace(run.status(), state="failed", pid=None, error=words))
-                return
-            self._give(run, owner, worker)  # one that is gone already is found by the next look
+                self._give(run, owner, worker)  # one that is gone already is found by the next look
+        except (OSError, RunError) as error:  # no such program, a full disk, a damaged run
+            if worker is not None and run.id not in self._live:
+                worker.close()  # it ends, nobody will give it anything
+                worker.signal(signal.SIGTERM)
+            self._lose(run, f"the process could not be started: {error}")
 
     def _give(self, run: RunDirectory, owner: str | None, worker: WorkerProcess) -> bool:
         """Give a run to a process; False when the process is gone."""

@@ -60,8 +60,15 @@ def owner_hash(secret: str | None) -> str | None:
 
 
 def write_ticket(run: RunDirectory, ticket: Ticket) -> None:
-    """Replace a run's ticket."""
-    write_atomically(run.path / NAME, json.dumps(asdict(ticket)) + "\n")
+    """Replace a run's ticket.
+
+    Raises:
+        RunError: it can't be written.
+    """
+    try:
+        write_atomically(run.path / NAME, json.dumps(asdict(ticket)) + "\n")
+    except OSError as error:
+        raise RunError(f"run {run.id!r}: {NAME} can't be written: {error.strerror}") from error
 
 
 def read_ticket(run: RunDirectory) -> Ticket | None:
