@@ -365,13 +365,20 @@ def _json_lines(content: bytes) -> list[dict[str, Any]]:
 
 def list_runs(runs_dir: str | os.PathLike[str]) -> list[RunDirectory]:
     """All runs below a folder, the newest first; [] when the folder doesn't exist."""
-    root = Path(runs_dir)
-    if not root.is_dir():
+    try:
+        paths = list(Path(runs_dir).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    # A link may lead anywhere: whoever deletes, reads or writes a run shall stay below this folder.
-    found = [RunDirectory(path) for path in root.iterdir() if not path.is_symlink() and RunDirectory(path).exists()]
-    # Written once, when the run was made; ids sort by time only where nobody chose them.
-    return sorted(found, key=lambda run: ((run.path / "config.json").stat().st_mtime_ns, run.id), reverse=True)
+    found = []
+    for path in paths:
+        try:
+            # A link may lead anywhere: whoever deletes, reads or writes a run shall stay below this folder.
+            if not path.is_symlink() and RunDirectory(path).exists():
+                # Written once, when the run was made; ids sort by time only where nobody chose them.
+                found.append(((path / "config.json").stat().st_mtime_ns, path.name, RunDirectory(path)))
+        except OSError:
+            continue  # somebody is deleting it
+    return [run for _, _, run in sorted(found, key=lambda known: known[:2], reverse=True)]
 
 
 def write_atomically(path: Path, content: str) -> None:

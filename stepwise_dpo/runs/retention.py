@@ -6,12 +6,14 @@ import os
 import stat
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.supervisor import Supervisor
 
 DAY_SECONDS = 24 * 60 * 60.0
+HOUR_SECONDS = 60 * 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,18 @@ def upload_folder(runs_dir: Path) -> Path:
     if foreign or not stat.S_ISDIR(found.st_mode):
         raise RunError(f"the folder for uploads, {str(folder)!r}, belongs to somebody else; remove it, or set TMPDIR")
     return folder
+
+
+def repeat_hourly(*tasks: Callable[[], object]) -> None:
+    """Do things again and again, an hour apart; doesn't return, whatever becomes of them."""
+    while True:
+        for task in tasks:
+            try:
+                task()
+            except Exception:
+                # Not only our own errors: where a thread ends unseen, nothing is deleted from then on.
+                _log.exception("what is old can't be deleted now; the next try is in an hour")
+        time.sleep(HOUR_SECONDS)
 
 
 def forget_uploads(folder: Path, seconds: float = DAY_SECONDS) -> int:

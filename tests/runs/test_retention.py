@@ -1,4 +1,5 @@
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -9,8 +10,8 @@ import pytest
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.config import make_config
-from stepwise_dpo.runs.directory import RunDirectory
-from stepwise_dpo.runs.retention import DAY_SECONDS, forget, forget_uploads, upload_folder
+from stepwise_dpo.runs.directory import RunDirectory, list_runs
+from stepwise_dpo.runs.retention import DAY_SECONDS, forget, forget_uploads, repeat_hourly, upload_folder
 from stepwise_dpo.runs.supervisor import Supervisor
 
 
@@ -64,3 +65,38 @@ def test_a_folder_for_uploads_that_is_none_of_ours_is_refused(tmp_path, monkeypa
     folder.symlink_to(tmp_path)
     with pytest.raises(RunError, match="somebody else"):
         upload_folder(tmp_path / "runs")
+
+
+def test_a_run_that_is_deleted_while_runs_are_listed_is_none(tmp_path, monkeypatch):
+    kept, going = RunDirectory(tmp_path / "kept"), RunDirectory(tmp_path / "going")
+    for run in (kept, going):
+        run.create(make_config({"data": "x.json"}))
+    exists = RunDirectory.exists
+
+    def look_and_delete(self):
+        found = exists(self)
+        if self.id == "going":
+            shutil.rmtree(self.path)
+        return found
+
+    monkeypatch.setattr(RunDirectory, "exists", look_and_delete)
+    assert [run.id for run in list_runs(tmp_path)] == ["kept"]
+
+
+def test_what_goes_wrong_once_does_not_end_what_is_done_every_hour(monkeypatch, caplog):
+    done = []
+
+    def fail():
+        done.append("failed")
+        raise OSError("no space left")
+
+    def pause(seconds):
+        assert seconds == 3600
+        if len(done) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", pause)
+    with pytest.raises(KeyboardInterrupt):
+        repeat_hourly(fail, lambda: done.append("did"))
+    assert done == ["failed", "did"] * 2
+    assert "no space left" in caplog.text
