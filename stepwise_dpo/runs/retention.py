@@ -2,14 +2,17 @@
 
 import hashlib
 import logging
+import math
 import os
 import stat
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.supervisor import Supervisor
 
 DAY_SECONDS = 24 * 60 * 60.0
@@ -75,6 +78,8 @@ def forget_uploads(folder: Path, seconds: float = DAY_SECONDS) -> int:
 def forget(supervisor: Supervisor, seconds: float = DAY_SECONDS) -> list[str]:
     """Delete runs that ended so long ago, and example files as old that no run reads any more.
 
+    Of a run that can't be read counts when something in it was last written.
+
     Args:
         supervisor: of the runs; the page writes the examples of its runs to "data" beside them.
         seconds: how long things are kept.
@@ -86,15 +91,14 @@ def forget(supervisor: Supervisor, seconds: float = DAY_SECONDS) -> list[str]:
     deleted, used = [], set()
     for run in supervisor.runs():
         try:
-            status = supervisor.status(run)
-            if not status.active and status.updated < oldest:
+            if _ended(supervisor, run) < oldest:
                 supervisor.delete(run)
                 deleted.append(run.id)
-                continue
+        except (OSError, RunError) as error:
+            _log.warning("run %r is kept: %s", run.id, error)
+        with suppress(RunError):  # deleted, or not readable; then it can't be trained either
             config = run.config()
             used |= {Path(path).name for path in (config.data, config.eval_data) if path}
-        except RunError as error:
-            _log.warning("run %r is kept: %s", run.id, error)
     for file in (supervisor.runs_dir / "data").glob("*.json"):
         try:
             if file.name not in used and file.lstat().st_mtime < oldest:
@@ -103,3 +107,12 @@ def forget(supervisor: Supervisor, seconds: float = DAY_SECONDS) -> list[str]:
         except OSError as error:
             _log.warning("example file %r is kept: %s", file.name, error)
     return deleted
+
+
+def _ended(supervisor: Supervisor, run: RunDirectory) -> float:
+    """When a run ended, in seconds since 1970; infinity while it is active."""
+    try:
+        status = supervisor.status(run)
+    except RunError:
+        return run.path.stat().st_mtime
+    return math.inf if status.active else status.updated

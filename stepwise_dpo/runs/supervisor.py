@@ -196,17 +196,23 @@ class Supervisor:
                 self._look_after()
 
     def delete(self, run: RunDirectory) -> None:
-        """Remove a run and everything in it.
+        """Remove a run and everything in it; one whose status can't be read as well.
 
         Raises:
             RunError: it is still active, or its files can't be removed.
         """
-        if self.status(run).active:
-            raise RunError(f"run {run.id!r} is still active; stop it first")
-        try:
-            shutil.rmtree(run.path)  # refuses a link, and follows none inside
-        except OSError as error:
-            raise RunError(f"run {run.id!r} can't be removed: {error}") from error
+        with self._lock:  # between the look and the removal nobody may resume it
+            try:
+                active = self.status(run).active
+            except RunError:
+                active = run.id in self._live  # nobody can say more, and it shall not stay for ever
+            if active:
+                raise RunError(f"run {run.id!r} is still active; stop it first")
+            try:
+                shutil.rmtree(run.path)  # refuses a link, and follows none inside
+            except OSError as error:
+                raise RunError(f"run {run.id!r} can't be removed: {error}") from error
+            self._lost.pop(run.id, None)
 
     def warm(self) -> None:
         """From now on keep one process that has imported everything, so that a run's first step comes at once."""

@@ -3,6 +3,8 @@
 import errno
 import os
 import shutil
+import threading
+import time
 
 import pytest
 from processes_of_tests import wait_for
@@ -100,7 +102,7 @@ def test_a_stopping_run_that_cannot_be_read_keeps_nobody_waiting(supervisor, con
     (first.path / "status.json").write_text('{"state": "runn')
     wait_for(lambda: supervisor.status(second).state == "running", seconds=20)
     assert supervisor._stopping == {}
-    shutil.rmtree(first.path)  # the fixture wants to stop what is left
+    supervisor.delete(first)
 
 
 def test_a_waiting_run_that_cannot_be_read_leaves_the_queue(supervisor, config, worker):
@@ -114,3 +116,26 @@ def test_a_waiting_run_that_cannot_be_read_leaves_the_queue(supervisor, config, 
     assert supervisor.status(second).state == "failed"
     supervisor.stop(first)
     wait_for(lambda: supervisor.status(third).state == "running")
+
+
+def test_a_run_that_is_being_deleted_is_not_resumed(supervisor, config, worker, monkeypatch):
+    worker(UNTIL_STOPPED)
+    monkeypatch.setattr("stepwise_dpo.runs.supervisor.refuse_to_resume", lambda run: None)
+    run = ended(config, supervisor.runs_dir / "one")
+    remove, refused = shutil.rmtree, []
+
+    def resume():
+        try:
+            supervisor.resume(run)
+        except RunError as error:
+            refused.append(str(error))
+
+    def remove_while_another_resumes(path):
+        threading.Thread(target=resume).start()
+        time.sleep(0.3)  # long enough to start, if nothing kept it from that
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_while_another_resumes)
+    supervisor.delete(run)
+    assert wait_for(lambda: refused, 10) == [f"{str(run.path)!r} is not a run directory: it has no status.json"]
+    assert not run.path.exists()

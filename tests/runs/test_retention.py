@@ -34,9 +34,11 @@ def test_a_day_later_runs_and_examples_are_gone_and_what_is_in_use_stays(tmp_pat
         run.create(make_config({"data": str(tmp_path / "data" / "used.json")}))
         status = replace(run.status(), state=state, pid=me[0], create_time=me[1], updated=updated)
         (run.path / "status.json").write_bytes(orjson.dumps(asdict(status)))
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text("{")
-    assert forget(supervisor) == ["old-finished", "unused.json"]
+    for name, updated in (("broken", time.time()), ("old-broken", old)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{")
+        os.utime(tmp_path / name, (updated, updated))
+    assert sorted(forget(supervisor)) == ["old-broken", "old-finished", "unused.json"]
     assert {path.name for path in tmp_path.iterdir()} == {"broken", "data", "fresh", "old-running"}
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"used.json", "fresh.json"}
     assert forget(Supervisor(tmp_path / "nowhere")) == []
