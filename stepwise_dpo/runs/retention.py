@@ -8,11 +8,11 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.example_files import example_folder, used_names
 from stepwise_dpo.runs.supervisor import Supervisor
 
 DAY_SECONDS = 24 * 60 * 60.0
@@ -81,14 +81,14 @@ def forget(supervisor: Supervisor, seconds: float = DAY_SECONDS) -> list[str]:
     Of a run that can't be read counts when something in it was last written.
 
     Args:
-        supervisor: of the runs; the page writes the examples of its runs to "data" beside them.
+        supervisor: of the runs.
         seconds: how long things are kept.
 
     Returns:
         names of what was deleted.
     """
     oldest = time.time() - seconds
-    deleted, used = [], set()
+    deleted = []
     for run in supervisor.runs():
         try:
             if _ended(supervisor, run) < oldest:
@@ -96,10 +96,8 @@ def forget(supervisor: Supervisor, seconds: float = DAY_SECONDS) -> list[str]:
                 deleted.append(run.id)
         except (OSError, RunError) as error:
             _log.warning("run %r is kept: %s", run.id, error)
-        with suppress(RunError):  # deleted, or not readable; then it can't be trained either
-            config = run.config()
-            used |= {Path(path).name for path in (config.data, config.eval_data) if path}
-    for file in (supervisor.runs_dir / "data").glob("*.json"):
+    used = used_names(supervisor.runs())
+    for file in example_folder(supervisor.runs_dir).glob("*.json"):
         try:
             if file.name not in used and file.lstat().st_mtime < oldest:
                 file.unlink()

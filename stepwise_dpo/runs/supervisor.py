@@ -12,16 +12,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from stepwise_dpo.errors import RunError
+from stepwise_dpo.errors import RunError, StepwiseDPOError
 from stepwise_dpo.runs.checkpoints import refuse_to_resume
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State, list_runs, new_run_id
 from stepwise_dpo.runs.event_log import cap_log, last_line
+from stepwise_dpo.runs.example_files import example_folder, files_of, used_names
 from stepwise_dpo.runs.limits import QueueLimits, RunLimits
 from stepwise_dpo.runs.processes import lives, signal_group
 from stepwise_dpo.runs.queue import Queue
@@ -92,15 +94,19 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------------- start and stop
 
-    def start(self, config: RunConfig, owner: str | None = None) -> RunDirectory:
+    def start(
+        self, config: RunConfig, owner: str | None = None, write: Callable[[], object] | None = None
+    ) -> RunDirectory:
         """Create a run; its process starts at once, or when its turn comes. Returns at once.
 
         Args:
             config: what to do.
             owner: the secret of the visitor who asks, of which a hash is kept; None for whoever runs the app.
+            write: writes the example files that the configuration names; called once there is room for the run.
 
         Raises:
             RunError: too many runs wait, the folder can't be written, or the process can't be started.
+            StepwiseDPOError: as `write`.
         """
         hashed = owner_hash(owner)
         with self._lock:  # between the count and the start nobody else may start
@@ -109,10 +115,13 @@ class Supervisor:
                 continue  # twenty clicks in one second
             run = RunDirectory(path)
             try:
+                if write is not None:
+                    write()
                 run.create(config)
                 write_ticket(run, new_ticket(hashed))
-            except RunError:
+            except StepwiseDPOError:
                 shutil.rmtree(run.path, ignore_errors=True)  # half a run is none
+                self._forget_examples(config)
                 raise
             self._line_up(run, hashed)
         return run
@@ -196,7 +205,9 @@ class Supervisor:
                 self._look_after()
 
     def delete(self, run: RunDirectory) -> None:
-        """Remove a run and everything in it; one whose status can't be read as well.
+        """Remove a run, everything in it, and the examples that a page wrote for it and no other run is trained on.
+
+        A run whose status can't be read is removed as well.
 
         Raises:
             RunError: it is still active, or its files can't be removed.
@@ -209,10 +220,26 @@ class Supervisor:
             if active:
                 raise RunError(f"run {run.id!r} is still active; stop it first")
             try:
+                config = run.config()
+            except RunError:
+                config = None
+            try:
                 shutil.rmtree(run.path)  # refuses a link, and follows none inside
             except OSError as error:
                 raise RunError(f"run {run.id!r} can't be removed: {error}") from error
             self._lost.pop(run.id, None)
+            if config is not None:
+                self._forget_examples(config)
+
+    def _forget_examples(self, config: RunConfig) -> None:
+        """Remove the example files of a run that is gone, unless another run names them."""
+        used = used_names(self.runs())
+        for path in files_of(config, example_folder(self.runs_dir)):
+            if path.name not in used:
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    _log.warning("example file %r is kept: %s", path.name, error)
 
     def warm(self) -> None:
         """From now on keep one process that has imported everything, so that a run's first step comes at once."""

@@ -125,14 +125,6 @@ def test_a_public_page_limits_the_steps(tmp_path):
     assert list_runs(tmp_path / "runs") == []
 
 
-def test_the_same_examples_are_written_once(tmp_path):
-    first = train_form.write_examples(tmp_path, "../my set.json", [PAIR])
-    assert first == train_form.write_examples(tmp_path, "../my set.json", [PAIR])
-    assert first.parent == tmp_path
-    assert first.name.startswith("my-set-1-")
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 # ------------------------------------------------------------------------------------------------- before the click
 
 
