@@ -3,7 +3,6 @@
 The command line, the worker and the tests all call these two.
 """
 
-import math
 import os
 import shutil
 import sys
@@ -37,7 +36,7 @@ from stepwise_dpo.runs.checkpoints import (
     find_resume_point,
     refuse_to_resume,
 )
-from stepwise_dpo.runs.config import RunConfig
+from stepwise_dpo.runs.config import RunConfig, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
 from stepwise_dpo.runs.progress import ProgressBar
 from stepwise_dpo.runs.provenance import changed_versions, describe_environment
@@ -271,20 +270,15 @@ def _record_environment(
     Raises:
         RunError: it has not.
     """
-    updates = math.ceil(
-        math.ceil(train_pairs / config.batch_size / int(os.environ.get("WORLD_SIZE", "1")))
-        / config.gradient_accumulation
-    )
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     judge = _weights(reward_model) if reward_model is not None and config.train_reward_model else 0
-    needed = bytes_to_write(
-        config, _weights(policy.model), judge, config.max_steps or math.ceil(config.epochs * updates)
-    )
+    needed = bytes_to_write(config, _weights(policy.model), judge, planned_steps(config, train_pairs, processes))
     environment = describe_environment(
         config,
         model_revision=getattr(policy.model.config, "_commit_hash", None),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         threads=torch.get_num_threads(),
-        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        processes=processes,
         deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
         disk=check_disk(directory, needed),
     )

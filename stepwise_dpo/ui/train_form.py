@@ -1,6 +1,5 @@
 """The Train form without its widgets: what it holds becomes a run's settings, and a run's settings fill it again."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import yaml
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import POLICY, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
-from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, parse_settings
+from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, parse_settings, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.example_files import example_file, example_folder, write_examples
 from stepwise_dpo.runs.limits import check_public
@@ -143,7 +142,7 @@ def check_size(config: RunConfig, examples: int, held_out: int) -> None:
     Raises:
         ConfigError: naming the limit.
     """
-    check_public(config, examples=examples, held_out=held_out, steps=planned_steps(examples, config))
+    check_public(config, examples=examples, held_out=held_out, steps=planned_steps(config, examples))
 
 
 def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
@@ -235,14 +234,6 @@ def split(library: Library, form: Form) -> tuple[tuple[PreferencePair, ...], tup
 # ------------------------------------------------------------------------------------------- before the click
 
 
-def planned_steps(examples: int, config: RunConfig) -> int:
-    """Count a run's optimiser steps as the Trainer does: the last, smaller batch of an epoch is a step too."""
-    if config.max_steps:
-        return config.max_steps
-    batches = math.ceil(examples / config.batch_size)
-    return math.ceil(config.epochs * max(1, math.ceil(batches / config.gradient_accumulation)))
-
-
 class PlanWords(NamedTuple):
     """What the form says before the click."""
 
@@ -255,7 +246,7 @@ def plan(library: Library, form: Form, public: bool) -> tuple[RunConfig, int] | 
     try:
         train_pairs, held_out, _ = split(library, form)
         config = make_config(settings_of(form, len(held_out), public), {"data": "unwritten"})
-        return config, planned_steps(len(train_pairs), config)
+        return config, planned_steps(config, len(train_pairs))
     except ConfigError:
         return None
 

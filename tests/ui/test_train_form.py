@@ -128,20 +128,6 @@ def test_a_public_page_limits_the_steps(tmp_path):
 # ------------------------------------------------------------------------------------------------- before the click
 
 
-@pytest.mark.parametrize(
-    ("examples", "settings", "steps"),
-    [
-        (40, {"epochs": 3, "batch_size": 4}, 30),
-        (41, {"epochs": 1, "batch_size": 4}, 11),
-        (5, {"epochs": 0.5, "batch_size": 2}, 2),
-        (40, {"epochs": 3, "batch_size": 4, "max_steps": 7}, 7),
-        (10, {"epochs": 1, "batch_size": 2, "gradient_accumulation": 4}, 2),
-    ],
-)
-def test_planned_steps(examples, settings, steps):
-    assert train_form.planned_steps(examples, make_config({"data": "x", **settings})) == steps
-
-
 def words(form, pace=None, pairs=40):
     return train_form.plan_words(train_form.plan(library(*numbered(pairs)), form, False), pace)
 
