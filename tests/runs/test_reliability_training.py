@@ -204,19 +204,23 @@ def test_the_commit_is_read_as_git_would(tmp_path):
             ["git", *settings, "-C", str(tmp_path / "one"), *words], capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    (tmp_path / "one" / "inner").mkdir(parents=True)
+    installed = tmp_path / "one" / ".venv" / "site-packages"
+    installed.mkdir(parents=True)
     assert git_commit(tmp_path / "one") is None
     git("init")
     assert git_commit(tmp_path / "one") is None
     git("commit", "--allow-empty", "-m", "first")
     commit = git("rev-parse", "HEAD")
-    assert git_commit(tmp_path / "one" / "inner") == commit
+    assert git_commit(tmp_path / "one") == commit
+    assert git_commit(installed) is None  # another project's commit is not this package's
     git("worktree", "add", str(tmp_path / "two"), "-b", "feature/two")
     assert git_commit(tmp_path / "two") == commit
     git("pack-refs", "--all")
     assert git_commit(tmp_path / "two") == git_commit(tmp_path / "one") == commit
     git("checkout", "--detach")
     assert git_commit(tmp_path / "one") == commit
+    (tmp_path / "one" / ".git" / "HEAD").write_bytes(b"\xff")
+    assert git_commit(tmp_path / "one") is None
 
 
 # 19: one process and two
