@@ -53,6 +53,9 @@ def test_pace_is_the_median_of_the_steps(make):
     assert Pace("a", 0.25, 10.0).seconds(100, 8) == 210.0
     assert pace_of(make("b", times=[1.0, 2.0]), run.config()) is None
     assert pace_of(make("c", "failed", times=[1.0, 2.0, 3.0]), run.config()).around is None
+    resumed = make("d", times=[1.0, 2.0, 3.0])
+    resumed.write_status(RunStatus("finished", started=2.5))
+    assert pace_of(resumed, run.config()).around is None
 
 
 def test_pace_of_the_same_model_and_if_possible_the_same_loss(make):
