@@ -215,15 +215,22 @@ class RunDirectory:
     def metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Read the complete lines after a byte offset: (records, the offset to go on from).
 
+        An offset at which no line begins comes from before a resume, which cuts the file and writes on: all lines are
+        read then, as for 0, and so a reader learns what took the place of what it knows.
+
         A line that a full disk tore stays torn when the next one follows; it is passed over, and so is one that says no
         number where every reader expects one.
         """
         try:
             with open(self.path / "metrics.jsonl", "rb") as file:
-                file.seek(max(0, min(offset, 2**62)))  # it may come from outside
+                if not 0 < offset <= os.fstat(file.fileno()).st_size:  # it may come from outside
+                    offset = 0
+                file.seek(max(0, offset - 1))
+                if offset and file.read(1) != b"\n":
+                    offset = file.seek(0)
                 content = file.read()
         except FileNotFoundError:
-            return [], offset
+            return [], 0
         complete = content[: content.rfind(b"\n") + 1]
         records = _json_lines(complete)
         sound = [
