@@ -37,6 +37,8 @@ State = Literal["queued", "starting", "running", "stopping", "finished", "stoppe
 ACTIVE: tuple[State, ...] = ("queued", "starting", "running", "stopping")
 """States in which a process is, or will be, at work."""
 
+_NOTHING_KEPT = "ended before anything could be kept"
+
 
 @dataclass(frozen=True)
 class RunStatus:
@@ -258,6 +260,13 @@ class RunDirectory:
     def stop_requested(self) -> bool:
         """Whether somebody asked the run to stop."""
         return (self.path / "stop").exists()
+
+    def lost_by_force(self) -> str | None:
+        """What to say of a run that was asked to stop and ended by force; None if its trained policy is there."""
+        if (self.final / "config.json").exists():
+            return None
+        kept = self.checkpoints()
+        return f"ended before the policy was saved; {kept[0].path.name} is kept" if kept else _NOTHING_KEPT
 
     def checkpoints(self, *, verify: bool = False) -> list[Checkpoint]:
         """Complete checkpoints, the newest first.

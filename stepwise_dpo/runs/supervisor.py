@@ -145,7 +145,7 @@ class Supervisor:
             self._let_go(run)
             try:
                 run.forget_stop()
-                write_ticket(run, new_ticket(owner))
+                write_ticket(run, new_ticket(owner, resume=True))
                 run.write_status(replace(run.status(), state="queued", pid=None, create_time=None, error=None))
             except OSError as error:
                 raise RunError(f"run {run.id!r} can't be resumed: {error.strerror}") from error
@@ -277,7 +277,7 @@ class Supervisor:
                 try:
                     status, ticket = run.status(), read_ticket(run)
                     if status.state == "queued" and ticket is not None and not ticket.server_lives:
-                        write_ticket(run, new_ticket(ticket.owner))
+                        write_ticket(run, new_ticket(ticket.owner, resume=ticket.resume))
                         waiting.append((status.started, run, ticket.owner))
                     elif status.active and not self.status(run).active:
                         found.interrupted.append(run)
@@ -356,8 +356,7 @@ class Supervisor:
         if worker.over is not None:
             return "failed", worker.over
         if run.stop_requested():
-            kept = (run.final / "config.json").exists()
-            return "stopped", None if kept else "ended before anything could be kept"
+            return "stopped", run.lost_by_force()
         if code == -signal.SIGKILL:
             return "failed", "killed, probably out of memory"
         return "failed", last_line(run.events) or f"the process ended with code {code}"
@@ -512,7 +511,8 @@ class Supervisor:
             replace(run.status(), state="starting", phase="loading", pid=worker.pid, create_time=worker.create_time)
         )
         self._live[run.id] = worker
-        return worker.assign(run)
+        ticket = read_ticket(run)
+        return worker.assign(run, resume=ticket is not None and ticket.resume)
 
     def _may_warm(self) -> bool:
         return all(worker.seconds > SPARE_PATIENCE_SECONDS for worker in self._live.values())
