@@ -182,6 +182,16 @@ def test_case_18_two_processes_measure_the_same(small_data, tmp_path):
     assert alike[0] == alike[1]
 
 
+def test_case_18_another_seed_gives_another_order(forks, whole, small_settings, tmp_path):
+    first = {"max_steps": 1, "eval_data": None, "save_steps": None}
+    for seed, same in ((whole.config().seed, True), (3, False)):
+        path = tmp_path / str(seed)
+        assert forks("run", config={**small_settings, **first, "seed": seed}, run_dir=path) == 0, forks.said()
+        # Before the first update only the examples in the batches differ.
+        logps = [run.metrics()[0][0]["logps/chosen"] for run in (RunDirectory(path), whole)]
+        assert (logps[0] == logps[1]) is same
+
+
 def test_a_run_says_what_its_figures_depend_on(whole, small_data):
     environment = whole.environment()
     assert {"torch", "transformers", "trl", "datasets", "accelerate", "python", "stepwise-dpo"} <= set(
