@@ -343,11 +343,15 @@ class Supervisor:
                 run.write_last_status(corrected)
             return corrected
 
+    def _is_lost(self, run: RunDirectory, status: RunStatus) -> bool:
+        """Whether an active run's turn came to nothing; the command line may have begun or resumed it since."""
+        return run.id in self._lost and status.state in ("queued", "starting")
+
     def _ending(self, run: RunDirectory, status: RunStatus) -> tuple[State, str | None]:
         """How a run ended whose process couldn't say so itself."""
         worker = self._live.get(run.id)
         code = worker.poll() if worker else None
-        if run.id in self._lost:
+        if self._is_lost(run, status):
             return "failed", self._lost[run.id]
         if status.state == "queued":
             return "interrupted", "the server in whose queue it waited is gone"
@@ -363,7 +367,7 @@ class Supervisor:
 
     def _goes_on(self, run: RunDirectory, status: RunStatus) -> bool:
         """Whether an active run is waited for by a server, or worked on by a process."""
-        if run.id in self._lost:
+        if self._is_lost(run, status):
             return False
         if status.state == "queued":
             if run.id in self._queue:

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 
+import psutil
 import pytest
 from processes_of_tests import wait_for
 
@@ -52,6 +53,10 @@ def test_a_run_whose_turn_comes_on_a_full_disk_fails_and_can_be_deleted(supervis
     wait_for(lambda: not supervisor.status(second).active, seconds=20)
     assert second.status().state == "failed"
     assert "the process could not be started: [Errno 28] No space left on device" in second.status().error
+    me = psutil.Process()
+    second.write_status(RunStatus("running", pid=me.pid, create_time=me.create_time()))
+    assert supervisor.status(second).state == "running"  # the command line has taken it up
+    second.write_status(RunStatus("stopped"))
     supervisor.delete(second)
     assert not second.path.exists()
 

@@ -86,7 +86,16 @@ def test_an_active_run_is_deleted_when_it_has_ended(make, tmp_path):
     discard(supervisor, run)
     assert is_discarded(run)
     assert run.stop_requested()
+    assert run.path.exists()
     run.write_status(RunStatus("stopped"))
     # Another server, after a restart, carries out the wish.
     sweep(Supervisor(tmp_path / "runs"))
+    assert not run.path.exists()
+
+
+def test_a_discarded_run_that_cannot_be_read_goes_as_well(make, tmp_path):
+    run = make("a", "queued")
+    discard(supervisor := Supervisor(tmp_path / "runs"), run)
+    (run.path / "status.json").write_text("{")
+    sweep(supervisor)
     assert not run.path.exists()
