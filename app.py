@@ -5,7 +5,8 @@ import math
 import os
 import sys
 import threading
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 # Read by the libraries when they are imported: nothing here calls home.
@@ -20,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.limits import GIB, PUBLIC_PER_OWNER, PUBLIC_RUN_LIMITS, QueueLimits, RunLimits
-from stepwise_dpo.runs.retention import forget, forget_uploads, upload_folder
+from stepwise_dpo.runs.retention import forget, forget_uploads, repeat_hourly, upload_folder
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.heavy import import_learning_soon
 from stepwise_dpo.ui.page import build_app, launch_options  # after the environment
@@ -86,15 +87,6 @@ def report(supervisor: Supervisor) -> None:
             print(f"found from an earlier start, {words}: {', '.join(run.id for run in runs)}", flush=True)
 
 
-def forget_hourly(supervisor: Supervisor, uploads: Path | None) -> None:
-    """Delete what strangers left a day ago, again and again."""
-    while True:
-        forget(supervisor)
-        if uploads is not None:
-            forget_uploads(uploads)
-        time.sleep(3600)
-
-
 def own_uploads(runs_dir: Path) -> Path | None:
     """Say to Gradio where uploads go, before the page is built; None where somebody has said it, maybe for other apps.
 
@@ -144,7 +136,10 @@ if __name__ == "__main__":
     if url:  # `gradio app.py` runs this file again at each change, where launch does nothing
         report(supervisor)
         if options.public:
-            threading.Thread(target=forget_hourly, args=(supervisor, uploads), daemon=True).start()
+            tasks: list[Callable[[], object]] = [partial(forget, supervisor)]
+            if uploads is not None:
+                tasks.append(partial(forget_uploads, uploads))
+            threading.Thread(target=repeat_hourly, args=tasks, name="retention", daemon=True).start()
         if options.warm:
             warmth = threading.Timer(WARM_UP_DELAY_SECONDS, supervisor.warm)
             warmth.daemon = True

@@ -9,12 +9,11 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
-
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.checkpoints import Checkpoint, faults, find_checkpoints, readable_bytes
 from stepwise_dpo.runs.config import RunConfig
-from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.processes import lives
 from stepwise_dpo.runs.provenance import data_hashes
 
 CHECKPOINT_WEIGHTS = 3
@@ -49,7 +48,7 @@ def refuse_to_resume(directory: RunDirectory) -> str | None:
     status = directory.status()
     if status.state == "finished":
         return f"run {directory.id!r} has finished; there is nothing left to train"
-    if status.active and status.pid != os.getpid() and _lives(status):
+    if status.active and status.pid != os.getpid() and lives(status.pid, status.create_time):
         return f"run {directory.id!r} is still active (process {status.pid}); stop it first"
     if not find_checkpoints(directory.path):
         return (
@@ -141,13 +140,3 @@ def _faults(directory: RunDirectory, *, contents: bool) -> list[str]:
         for checkpoint in find_checkpoints(directory.path)
         if (wrong := faults(checkpoint.path, contents=contents))
     ]
-
-
-def _lives(status: RunStatus) -> bool:
-    if status.pid is None or status.create_time is None:
-        return False
-    try:
-        process = psutil.Process(status.pid)
-        return abs(process.create_time() - status.create_time) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

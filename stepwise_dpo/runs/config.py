@@ -219,6 +219,20 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(problems_of(error, RunConfig)) from error
 
 
+def planned_steps(config: RunConfig, examples: int, processes: int = 1) -> int:
+    """Count a run's optimiser steps as the Trainer does: the last, smaller batch of an epoch is a step too.
+
+    Args:
+        config: the run's.
+        examples: pairs to train on.
+        processes: that share each epoch's pairs.
+    """
+    if config.max_steps:
+        return config.max_steps
+    batches = math.ceil(examples / config.batch_size / processes)
+    return math.ceil(config.epochs * max(1, math.ceil(batches / config.gradient_accumulation)))
+
+
 def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the settings of a YAML (or JSON) file, unchecked but for its shape.
 

@@ -37,6 +37,8 @@ State = Literal["queued", "starting", "running", "stopping", "finished", "stoppe
 ACTIVE: tuple[State, ...] = ("queued", "starting", "running", "stopping")
 """States in which a process is, or will be, at work."""
 
+_NOTHING_KEPT = "ended before anything could be kept"
+
 
 @dataclass(frozen=True)
 class RunStatus:
@@ -118,10 +120,11 @@ class RunDirectory:
                 raise RunError(f"{str(self.path)!r} already holds a run; choose another output directory")
             for leftover in ("stop", "events.log", "rewards.json", "environment.json", "report.json", "examples.jsonl"):
                 (self.path / leftover).unlink(missing_ok=True)
+            # The configuration makes it a run, so it comes last: a run without a status could neither begin nor end.
+            self.write_status(RunStatus("queued", started=time.time()))
             write_atomically(self.path / "config.json", config.model_dump_json(indent=1) + "\n")
         except OSError as error:
             raise RunError(f"run directory {str(self.path)!r} can't be written: {error}") from error
-        self.write_status(RunStatus("queued", started=time.time()))
 
     def config(self) -> RunConfig:
         """The configuration as it was submitted.
@@ -214,15 +217,22 @@ class RunDirectory:
     def metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Read the complete lines after a byte offset: (records, the offset to go on from).
 
+        An offset at which no line begins comes from before a resume, which cuts the file and writes on: all lines are
+        read then, as for 0, and so a reader learns what took the place of what it knows.
+
         A line that a full disk tore stays torn when the next one follows; it is passed over, and so is one that says no
         number where every reader expects one.
         """
         try:
             with open(self.path / "metrics.jsonl", "rb") as file:
-                file.seek(max(0, min(offset, 2**62)))  # it may come from outside
+                if not 0 < offset <= os.fstat(file.fileno()).st_size:  # it may come from outside
+                    offset = 0
+                file.seek(max(0, offset - 1))
+                if offset and file.read(1) != b"\n":
+                    offset = file.seek(0)
                 content = file.read()
         except FileNotFoundError:
-            return [], offset
+            return [], 0
         complete = content[: content.rfind(b"\n") + 1]
         records = _json_lines(complete)
         sound = [
@@ -233,8 +243,15 @@ class RunDirectory:
         return sound, offset + len(complete)
 
     def request_stop(self) -> None:
-        """Ask the run to stop after its current optimiser step and keep what is there."""
-        (self.path / "stop").touch()
+        """Ask the run to stop after its current optimiser step and keep what is there.
+
+        Raises:
+            RunError: the wish can't be written.
+        """
+        try:
+            (self.path / "stop").touch()
+        except OSError as error:
+            raise RunError(f"run {self.id!r} can't be asked to stop: {error.strerror}") from error
 
     def forget_stop(self) -> None:
         """Take back that somebody asked the run to stop."""
@@ -243,6 +260,13 @@ class RunDirectory:
     def stop_requested(self) -> bool:
         """Whether somebody asked the run to stop."""
         return (self.path / "stop").exists()
+
+    def lost_by_force(self) -> str | None:
+        """What to say of a run that was asked to stop and ended by force; None if its trained policy is there."""
+        if (self.final / "config.json").exists():
+            return None
+        kept = self.checkpoints()
+        return f"ended before the policy was saved; {kept[0].path.name} is kept" if kept else _NOTHING_KEPT
 
     def checkpoints(self, *, verify: bool = False) -> list[Checkpoint]:
         """Complete checkpoints, the newest first.
@@ -357,13 +381,20 @@ def _json_lines(content: bytes) -> list[dict[str, Any]]:
 
 def list_runs(runs_dir: str | os.PathLike[str]) -> list[RunDirectory]:
     """All runs below a folder, the newest first; [] when the folder doesn't exist."""
-    root = Path(runs_dir)
-    if not root.is_dir():
+    try:
+        paths = list(Path(runs_dir).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    # A link may lead anywhere: whoever deletes, reads or writes a run shall stay below this folder.
-    found = [RunDirectory(path) for path in root.iterdir() if not path.is_symlink() and RunDirectory(path).exists()]
-    # Written once, when the run was made; ids sort by time only where nobody chose them.
-    return sorted(found, key=lambda run: ((run.path / "config.json").stat().st_mtime_ns, run.id), reverse=True)
+    found = []
+    for path in paths:
+        try:
+            # A link may lead anywhere: whoever deletes, reads or writes a run shall stay below this folder.
+            if not path.is_symlink() and RunDirectory(path).exists():
+                # Written once, when the run was made; ids sort by time only where nobody chose them.
+                found.append(((path / "config.json").stat().st_mtime_ns, path.name, RunDirectory(path)))
+        except OSError:
+            continue  # somebody is deleting it
+    return [run for _, _, run in sorted(found, key=lambda known: known[:2], reverse=True)]
 
 
 def write_atomically(path: Path, content: str) -> None:

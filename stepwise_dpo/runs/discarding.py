@@ -4,6 +4,8 @@ The wish is a file in the run's directory, so that it outlasts the page that it 
 whoever looks at the runs next carries it out.
 """
 
+from contextlib import suppress
+
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.supervisor import Supervisor
@@ -33,10 +35,6 @@ def is_discarded(run: RunDirectory) -> bool:
 def sweep(supervisor: Supervisor) -> None:
     """Delete the runs that were discarded and have ended by now."""
     for run in supervisor.runs():
-        if not is_discarded(run):
-            continue
-        try:
-            if not supervisor.status(run).active:
+        if is_discarded(run):
+            with suppress(RunError):  # still active, or another look deletes it just now; the next look tries again
                 supervisor.delete(run)
-        except RunError:
-            continue  # another visitor's look may have deleted it just now; otherwise the next look tries again

@@ -1,5 +1,6 @@
 """One visitor's runs: whatever a page does with runs for somebody goes through here, so nobody reaches another's."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from stepwise_dpo.runs.config import RunConfig
@@ -44,13 +45,17 @@ class OwnRuns:
         """
         return self._supervisor.status(run)
 
-    def start(self, config: RunConfig) -> RunDirectory:
+    def start(self, config: RunConfig, write: Callable[[], object] | None = None) -> RunDirectory:
         """Create a run of this owner; it begins when its turn comes.
 
+        Args:
+            config: what to do.
+            write: as of `Supervisor.start`.
+
         Raises:
-            RunError: as `Supervisor.start`.
+            StepwiseDPOError: as `Supervisor.start`.
         """
-        return self._supervisor.start(config, self._owner)
+        return self._supervisor.start(config, self._owner, write)
 
     def stop(self, run_id: object) -> RunDirectory:
         """Ask a run to stop and keep what is there; one that has ended stays as it is.

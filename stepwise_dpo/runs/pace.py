@@ -21,7 +21,8 @@ class Pace(NamedTuple):
     Attributes:
         run_id: which run it was.
         per_pair: seconds of an optimiser step for each pair in it, the median over all steps.
-        around: seconds that it spent before its first step and after its last one; None if it hasn't ended well.
+        around: seconds that it spent before its first step and after its last one; None if it hasn't ended well, or
+            was resumed: its status knows only when it began the last time.
     """
 
     run_id: str
@@ -46,7 +47,7 @@ def pace_of(run: RunDirectory, config: RunConfig) -> Pace | None:
     paces = [(t - s) / max(1, b - a) for (a, s), (b, t) in pairwise(steps)]
     status = run.status()
     around = None
-    if status.state in ("finished", "stopped") and status.started:
+    if status.state in ("finished", "stopped") and 0 < status.started <= steps[0][1]:
         around = max(0.0, (steps[0][1] - status.started) + (status.updated - steps[-1][1]))
     return Pace(run.id, median(paces) / (config.batch_size * config.gradient_accumulation), around)
 

@@ -27,8 +27,8 @@ def describe_environment(config: RunConfig, **more: Any) -> dict[str, Any]:
         more: further facts, threads or devices, say.
 
     Returns:
-        versions, seed, the data files' hashes, the commit of this package's repository (None outside of one), and
-        what else was given.
+        versions, seed, the data files' hashes, the commit of this package's repository (None where it is
+        installed without one), and what else was given.
 
     Raises:
         DataError: a data file can't be read.
@@ -36,7 +36,7 @@ def describe_environment(config: RunConfig, **more: Any) -> dict[str, Any]:
     return {
         "versions": {"stepwise-dpo": stepwise_dpo.__version__, "python": platform.python_version(), **_versions()},
         "platform": platform.platform(),
-        "git_commit": git_commit(Path(__file__).parent),
+        "git_commit": git_commit(Path(stepwise_dpo.__file__).parents[1]),
         "seed": config.seed,
         "data": data_hashes(config),
         **more,
@@ -66,17 +66,20 @@ def changed_versions(before: Mapping[str, str], now: Mapping[str, str]) -> list[
     return [f"{name} {before[name]}, now {now.get(name)}" for name in before if before[name] != now.get(name)]
 
 
-def git_commit(folder: Path) -> str | None:
-    """The commit that is checked out around a folder; None outside a repository.
+def git_commit(root: Path) -> str | None:
+    """The commit that is checked out in a repository's root; None where there is none, or it can't be read.
 
-    Read from git's own files, so that a machine without git can say it too.
+    No repository further up counts: around an installed package that is the one of whoever uses it. Read from git's
+    own files, so that a machine without git can say it too.
     """
-    for parent in (folder, *folder.parents):
-        place = parent / ".git"
+    place = root / ".git"
+    try:
         if place.is_file():  # a worktree: the file names the place
-            place = parent / place.read_text().removeprefix("gitdir:").strip()
+            place = root / place.read_text().removeprefix("gitdir:").strip()
         if (place / "HEAD").is_file():
             return _resolve(place, (place / "HEAD").read_text().strip())
+    except (OSError, UnicodeDecodeError):
+        pass  # no run shall fail for want of this
     return None
 
 

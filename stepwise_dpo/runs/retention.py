@@ -2,16 +2,21 @@
 
 import hashlib
 import logging
+import math
 import os
 import stat
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.example_files import example_folder, used_names
 from stepwise_dpo.runs.supervisor import Supervisor
 
 DAY_SECONDS = 24 * 60 * 60.0
+HOUR_SECONDS = 60 * 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +43,18 @@ def upload_folder(runs_dir: Path) -> Path:
     return folder
 
 
+def repeat_hourly(*tasks: Callable[[], object]) -> None:
+    """Do things again and again, an hour apart; doesn't return, whatever becomes of them."""
+    while True:
+        for task in tasks:
+            try:
+                task()
+            except Exception:
+                # Not only our own errors: where a thread ends unseen, nothing is deleted from then on.
+                _log.exception("what is old can't be deleted now; the next try is in an hour")
+        time.sleep(HOUR_SECONDS)
+
+
 def forget_uploads(folder: Path, seconds: float = DAY_SECONDS) -> int:
     """Delete files so old, and folders that became empty; returns how many files. No link is followed."""
     oldest = time.time() - seconds
@@ -61,27 +78,26 @@ def forget_uploads(folder: Path, seconds: float = DAY_SECONDS) -> int:
 def forget(supervisor: Supervisor, seconds: float = DAY_SECONDS) -> list[str]:
     """Delete runs that ended so long ago, and example files as old that no run reads any more.
 
+    Of a run that can't be read counts when something in it was last written.
+
     Args:
-        supervisor: of the runs; the page writes the examples of its runs to "data" beside them.
+        supervisor: of the runs.
         seconds: how long things are kept.
 
     Returns:
         names of what was deleted.
     """
     oldest = time.time() - seconds
-    deleted, used = [], set()
+    deleted = []
     for run in supervisor.runs():
         try:
-            status = supervisor.status(run)
-            if not status.active and status.updated < oldest:
+            if _ended(supervisor, run) < oldest:
                 supervisor.delete(run)
                 deleted.append(run.id)
-                continue
-            config = run.config()
-            used |= {Path(path).name for path in (config.data, config.eval_data) if path}
-        except RunError as error:
+        except (OSError, RunError) as error:
             _log.warning("run %r is kept: %s", run.id, error)
-    for file in (supervisor.runs_dir / "data").glob("*.json"):
+    used = used_names(supervisor.runs())
+    for file in example_folder(supervisor.runs_dir).glob("*.json"):
         try:
             if file.name not in used and file.lstat().st_mtime < oldest:
                 file.unlink()
@@ -89,3 +105,12 @@ def forget(supervisor: Supervisor, seconds: float = DAY_SECONDS) -> list[str]:
         except OSError as error:
             _log.warning("example file %r is kept: %s", file.name, error)
     return deleted
+
+
+def _ended(supervisor: Supervisor, run: RunDirectory) -> float:
+    """When a run ended, in seconds since 1970; infinity while it is active."""
+    try:
+        status = supervisor.status(run)
+    except RunError:
+        return run.path.stat().st_mtime
+    return math.inf if status.active else status.updated

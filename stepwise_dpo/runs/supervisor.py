@@ -12,15 +12,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from stepwise_dpo.errors import RunError
+from stepwise_dpo.errors import RunError, StepwiseDPOError
 from stepwise_dpo.runs.checkpoints import refuse_to_resume
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State, list_runs, new_run_id
 from stepwise_dpo.runs.event_log import cap_log, last_line
+from stepwise_dpo.runs.example_files import example_folder, files_of, used_names
 from stepwise_dpo.runs.limits import QueueLimits, RunLimits
 from stepwise_dpo.runs.processes import lives, signal_group
 from stepwise_dpo.runs.queue import Queue
@@ -83,6 +86,7 @@ class Supervisor:
         self._queue = Queue(self.queue_limits)
         self._live: dict[str, WorkerProcess] = {}
         self._stopping: dict[str, tuple[RunDirectory, float]] = {}
+        self._lost: dict[str, str] = {}  # runs whose turn came to nothing, and why: their status files may not say so
         self._spare: WorkerProcess | None = None
         self._keep_warm = False
         self._thread: threading.Thread | None = None
@@ -90,15 +94,19 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------------- start and stop
 
-    def start(self, config: RunConfig, owner: str | None = None) -> RunDirectory:
+    def start(
+        self, config: RunConfig, owner: str | None = None, write: Callable[[], object] | None = None
+    ) -> RunDirectory:
         """Create a run; its process starts at once, or when its turn comes. Returns at once.
 
         Args:
             config: what to do.
             owner: the secret of the visitor who asks, of which a hash is kept; None for whoever runs the app.
+            write: writes the example files that the configuration names; called once there is room for the run.
 
         Raises:
             RunError: too many runs wait, the folder can't be written, or the process can't be started.
+            StepwiseDPOError: as `write`.
         """
         hashed = owner_hash(owner)
         with self._lock:  # between the count and the start nobody else may start
@@ -106,7 +114,15 @@ class Supervisor:
             while (path := self.runs_dir / new_run_id(config.loss)).exists():
                 continue  # twenty clicks in one second
             run = RunDirectory(path)
-            run.create(config)
+            try:
+                if write is not None:
+                    write()
+                run.create(config)
+                write_ticket(run, new_ticket(hashed))
+            except StepwiseDPOError:
+                shutil.rmtree(run.path, ignore_errors=True)  # half a run is none
+                self._forget_examples(config)
+                raise
             self._line_up(run, hashed)
         return run
 
@@ -127,8 +143,12 @@ class Supervisor:
             owner = ticket.owner if ticket else None
             self._check_room(owner)
             self._let_go(run)
-            run.forget_stop()
-            run.write_status(replace(run.status(), state="queued", pid=None, create_time=None, error=None))
+            try:
+                run.forget_stop()
+                write_ticket(run, new_ticket(owner, resume=True))
+                run.write_status(replace(run.status(), state="queued", pid=None, create_time=None, error=None))
+            except OSError as error:
+                raise RunError(f"run {run.id!r} can't be resumed: {error.strerror}") from error
             self._line_up(run, owner)
 
     def _let_go(self, run: RunDirectory) -> None:
@@ -148,16 +168,19 @@ class Supervisor:
 
     def _line_up(self, run: RunDirectory, owner: str | None) -> None:
         """Let a queued run wait for its turn, which may be now."""
-        write_ticket(run, new_ticket(owner))
+        self._lost.pop(run.id, None)
         self._queue.join(run, owner)
         self._advance()
         self._look_after()
-        status = run.status()
-        if status.state == "failed" and status.pid is None:
-            raise RunError(f"run {run.id!r}: {status.error}")
+        if run.id in self._lost:
+            raise RunError(f"run {run.id!r}: {self._lost[run.id]}")
 
     def stop(self, run: RunDirectory) -> None:
-        """Ask a run to stop and keep what is there; a process that doesn't is ended. Returns at once."""
+        """Ask a run to stop and keep what is there; a process that doesn't is ended. Returns at once.
+
+        Raises:
+            RunError: its status can't be read, or the wish can't be written.
+        """
         with self._lock:
             if run.id in self._queue:
                 self._leave_queue(run)
@@ -167,7 +190,11 @@ class Supervisor:
                 self._look_after()
 
     def kill(self, run: RunDirectory) -> None:
-        """End a run without a chance to keep anything: for one that is to be deleted. Returns at once."""
+        """End a run without a chance to keep anything: for one that is to be deleted. Returns at once.
+
+        Raises:
+            RunError: as `stop`.
+        """
         with self._lock:
             if run.id in self._queue:
                 self._leave_queue(run)
@@ -178,17 +205,41 @@ class Supervisor:
                 self._look_after()
 
     def delete(self, run: RunDirectory) -> None:
-        """Remove a run and everything in it.
+        """Remove a run, everything in it, and the examples that a page wrote for it and no other run is trained on.
+
+        A run whose status can't be read is removed as well.
 
         Raises:
             RunError: it is still active, or its files can't be removed.
         """
-        if self.status(run).active:
-            raise RunError(f"run {run.id!r} is still active; stop it first")
-        try:
-            shutil.rmtree(run.path)  # refuses a link, and follows none inside
-        except OSError as error:
-            raise RunError(f"run {run.id!r} can't be removed: {error}") from error
+        with self._lock:  # between the look and the removal nobody may resume it
+            try:
+                active = self.status(run).active
+            except RunError:
+                active = run.id in self._live  # nobody can say more, and it shall not stay for ever
+            if active:
+                raise RunError(f"run {run.id!r} is still active; stop it first")
+            try:
+                config = run.config()
+            except RunError:
+                config = None
+            try:
+                shutil.rmtree(run.path)  # refuses a link, and follows none inside
+            except OSError as error:
+                raise RunError(f"run {run.id!r} can't be removed: {error}") from error
+            self._lost.pop(run.id, None)
+            if config is not None:
+                self._forget_examples(config)
+
+    def _forget_examples(self, config: RunConfig) -> None:
+        """Remove the example files of a run that is gone, unless another run names them."""
+        used = used_names(self.runs())
+        for path in files_of(config, example_folder(self.runs_dir)):
+            if path.name not in used:
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    _log.warning("example file %r is kept: %s", path.name, error)
 
     def warm(self) -> None:
         """From now on keep one process that has imported everything, so that a run's first step comes at once."""
@@ -226,7 +277,7 @@ class Supervisor:
                 try:
                     status, ticket = run.status(), read_ticket(run)
                     if status.state == "queued" and ticket is not None and not ticket.server_lives:
-                        write_ticket(run, new_ticket(ticket.owner))
+                        write_ticket(run, new_ticket(ticket.owner, resume=ticket.resume))
                         waiting.append((status.started, run, ticket.owner))
                     elif status.active and not self.status(run).active:
                         found.interrupted.append(run)
@@ -288,13 +339,20 @@ class Supervisor:
                 return status
             state, error = self._ending(run, status)
             corrected = replace(status, state=state, error=error)
-            run.write_status(corrected)
+            with suppress(RunError):  # where it can't be written it is true nevertheless
+                run.write_last_status(corrected)
             return corrected
+
+    def _is_lost(self, run: RunDirectory, status: RunStatus) -> bool:
+        """Whether an active run's turn came to nothing; the command line may have begun or resumed it since."""
+        return run.id in self._lost and status.state in ("queued", "starting")
 
     def _ending(self, run: RunDirectory, status: RunStatus) -> tuple[State, str | None]:
         """How a run ended whose process couldn't say so itself."""
         worker = self._live.get(run.id)
         code = worker.poll() if worker else None
+        if self._is_lost(run, status):
+            return "failed", self._lost[run.id]
         if status.state == "queued":
             return "interrupted", "the server in whose queue it waited is gone"
         if worker is None or code is None:
@@ -302,14 +360,15 @@ class Supervisor:
         if worker.over is not None:
             return "failed", worker.over
         if run.stop_requested():
-            kept = (run.final / "config.json").exists()
-            return "stopped", None if kept else "ended before anything could be kept"
+            return "stopped", run.lost_by_force()
         if code == -signal.SIGKILL:
             return "failed", "killed, probably out of memory"
         return "failed", last_line(run.events) or f"the process ended with code {code}"
 
     def _goes_on(self, run: RunDirectory, status: RunStatus) -> bool:
         """Whether an active run is waited for by a server, or worked on by a process."""
+        if self._is_lost(run, status):
+            return False
         if status.state == "queued":
             if run.id in self._queue:
                 return True
@@ -340,23 +399,31 @@ class Supervisor:
             time.sleep(TICK_SECONDS)
 
     def _tick(self) -> None:
+        # One run that can't be read or written shall not keep the others from being looked after.
         for run_id, worker in list(self._live.items()):
             run = RunDirectory(self.runs_dir / run_id)
             if worker.poll() is not None:
                 try:
                     self.status(run)  # writes how it ended, if it couldn't itself
                     cap_log(run.events)
-                except (OSError, RunError) as error:  # whoever looks next finds it interrupted
+                except (OSError, RunError) as error:
                     _log.warning("how run %r ended can't be noted: %s", run_id, error)
                 del self._live[run_id]
                 continue
-            cap_log(run.events)
+            try:
+                cap_log(run.events)
+            except OSError as error:
+                _log.warning("the log of run %r can't be shortened: %s", run_id, error)
             memory = worker.memory() if self.limits.memory_bytes is not None else 0
             worker.over = worker.over or self.limits.exceeded(memory, worker.seconds)
             if worker.over is not None:
                 worker.signal(signal.SIGKILL)
         for run, asked in list(self._stopping.values()):
-            self._press(run, time.monotonic() - asked)
+            try:
+                self._press(run, time.monotonic() - asked)
+            except RunError as error:
+                _log.warning("run %r is not waited for any more: %s", run.id, error)
+                del self._stopping[run.id]
         for run in self._queue:
             if run.stop_requested():  # by another process
                 self._leave_queue(run)
@@ -384,21 +451,36 @@ class Supervisor:
 
     def _leave_queue(self, run: RunDirectory) -> None:
         self._queue.leave(run.id)
-        run.request_stop()
-        run.write_status(replace(run.status(), state="stopped", phase="stopped", error="stopped before it started"))
+        try:
+            stopped = replace(run.status(), state="stopped", phase="stopped", error="stopped before it started")
+            run.write_last_status(stopped)
+        except RunError as error:
+            self._lose(run, str(error))
         self._advance()
+
+    def _lose(self, run: RunDirectory, why: str) -> None:
+        """Note that a run which has left the queue won't start, in its status if that can be written."""
+        _log.warning("run %r is not started: %s", run.id, why)
+        self._lost[run.id] = why
+        with suppress(RunError):  # unreadable: who makes it readable again finds out
+            self.status(run)
 
     def _advance(self) -> None:
         """Start those whose turn it is, and tell the others their place."""
         while self._queue and self._free() > 0:
             self._launch(*self._queue.first())
+        waiting = {}
         for run in self._queue:
-            if not run.exists():
-                self._queue.leave(run.id)  # somebody removed it by hand
-        for place, run in enumerate(self._queue, 1):
-            status, words = run.status(), f"waiting, place {place} of {len(self._queue)}"
+            try:
+                waiting[run.id] = run, run.status()
+            except RunError as error:  # damaged, or removed by hand
+                self._queue.leave(run.id)
+                self._lose(run, str(error))
+        for place, (run, status) in enumerate(waiting.values(), 1):
+            words = f"waiting, place {place} of {len(waiting)}"
             if status.phase != words:
-                run.write_status(replace(status, phase=words))
+                with suppress(OSError):  # a full disk: it waits all the same
+                    run.write_status(replace(status, phase=words))
 
     def _free(self) -> int:
         """How many runs may start now."""
@@ -414,15 +496,16 @@ class Supervisor:
         return self.queue_limits.concurrent - active
 
     def _launch(self, run: RunDirectory, owner: str | None) -> None:
-        spare, self._spare = self._spare, None
-        if spare is None or not self._give(run, owner, spare):
-            try:
+        worker, self._spare = self._spare, None
+        try:
+            if worker is None or not self._give(run, owner, worker):
                 worker = self._spawn(run)
-            except OSError as error:
-                words = f"the process could not be started: {error}"
-                run.write_status(replace(run.status(), state="failed", pid=None, error=words))
-                return
-            self._give(run, owner, worker)  # one that is gone already is found by the next look
+                self._give(run, owner, worker)  # one that is gone already is found by the next look
+        except (OSError, RunError) as error:  # no such program, a full disk, a damaged run
+            if worker is not None and run.id not in self._live:
+                worker.close()  # it ends, nobody will give it anything
+                worker.signal(signal.SIGTERM)
+            self._lose(run, f"the process could not be started: {error}")
 
     def _give(self, run: RunDirectory, owner: str | None, worker: WorkerProcess) -> bool:
         """Give a run to a process; False when the process is gone."""
@@ -432,7 +515,8 @@ class Supervisor:
             replace(run.status(), state="starting", phase="loading", pid=worker.pid, create_time=worker.create_time)
         )
         self._live[run.id] = worker
-        return worker.assign(run)
+        ticket = read_ticket(run)
+        return worker.assign(run, resume=ticket is not None and ticket.resume)
 
     def _may_warm(self) -> bool:
         return all(worker.seconds > SPARE_PATIENCE_SECONDS for worker in self._live.values())

@@ -1,6 +1,6 @@
 """What the supervisor notes beside a run: whose it is, and in which server's queue it stands.
 
-    ticket.json      {"owner": a hash or null, "server": pid, "server_create_time": seconds since 1970}
+    ticket.json      {"owner": a hash or null, "server": pid, "server_create_time": seconds since 1970, "resume": bool}
 
 Kept apart from config.json, which is the configuration and nothing else, and from status.json, which the run's own
 process writes.
@@ -29,11 +29,13 @@ class Ticket:
         owner: `owner_hash` of the visitor's secret; None for a run of whoever runs the app.
         server: pid of the process that accepted the run.
         server_create_time: when that process was created, in seconds since 1970.
+        resume: whether it shall go on from a checkpoint, and not begin.
     """
 
     owner: str | None
     server: int
     server_create_time: float
+    resume: bool = False
 
     @property
     def server_lives(self) -> bool:
@@ -41,9 +43,9 @@ class Ticket:
         return lives(self.server, self.server_create_time)
 
 
-def new_ticket(owner: str | None) -> Ticket:
+def new_ticket(owner: str | None, *, resume: bool = False) -> Ticket:
     """Make a ticket for a run that this process accepts; `owner` is a hash already."""
-    return Ticket(owner, os.getpid(), psutil.Process().create_time())
+    return Ticket(owner, os.getpid(), psutil.Process().create_time(), resume)
 
 
 def owner_hash(secret: str | None) -> str | None:
@@ -60,8 +62,15 @@ def owner_hash(secret: str | None) -> str | None:
 
 
 def write_ticket(run: RunDirectory, ticket: Ticket) -> None:
-    """Replace a run's ticket."""
-    write_atomically(run.path / NAME, json.dumps(asdict(ticket)) + "\n")
+    """Replace a run's ticket.
+
+    Raises:
+        RunError: it can't be written.
+    """
+    try:
+        write_atomically(run.path / NAME, json.dumps(asdict(ticket)) + "\n")
+    except OSError as error:
+        raise RunError(f"run {run.id!r}: {NAME} can't be written: {error.strerror}") from error
 
 
 def read_ticket(run: RunDirectory) -> Ticket | None:
@@ -74,4 +83,4 @@ def read_ticket(run: RunDirectory) -> Ticket | None:
     except (OSError, orjson.JSONDecodeError, TypeError):
         return None
     sound = isinstance(ticket.owner, str | None) and is_pid(ticket.server) and is_number(ticket.server_create_time)
-    return ticket if sound else None
+    return ticket if sound and isinstance(ticket.resume, bool) else None

@@ -3,7 +3,6 @@
 The command line, the worker and the tests all call these two.
 """
 
-import math
 import os
 import shutil
 import sys
@@ -37,10 +36,11 @@ from stepwise_dpo.runs.checkpoints import (
     find_resume_point,
     refuse_to_resume,
 )
-from stepwise_dpo.runs.config import RunConfig
+from stepwise_dpo.runs.config import RunConfig, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
 from stepwise_dpo.runs.progress import ProgressBar
 from stepwise_dpo.runs.provenance import changed_versions, describe_environment
+from stepwise_dpo.runs.ticket import read_ticket
 
 _STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a tiny model's step
 
@@ -50,17 +50,17 @@ def run(config: RunConfig, run_dir: str | os.PathLike[str]) -> RunDirectory:
 
     Args:
         config: what to do.
-        run_dir: a new directory, or one that `RunDirectory.create` prepared for this configuration.
+        run_dir: a new directory, or one that `RunDirectory.create` prepared for this configuration and this process.
 
     Returns:
         the directory; its state is "finished", or "stopped" when somebody asked for that.
 
     Raises:
+        RunError: the directory holds another run, or one that a server is to start.
         StepwiseDPOError: bad data, model or configuration; the run's status says "failed" and why.
     """
     directory = RunDirectory(run_dir)
-    prepared = directory.exists() and directory.status().state in ("queued", "starting")
-    if not prepared and _is_first_process():
+    if _is_first_process() and not _is_prepared(directory, config):
         directory.create(config)
     return _attend(config, directory, None)
 
@@ -92,6 +92,18 @@ def resume(run_dir: str | os.PathLike[str]) -> RunDirectory:
     return _attend(config, directory, point)
 
 
+def _is_prepared(directory: RunDirectory, config: RunConfig) -> bool:
+    """Whether a directory was made for this very run, and nobody else is to do it."""
+    if not directory.exists() or (directory.path / "metrics.jsonl").exists():
+        return False
+    status = directory.status()
+    if status.state == "starting":
+        ours = status.pid == os.getpid()
+    else:
+        ours = status.state == "queued" and read_ticket(directory) is None  # else it waits for its turn
+    return ours and directory.config() == config
+
+
 def _attend(config: RunConfig, directory: RunDirectory, point: ResumePoint | None) -> RunDirectory:
     """Run, and leave a status that says how it ended, whatever happens."""
     journal = _Journal(directory, point)
@@ -102,7 +114,10 @@ def _attend(config: RunConfig, directory: RunDirectory, point: ResumePoint | Non
         journal.end("stopped", f"stopped before the first optimiser step; {kept}")
         return directory
     except KeyboardInterrupt:
-        journal.end("interrupted", "interrupted by Ctrl-C or SIGTERM")
+        if directory.stop_requested():  # and it took longer than whoever asked would wait
+            journal.end("stopped", directory.lost_by_force())
+        else:
+            journal.end("interrupted", "interrupted by Ctrl-C or SIGTERM")
         raise
     except BaseException as error:
         # Whatever it was, the directory must not claim forever that the run goes on.
@@ -273,20 +288,15 @@ def _record_environment(
     Raises:
         RunError: it has not.
     """
-    updates = math.ceil(
-        math.ceil(train_pairs / config.batch_size / int(os.environ.get("WORLD_SIZE", "1")))
-        / config.gradient_accumulation
-    )
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     judge = _weights(reward_model) if reward_model is not None and config.train_reward_model else 0
-    needed = bytes_to_write(
-        config, _weights(policy.model), judge, config.max_steps or math.ceil(config.epochs * updates)
-    )
+    needed = bytes_to_write(config, _weights(policy.model), judge, planned_steps(config, train_pairs, processes))
     environment = describe_environment(
         config,
         model_revision=getattr(policy.model.config, "_commit_hash", None),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         threads=torch.get_num_threads(),
-        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        processes=processes,
         deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
         disk=check_disk(directory, needed),
     )
@@ -440,6 +450,26 @@ class _Journal(TrainerCallback):
             self._update(state="stopping", global_step=state.global_step)
             control.should_training_stop = True
             control.should_save = broadcast_object_list([self._room_for_checkpoint(kwargs["model"])])[0]
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Within an optimiser step, say that a request to stop was heard."""
+        self._answer_stop()
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Within an evaluation, say that a request to stop was heard."""
+        self._answer_stop()
+
+    def _answer_stop(self) -> None:
+        """Say "stopping" at once: whoever asked waits for the end of the step only if somebody answers.
+
+        A step of 256 pairs takes minutes on a CPU; without an answer the process is ended sooner, and all is lost.
+        """
+        if self.writes and self._status.state != "stopping" and self.directory.stop_requested():
+            self._update(state="stopping")
 
     def _room_for_checkpoint(self, model: torch.nn.Module) -> bool:
         """Whether the disk has room for a checkpoint beside the policy; to stop shall not fail for want of it."""

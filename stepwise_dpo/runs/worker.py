@@ -1,9 +1,11 @@
 """The process in which a run happens: `python -m stepwise_dpo.runs.worker PARENT_PID [--ready DESCRIPTOR]`.
 
-It waits for one line of JSON on its standard input, {"run": its directory}, does that run and ends. With --ready it is
-a spare: it imports everything first, says so by a byte on that descriptor, and then waits, for as long as it takes.
+It waits for one line of JSON on its standard input, {"run": its directory, "resume": whether to go on from a
+checkpoint}, does that run and ends. With --ready it is a spare: it imports everything first, says so by a byte on that
+descriptor, and then waits, for as long as it takes.
 
-Its output goes to the run's events.log. It ends by itself when the process that started it is gone.
+Its output goes to the run's events.log. It ends by itself when the process that started it is gone; at SIGTERM it notes
+first how far it came.
 """
 
 import gc
@@ -33,10 +35,10 @@ def main(arguments: list[str], train: Callable[[RunConfig, Path], object] | None
 
     Args:
         arguments: the parent's pid; "--ready" and a file descriptor for a spare.
-        train: does the run; if not given, `runs.training.run`, or its `resume` where the run has checkpoints.
+        train: does the run; if not given, `runs.training.run`, or its `resume` where that is asked.
 
     Returns:
-        0 when the run finished or was stopped, or when there was none; 1 when it failed.
+        0 when the run finished or was stopped, or when there was none; 1 when it failed or was ended by SIGTERM.
     """
     parent, ready = int(arguments[0]), int(arguments[2]) if arguments[1:2] == ["--ready"] else None
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
@@ -49,15 +51,20 @@ def main(arguments: list[str], train: Callable[[RunConfig, Path], object] | None
         with suppress(BrokenPipeError):  # a run came meanwhile, and nobody asks any more
             os.write(ready, b"1")
         os.close(ready)
-    asked = sys.stdin.readline()
-    if not asked:
+    line = sys.stdin.readline()
+    if not line:
         return 0  # the parent has ended, or wants no spare any more
-    directory = RunDirectory(json.loads(asked)["run"])
+    asked = json.loads(line)
+    directory = RunDirectory(asked["run"])
     _take_over(directory)
     try:
-        (train or _training())(directory.config(), directory.path)
+        signal.signal(signal.SIGTERM, _interrupt)
+        (train or _training(resume=asked["resume"]))(directory.config(), directory.path)
     except StepwiseDPOError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        print("ended by SIGTERM", file=sys.stderr, flush=True)
         return 1
     return 0
 
@@ -78,14 +85,17 @@ def _take_over(directory: RunDirectory) -> None:
     )  # fmt: skip
 
 
-def _training() -> Callable[[RunConfig, Path], object]:
+def _interrupt(number: int, frame: object) -> None:
+    """Turn the first SIGTERM into an exception, at which the run notes its end; the supervisor repeats the signal."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _training(*, resume: bool) -> Callable[[RunConfig, Path], object]:
     # Not at the top: torch and TRL take seconds, and the watch of the parent must run meanwhile.
-    from stepwise_dpo.runs.training import resume, run
+    from stepwise_dpo.runs import training
 
-    def run_or_resume(config: RunConfig, path: Path) -> object:
-        return resume(path) if RunDirectory(path).checkpoints() else run(config, path)
-
-    return run_or_resume
+    return (lambda config, path: training.resume(path)) if resume else training.run
 
 
 def _import_everything() -> None:
@@ -93,7 +103,7 @@ def _import_everything() -> None:
     from stepwise_dpo.learning.loading import load_policy
     from stepwise_dpo.learning.names import POLICY
 
-    _training()
+    _training(resume=False)
     load_policy(POLICY)  # the modules of its architecture, and its files in the system's cache
     gc.collect()
     gc.freeze()  # modules stay: Accelerate's full collection before training would look through all of them

@@ -56,13 +56,14 @@ class WorkerProcess:
         """Since it was given its run."""
         return time.monotonic() - self._assigned
 
-    def assign(self, run: RunDirectory) -> bool:
-        """Tell it what to do; False when it is not there any more."""
+    def assign(self, run: RunDirectory, *, resume: bool = False) -> bool:
+        """Tell it which run to do, or to go on with; False when it is not there any more."""
+        asked = json.dumps({"run": str(run.path.resolve()), "resume": resume}) + "\n"
         self._assigned = time.monotonic()
         assert self._process.stdin is not None
         try:
             # Not through a buffer, whose rest would be written at closing and fail a second time.
-            os.write(self._process.stdin.fileno(), (json.dumps({"run": str(run.path.resolve())}) + "\n").encode())
+            os.write(self._process.stdin.fileno(), asked.encode())
         except BrokenPipeError:
             return False
         finally:

@@ -174,7 +174,11 @@ class Endpoints:
         return {**self._status(run), "config": config, "report": run.report()}
 
     def run_metrics(self, run_id: str, offset: int = 0, visitor: str = "") -> Row:
-        """Give a run's metrics from a byte offset on: {"records", "offset": to go on from}."""
+        """Give a run's metrics from a byte offset on: {"records", "offset": to go on from}.
+
+        A resume cuts the file. Where no line begins at the offset any more, all records are given, as for 0: a record
+        whose global_step you have takes the place of yours.
+        """
         records, position = self._own(visitor).run(run_id).metrics(max(0, offset))
         return {"records": records, "offset": position}
 

@@ -1,19 +1,17 @@
 """The Train form without its widgets: what it holds becomes a run's settings, and a run's settings fill it again."""
 
-import hashlib
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from stepwise_dpo.errors import ConfigError, RunError
+from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import POLICY, TINY
-from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, load_pairs, save_pairs
-from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, parse_settings
+from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
+from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, parse_settings, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.example_files import example_file, example_folder, write_examples
 from stepwise_dpo.runs.limits import check_public
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.pace import Pace
@@ -104,15 +102,19 @@ def start_on(
     Raises:
         StepwiseDPOError: what has to be changed in the settings or the examples, or no run may start now.
     """
-    folder = own.runs_dir.resolve() / "data"
-    # Checked before anything is written.
+    folder = example_folder(own.runs_dir)
+    # What is refused leaves nothing behind.
     config = make_config(settings, {"data": str(folder)})
     if public:
         check_size(config, len(train_set.pairs), len(held_out.pairs))
-    files = {"data": str(write_examples(folder, train_set.name, train_set.pairs))}
-    if held_out.pairs:
-        files["eval_data"] = str(write_examples(folder, held_out.name, held_out.pairs))
-    return own.start(make_config(settings, files))
+    sets = {"data": train_set, "eval_data": held_out}
+    files = {key: example_file(folder, of.name, of.pairs) for key, of in sets.items() if of.pairs}
+
+    def write() -> None:
+        for key, path in files.items():
+            write_examples(path, sets[key].pairs)
+
+    return own.start(make_config(settings, {key: str(path) for key, path in files.items()}), write)
 
 
 def start_again(own: OwnRuns, run_id: object, public: bool) -> RunDirectory:
@@ -139,7 +141,7 @@ def check_size(config: RunConfig, examples: int, held_out: int) -> None:
     Raises:
         ConfigError: naming the limit.
     """
-    check_public(config, examples=examples, held_out=held_out, steps=planned_steps(examples, config))
+    check_public(config, examples=examples, held_out=held_out, steps=planned_steps(config, examples))
 
 
 def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
@@ -229,33 +231,7 @@ def split(library: Library, form: Form) -> tuple[tuple[PreferencePair, ...], tup
     raise ConfigError(f"there is no example set {str(form.held_out_set)[:80]!r} to compare on; choose another")
 
 
-def write_examples(folder: Path, name: str, pairs: Sequence[PreferencePair]) -> Path:
-    """Save examples under a name that their content decides, so that runs on the same data share a file.
-
-    Raises:
-        StepwiseDPOError: the file can't be written.
-    """
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-")[:40] or "examples"
-    digest = hashlib.sha256(dump_pairs(pairs).encode()).hexdigest()[:12]
-    target = folder / f"{slug}-{len(pairs)}-{digest}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise RunError(f"the folder of runs can't be written: {problem.strerror}") from problem
-    if not target.exists():
-        save_pairs(pairs, target)
-    return target
-
-
 # ------------------------------------------------------------------------------------------- before the click
-
-
-def planned_steps(examples: int, config: RunConfig) -> int:
-    """Count a run's optimiser steps as the Trainer does: the last, smaller batch of an epoch is a step too."""
-    if config.max_steps:
-        return config.max_steps
-    batches = math.ceil(examples / config.batch_size)
-    return math.ceil(config.epochs * max(1, math.ceil(batches / config.gradient_accumulation)))
 
 
 class PlanWords(NamedTuple):
@@ -270,7 +246,7 @@ def plan(library: Library, form: Form, public: bool) -> tuple[RunConfig, int] | 
     try:
         train_pairs, held_out, _ = split(library, form)
         config = make_config(settings_of(form, len(held_out), public), {"data": "unwritten"})
-        return config, planned_steps(len(train_pairs), config)
+        return config, planned_steps(config, len(train_pairs))
     except ConfigError:
         return None
 

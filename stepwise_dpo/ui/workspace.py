@@ -19,6 +19,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -26,6 +27,7 @@ from weakref import WeakValueDictionary
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_lines, parse_pairs
 from stepwise_dpo.runs.directory import write_atomically
+from stepwise_dpo.runs.retention import repeat_hourly
 from stepwise_dpo.ui.library import MAX_NAME, MAX_SETS, ExampleSet, Library
 
 INDEX = "index.json"
@@ -34,7 +36,6 @@ MAX_BYTES = 256 * 2**20
 MIN_TOKEN, MAX_TOKEN = 16, 200
 RECENT = 16
 PURGE_EVERY = 600.0  # seconds
-HOUR = 3600.0
 
 _FOLDER = re.compile(r"[0-9a-f]{32}")
 
@@ -128,14 +129,9 @@ class Workspace:
 
     def purge_hourly(self) -> None:
         """From now on delete what is too old, also where nobody comes whose visit would be the occasion."""
-        keep_seconds = self._keep_seconds
-
-        def purge_again_and_again() -> None:
-            while keep_seconds is not None:
-                self.purge(keep_seconds)
-                time.sleep(HOUR)
-
-        threading.Thread(target=purge_again_and_again, name="purge", daemon=True).start()
+        if (keep_seconds := self._keep_seconds) is not None:
+            task = partial(self.purge, keep_seconds)
+            threading.Thread(target=repeat_hourly, args=(task,), name="purge", daemon=True).start()
 
     def _of(self, visitor: object) -> Path | None:
         if not isinstance(visitor, str) or not MIN_TOKEN <= len(visitor) <= MAX_TOKEN:

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from stepwise_dpo.errors import ConfigError
-from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, preset_settings, read_config_file
+from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, planned_steps, preset_settings, read_config_file
 
 DATA = {"data": "pairs.json"}
 
@@ -130,3 +130,18 @@ def test_what_the_other_loss_reads_may_stay_in_a_form(tmp_path, loss):
     assert {name: getattr(arguments, name) for name in read} == read
     robust = make_config({"data": "d.json", **settings, "loss_type": ["robust"]})
     assert training_arguments(robust, tmp_path).label_smoothing == 0.1
+
+
+@pytest.mark.parametrize(
+    ("examples", "processes", "settings", "steps"),
+    [
+        (40, 1, {"epochs": 3, "batch_size": 4}, 30),
+        (41, 1, {"epochs": 1, "batch_size": 4}, 11),
+        (41, 2, {"epochs": 1, "batch_size": 4}, 6),
+        (5, 1, {"epochs": 0.5, "batch_size": 2}, 2),
+        (40, 1, {"epochs": 3, "batch_size": 4, "max_steps": 7}, 7),
+        (10, 1, {"epochs": 1, "batch_size": 2, "gradient_accumulation": 4}, 2),
+    ],
+)
+def test_planned_steps(examples, processes, settings, steps):
+    assert planned_steps(make_config({"data": "x", **settings}), examples, processes) == steps

@@ -118,3 +118,19 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="can't be written"):
         RunDirectory(tmp_path / "file" / "run").create(CONFIG)
+
+
+@pytest.mark.parametrize("new", [b'{"loss":9}\n', b'{"loss":9}\n{"loss":10}\n{"loss":11}\n'])
+def test_an_offset_from_before_a_cut_reads_all(run, new):
+    for loss in (1.0, 2.0):
+        run.append_metrics({"loss": loss})
+    _, offset = run.metrics()
+    assert run.metrics(offset) == ([], offset)
+    (run.path / "metrics.jsonl").write_bytes(new)  # shorter than before, or longer by now
+    records, position = run.metrics(offset)
+    assert [record["loss"] for record in records] == [9, 10, 11][: len(records)]
+    assert len(records) == new.count(b"\n")
+    assert position == len(new)
+    assert run.metrics(10**30) == (records, position)
+    (run.path / "metrics.jsonl").unlink()
+    assert run.metrics(offset) == ([], 0)

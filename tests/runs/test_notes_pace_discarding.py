@@ -53,6 +53,9 @@ def test_pace_is_the_median_of_the_steps(make):
     assert Pace("a", 0.25, 10.0).seconds(100, 8) == 210.0
     assert pace_of(make("b", times=[1.0, 2.0]), run.config()) is None
     assert pace_of(make("c", "failed", times=[1.0, 2.0, 3.0]), run.config()).around is None
+    resumed = make("d", times=[1.0, 2.0, 3.0])
+    resumed.write_status(RunStatus("finished", started=2.5))
+    assert pace_of(resumed, run.config()).around is None
 
 
 def test_pace_of_the_same_model_and_if_possible_the_same_loss(make):
@@ -83,7 +86,16 @@ def test_an_active_run_is_deleted_when_it_has_ended(make, tmp_path):
     discard(supervisor, run)
     assert is_discarded(run)
     assert run.stop_requested()
+    assert run.path.exists()
     run.write_status(RunStatus("stopped"))
     # Another server, after a restart, carries out the wish.
     sweep(Supervisor(tmp_path / "runs"))
+    assert not run.path.exists()
+
+
+def test_a_discarded_run_that_cannot_be_read_goes_as_well(make, tmp_path):
+    run = make("a", "queued")
+    discard(supervisor := Supervisor(tmp_path / "runs"), run)
+    (run.path / "status.json").write_text("{")
+    sweep(supervisor)
     assert not run.path.exists()

@@ -182,6 +182,16 @@ def test_case_18_two_processes_measure_the_same(small_data, tmp_path):
     assert alike[0] == alike[1]
 
 
+def test_case_18_another_seed_gives_another_order(forks, whole, small_settings, tmp_path):
+    first = {"max_steps": 1, "eval_data": None, "save_steps": None}
+    for seed, same in ((whole.config().seed, True), (3, False)):
+        path = tmp_path / str(seed)
+        assert forks("run", config={**small_settings, **first, "seed": seed}, run_dir=path) == 0, forks.said()
+        # Before the first update only the examples in the batches differ.
+        logps = [run.metrics()[0][0]["logps/chosen"] for run in (RunDirectory(path), whole)]
+        assert (logps[0] == logps[1]) is same
+
+
 def test_a_run_says_what_its_figures_depend_on(whole, small_data):
     environment = whole.environment()
     assert {"torch", "transformers", "trl", "datasets", "accelerate", "python", "stepwise-dpo"} <= set(
@@ -204,19 +214,23 @@ def test_the_commit_is_read_as_git_would(tmp_path):
             ["git", *settings, "-C", str(tmp_path / "one"), *words], capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    (tmp_path / "one" / "inner").mkdir(parents=True)
+    installed = tmp_path / "one" / ".venv" / "site-packages"
+    installed.mkdir(parents=True)
     assert git_commit(tmp_path / "one") is None
     git("init")
     assert git_commit(tmp_path / "one") is None
     git("commit", "--allow-empty", "-m", "first")
     commit = git("rev-parse", "HEAD")
-    assert git_commit(tmp_path / "one" / "inner") == commit
+    assert git_commit(tmp_path / "one") == commit
+    assert git_commit(installed) is None  # another project's commit is not this package's
     git("worktree", "add", str(tmp_path / "two"), "-b", "feature/two")
     assert git_commit(tmp_path / "two") == commit
     git("pack-refs", "--all")
     assert git_commit(tmp_path / "two") == git_commit(tmp_path / "one") == commit
     git("checkout", "--detach")
     assert git_commit(tmp_path / "one") == commit
+    (tmp_path / "one" / ".git" / "HEAD").write_bytes(b"\xff")
+    assert git_commit(tmp_path / "one") is None
 
 
 # 19: one process and two

@@ -1,4 +1,5 @@
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -9,8 +10,8 @@ import pytest
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.config import make_config
-from stepwise_dpo.runs.directory import RunDirectory
-from stepwise_dpo.runs.retention import DAY_SECONDS, forget, forget_uploads, upload_folder
+from stepwise_dpo.runs.directory import RunDirectory, list_runs
+from stepwise_dpo.runs.retention import DAY_SECONDS, forget, forget_uploads, repeat_hourly, upload_folder
 from stepwise_dpo.runs.supervisor import Supervisor
 
 
@@ -33,9 +34,11 @@ def test_a_day_later_runs_and_examples_are_gone_and_what_is_in_use_stays(tmp_pat
         run.create(make_config({"data": str(tmp_path / "data" / "used.json")}))
         status = replace(run.status(), state=state, pid=me[0], create_time=me[1], updated=updated)
         (run.path / "status.json").write_bytes(orjson.dumps(asdict(status)))
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text("{")
-    assert forget(supervisor) == ["old-finished", "unused.json"]
+    for name, updated in (("broken", time.time()), ("old-broken", old)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{")
+        os.utime(tmp_path / name, (updated, updated))
+    assert sorted(forget(supervisor)) == ["old-broken", "old-finished", "unused.json"]
     assert {path.name for path in tmp_path.iterdir()} == {"broken", "data", "fresh", "old-running"}
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"used.json", "fresh.json"}
     assert forget(Supervisor(tmp_path / "nowhere")) == []
@@ -64,3 +67,38 @@ def test_a_folder_for_uploads_that_is_none_of_ours_is_refused(tmp_path, monkeypa
     folder.symlink_to(tmp_path)
     with pytest.raises(RunError, match="somebody else"):
         upload_folder(tmp_path / "runs")
+
+
+def test_a_run_that_is_deleted_while_runs_are_listed_is_none(tmp_path, monkeypatch):
+    kept, going = RunDirectory(tmp_path / "kept"), RunDirectory(tmp_path / "going")
+    for run in (kept, going):
+        run.create(make_config({"data": "x.json"}))
+    exists = RunDirectory.exists
+
+    def look_and_delete(self):
+        found = exists(self)
+        if self.id == "going":
+            shutil.rmtree(self.path)
+        return found
+
+    monkeypatch.setattr(RunDirectory, "exists", look_and_delete)
+    assert [run.id for run in list_runs(tmp_path)] == ["kept"]
+
+
+def test_what_goes_wrong_once_does_not_end_what_is_done_every_hour(monkeypatch, caplog):
+    done = []
+
+    def fail():
+        done.append("failed")
+        raise OSError("no space left")
+
+    def pause(seconds):
+        assert seconds == 3600
+        if len(done) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", pause)
+    with pytest.raises(KeyboardInterrupt):
+        repeat_hourly(fail, lambda: done.append("did"))
+    assert done == ["failed", "did"] * 2
+    assert "no space left" in caplog.text

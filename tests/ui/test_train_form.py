@@ -125,29 +125,7 @@ def test_a_public_page_limits_the_steps(tmp_path):
     assert list_runs(tmp_path / "runs") == []
 
 
-def test_the_same_examples_are_written_once(tmp_path):
-    first = train_form.write_examples(tmp_path, "../my set.json", [PAIR])
-    assert first == train_form.write_examples(tmp_path, "../my set.json", [PAIR])
-    assert first.parent == tmp_path
-    assert first.name.startswith("my-set-1-")
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 # ------------------------------------------------------------------------------------------------- before the click
-
-
-@pytest.mark.parametrize(
-    ("examples", "settings", "steps"),
-    [
-        (40, {"epochs": 3, "batch_size": 4}, 30),
-        (41, {"epochs": 1, "batch_size": 4}, 11),
-        (5, {"epochs": 0.5, "batch_size": 2}, 2),
-        (40, {"epochs": 3, "batch_size": 4, "max_steps": 7}, 7),
-        (10, {"epochs": 1, "batch_size": 2, "gradient_accumulation": 4}, 2),
-    ],
-)
-def test_planned_steps(examples, settings, steps):
-    assert train_form.planned_steps(examples, make_config({"data": "x", **settings})) == steps
 
 
 def words(form, pace=None, pairs=40):
