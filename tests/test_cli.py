@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -163,17 +164,36 @@ def test_before_and_after_are_measured_alike(data, tmp_path, causal_folder):
             assert example["in_training"]
 
 
-def test_sigterm_leaves_an_honest_status(data, tmp_path):
+def train_for_ever(data, run):
+    """A run that has begun, in a process of its own."""
     process = subprocess.Popen(
         [sys.executable, "-m", "stepwise_dpo", "train", "--model", "tiny", "--data", data, "--epochs", "9999",
-         "--generate", "0", "--output-dir", str(tmp_path / "run")],
-        stderr=subprocess.PIPE, text=True,
+         "--generate", "0", "--output-dir", str(run.path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    run = RunDirectory(tmp_path / "run")
     deadline = time.monotonic() + 120
     while not run.metrics()[0]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    return process
+
+
+def test_ctrl_c_keeps_what_is_there(data, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    process = train_for_ever(data, run)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "stopping after this optimiser step; Ctrl-C again" in errors
+    assert f"train --resume {run.path}" in said
+    assert run.status().state == "stopped"
+    assert (run.final / "model.safetensors").is_file()
+    assert list(run.path.glob("checkpoint-*"))
+
+
+def test_sigterm_leaves_an_honest_status(data, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    process = train_for_ever(data, run)
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

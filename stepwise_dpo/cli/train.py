@@ -2,8 +2,13 @@
 
 import argparse
 import os
+import shlex
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from stepwise_dpo.cli.output import quiet_libraries, report_table
@@ -71,7 +76,9 @@ def _train(options: argparse.Namespace) -> int:
     _prepare()
     from stepwise_dpo.runs.training import run
 
-    directory = run(config, output_dir or Path("runs") / new_run_id(config.loss))
+    directory = RunDirectory(output_dir or Path("runs") / new_run_id(config.loss))
+    with _stopping_at_ctrl_c(directory):
+        run(config, directory.path)
     return _tell_end(directory)
 
 
@@ -82,7 +89,10 @@ def _resume(run_dir: str, beside: list[str]) -> int:
     _prepare()
     from stepwise_dpo.runs.training import resume
 
-    return _tell_end(resume(run_dir))
+    directory = RunDirectory(run_dir)
+    with _stopping_at_ctrl_c(directory):
+        resume(run_dir)
+    return _tell_end(directory)
 
 
 def _prepare() -> None:
@@ -91,8 +101,33 @@ def _prepare() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+@contextmanager
+def _stopping_at_ctrl_c(run: RunDirectory) -> Iterator[None]:
+    """Let a first Ctrl-C keep what is there, as the page's button does; a second one ends the run at once."""
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        if not run.exists():
+            raise KeyboardInterrupt
+        run.request_stop()
+        print("\nstopping after this optimiser step; Ctrl-C again ends the run at once", file=sys.stderr)
+
+    before = signal.getsignal(signal.SIGINT)
+    # Of several processes the launcher takes Ctrl-C, and ends them all.
+    if os.environ.get("WORLD_SIZE", "1") == "1" and before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is on_interrupt:
+            signal.signal(signal.SIGINT, before)
+
+
 def _tell_end(directory: RunDirectory) -> int:
     if os.environ.get("RANK", "0") == "0":
         print(report_table(directory.report() or {}))
-        print(f"{directory.status().state}: {directory.final}")
+        state = directory.status().state
+        print(f"{state}: {directory.final}")
+        if state == "stopped":
+            print(f"it goes on with: python -m stepwise_dpo train --resume {shlex.quote(str(directory.path))}")
     return 0
