@@ -64,6 +64,8 @@ def _train(options: argparse.Namespace) -> int:
     if output_dir is None and os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("several processes need the same place to write to: give --output-dir")
     chosen = {**file, **settings}
+    if preset is None and "data" not in chosen:
+        raise ConfigError("'data' is missing: give --data FILE, or begin with --preset demo")
     config = make_config(preset_settings(str(preset), chosen.get("loss")) if preset is not None else {}, chosen)
     for name in settings:
         if (loss := READ_BY_ONE_LOSS.get(name, config.loss)) != config.loss:

@@ -262,7 +262,8 @@ def solution(
             rows.append(f'<li class="step plain">{text}</li>')
         else:
             value = values[index]
-            number = signed(value) if with_sign else f"{value:.2f}"
+            digits = 1 if abs(value) >= 100 else 2  # what fits into the cell
+            number = signed(value, digits) if with_sign else f"{value:.{digits}f}"
             style = colours.style((value - centre) / position if position else 0.0)
             rows.append(f'<li class="step" style="{style}">{text}<span class="value">{number}</span></li>')
     return (
