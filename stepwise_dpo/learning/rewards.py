@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stepwise_dpo.errors import ConfigError, DataError, ModelError
+from stepwise_dpo.learning.batching import Shape, batches
 from stepwise_dpo.learning.head_settings import CONFIG_KEY, Head, HeadSettings, check_fits, choose_settings
 from stepwise_dpo.learning.heads import Row, make_head
 from stepwise_dpo.learning.loading import (
@@ -66,7 +67,7 @@ class LLMRewardModel(nn.Module):
         settings: its scoring head; what the model's config says by default.
         value: the default scale of scores. With x = the log-odds of right against wrong: "probability" is sigmoid(x),
             0..1; "centered" is 2 * probability - 1, -1..1; "log_odds" is x in nats, unbounded.
-        batch_size: sequences per forward.
+        batch_size: the most sequences per forward; without gradients fewer where they are long, see `batching`.
         name: how messages call this model.
 
     Raises:
@@ -244,16 +245,17 @@ class LLMRewardModel(nn.Module):
         distinct = dict.fromkeys(row for solution in rows for row in solution if row not in self._cache)
         # Similar lengths in one batch leave little padding; the longest first shows at once whether memory suffices.
         todo = sorted(distinct, key=lambda row: len(row.prompt_ids) + len(row.ids), reverse=True)
-        for start in range(0, len(todo), self.batch_size):
-            batch = todo[start : start + self.batch_size]
+        done = 0
+        for batch in batches(self.model, todo, self._shape, self.batch_size):
             judged = [x.tolist() for x in self._head.log_odds(batch)]
             if not all(map(math.isfinite, (x for values in judged for x in values))):
                 raise ModelError(
                     f"{self.name} scores a step with a number that isn't finite; its weights may be damaged"
                 )
             self._cache.update(zip(batch, judged, strict=True))
+            done += len(batch)
             if progress is not None:
-                progress(start + len(batch), len(todo))
+                progress(done, len(todo))
 
         def rewards(solution: Sequence[Row]) -> list[float]:
             raw = torch.tensor([x for row in solution for x in self._cache[row]])
@@ -261,6 +263,14 @@ class LLMRewardModel(nn.Module):
             return values
 
         return [rewards(solution) for solution in rows]
+
+    def _shape(self, row: Row) -> Shape:
+        prompt, completion = len(row.prompt_ids), len(row.ids) + 1
+        if self.head == "token_classification":
+            return Shape(1, prompt + completion, 0)
+        if self.model.config.is_encoder_decoder:
+            return Shape(1, max(prompt, completion), completion)
+        return Shape(1, prompt + completion, prompt + completion)
 
     def clear_cache(self) -> None:
         """Forget cached scores; needed after the judge's weights changed."""

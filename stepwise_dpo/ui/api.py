@@ -21,6 +21,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError, StepwiseDPOError
 from stepwise_dpo.learning.names import POLICY, REWARD
+from stepwise_dpo.preferences.faults import count_faults, refuse
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pairs, remarks
 from stepwise_dpo.preferences.statistics import statistics as statistics_of
 from stepwise_dpo.runs import export
@@ -43,8 +44,6 @@ Row = dict[str, Any]
 
 MAX_ROWS = 1_000
 MAX_PROMPTS = 64
-MAX_STEPS = 1_000
-MAX_CHARACTERS = 100_000
 
 _SECRET = re.compile(r"[A-Za-z0-9_-]{32,128}")
 
@@ -113,8 +112,7 @@ class Endpoints:
     ) -> list[float]:
         """Score each step of a solution; value is "centered" (2p - 1), "probability" or "log_odds" (nats)."""
         name = check_model_name(reward_model, JUDGES, self._public)
-        if not 1 <= len(steps) <= MAX_STEPS or len(prompt) + sum(map(len, steps)) > MAX_CHARACTERS:
-            raise DataError(f"give 1 to {MAX_STEPS:,} steps, with the prompt at most {MAX_CHARACTERS:,} characters")
+        refuse(count_faults(steps, "steps"))
         return self._judges.score_solutions(name, [(prompt, steps)], value)[0]
 
     def score_pairs(self, rows: list[Row], reward_model: str = REWARD, value: str = "centered") -> list[Row]:

@@ -9,9 +9,12 @@ from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import HUB_DEFAULT, POLICY, REWARD, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.ui.heavy import import_learning
+from stepwise_dpo.ui.library import SIDES
+from stepwise_dpo.ui.read_limits import check_characters, check_tokens
 
 if TYPE_CHECKING:
     from stepwise_dpo.learning.head_settings import HeadSettings
+    from stepwise_dpo.learning.heads import Row
     from stepwise_dpo.learning.rewards import LLMRewardModel, RewardValue
 
 KEPT = 2
@@ -92,11 +95,13 @@ class Judges:
             (chosen, rejected) of each pair.
 
         Raises:
-            StepwiseDPOError: the model can't be loaded or a step can't be read by it.
+            StepwiseDPOError: the model can't be loaded, or a step can't be read by it, or an example is too long for it
+                or for `read_limits`; that is found before any is scored.
         """
         scale = _checked(value)
         with self._lock:
             model = self._model(name)
+            _check_pairs(model, pairs)
             return [(r.chosen, r.rejected) for r in model.score_pairs(pairs, scale, progress)]
 
     def score_solutions(
@@ -105,11 +110,13 @@ class Judges:
         """Score every step of solutions, each a prompt with its steps.
 
         Raises:
-            StepwiseDPOError: the model can't be loaded or a step can't be read by it.
+            StepwiseDPOError: as `score`.
         """
         scale = _checked(value)
         with self._lock:
-            return self._model(name).score_solutions(solutions, scale)
+            model = self._model(name)
+            _check_solutions(model, solutions)
+            return model.score_solutions(solutions, scale)
 
     def _model(self, name: str) -> "LLMRewardModel":
         import_learning()
@@ -121,6 +128,28 @@ class Judges:
         while len(self._models) > KEPT:
             self._models.popitem(last=False)
         return self._models[name]
+
+
+def _check_pairs(model: "LLMRewardModel", pairs: Sequence[PreferencePair]) -> None:
+    """Raise DataError for the first pair that can't be scored here."""
+    for pair in pairs:
+        together = [f"example {pair.name!r}, {side}: prompt and steps together have" for side in SIDES]
+        for what, steps in zip(together, (pair.chosen, pair.rejected), strict=True):
+            check_characters(what, pair.prompt, [step.text for step in steps])
+        for what, rows in zip(together, model.pair_rows(pair), strict=True):
+            _check_rows(what, rows)
+
+
+def _check_solutions(model: "LLMRewardModel", solutions: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Raise DataError for the first solution that can't be scored here."""
+    for number, (prompt, steps) in enumerate(solutions, 1):
+        what = f"solution {number}: prompt and steps together have"
+        check_characters(what, prompt, steps)
+        _check_rows(what, model.rows(prompt, steps))
+
+
+def _check_rows(what: str, rows: "Sequence[Row]") -> None:
+    check_tokens(what, max(len(row.prompt_ids) + len(row.ids) for row in rows))
 
 
 def _checked(value: str) -> "RewardValue":

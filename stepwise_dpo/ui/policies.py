@@ -5,8 +5,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from stepwise_dpo.preferences.faults import refuse, text_faults
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.ui.heavy import import_learning
+from stepwise_dpo.ui.library import SIDES
+from stepwise_dpo.ui.read_limits import check_characters, check_tokens
 
 if TYPE_CHECKING:
     from stepwise_dpo.learning.evaluation import Answer, PairLogps
@@ -32,25 +35,30 @@ class Policies:
             progress: told pairs done and to do.
 
         Raises:
-            StepwiseDPOError: the model can't be loaded, or an example is too long for it.
+            StepwiseDPOError: the model can't be loaded, or an example is too long for it or for `read_limits`; that is
+                found before any is scored.
         """
         with self._lock:
             import_learning()
             from stepwise_dpo.learning.evaluation import pair_logps
 
-            return pair_logps(self._model(name), pairs, progress=progress)
+            policy = self._model(name)
+            _check_pairs(policy, pairs)
+            return pair_logps(policy, pairs, progress=progress)
 
     def answers(self, name: str, prompts: Sequence[str], max_new_tokens: int = MAX_NEW_TOKENS) -> "list[Answer]":
-        """Answer prompts greedily, in one batch.
+        """Answer prompts greedily.
 
         Raises:
-            StepwiseDPOError: the model can't be loaded, or a prompt is too long for it.
+            StepwiseDPOError: the model can't be loaded, or a prompt is blank, or too long for it or for `read_limits`.
         """
         with self._lock:
             import_learning()
             from stepwise_dpo.learning.evaluation import answer_prompts
 
-            return answer_prompts(self._model(name), prompts, max_new_tokens=max_new_tokens)
+            policy = self._model(name)
+            _check_prompts(policy, prompts)
+            return answer_prompts(policy, prompts, max_new_tokens=max_new_tokens)
 
     def token_counts(self, name: str, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text as this model's tokenizer cuts it, without special tokens.
@@ -76,3 +84,23 @@ class Policies:
         while len(self._models) > KEPT:
             self._models.popitem(last=False)
         return self._models[name]
+
+
+def _check_pairs(policy: "Policy", pairs: Sequence[PreferencePair]) -> None:
+    """Raise DataError for the first pair that is too long to be scored here."""
+    tokenizer = policy.step_tokenizer()
+    for pair in pairs:
+        together = {side: f"example {pair.name!r}, {side}: prompt and steps together have" for side in SIDES}
+        for side, what in together.items():
+            check_characters(what, pair.prompt, [step.text for step in getattr(pair, side)])
+        encoded = tokenizer.encode_pair(pair)
+        for side, ids in zip(SIDES, (encoded.chosen_ids, encoded.rejected_ids), strict=True):
+            check_tokens(together[side], len(encoded.prompt_ids) + len(ids))
+
+
+def _check_prompts(policy: "Policy", prompts: Sequence[str]) -> None:
+    """Raise DataError for the first prompt that can't be answered here."""
+    tokenizer = policy.step_tokenizer()
+    for number, prompt in enumerate(prompts, 1):
+        refuse(text_faults(prompt, f"prompt {number}"))
+        check_tokens(f"prompt {number} has", len(tokenizer.encode_prompt(prompt)))

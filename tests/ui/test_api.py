@@ -19,6 +19,7 @@ ROWS = [
      "rejected": [{"text": f"{n} + 1 = {n + 3}", "label": False}]}
     for n in range(4)
 ]  # fmt: skip
+LONG_ROWS = [*ROWS[:3], {**ROWS[3], "rejected": ["1" * 20_000]}]
 TINY_RUN = {"model": "tiny", "max_steps": 2, "batch_size": 2, "generate": 0}
 ANNA, BEN = "a" * 32, "b" * 43
 RUNS_OF_PUBLIC = []
@@ -158,6 +159,11 @@ def test_a_run_from_start_to_delete(local, tmp_path):
         ("run_metrics", ["x", "later"], "offset"),
         ("delete_run", ["\x00"], "there is no run"),
         ("answer", [[]], "1 to 64 prompts"),
+        ("answer", [["1 + 1?", "1" * 20_000]], "prompt 2 has 20,0.. tokens, .* at most 2,048"),
+        ("answer", [["1 + 1?", "1" * 100_001]], "prompt 2 must have at most 100,000 characters"),
+        ("step_logps", [LONG_ROWS], "example '3', rejected: .* 20,0.. tokens, .* at most 2,048"),
+        ("score_pairs", [LONG_ROWS], "example '3', rejected: .*too long"),
+        ("score_steps", ["p", ["1" * 100_001]], "have 100,002 characters, .* at most 100,000"),
     ],
 )
 def test_case_17_what_is_wrong_is_said_by_name(local, name, args, words):
