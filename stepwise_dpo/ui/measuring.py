@@ -18,6 +18,7 @@ from stepwise_dpo.ui.comparison import (
     side_by_side,
 )
 from stepwise_dpo.ui.inference_results import measured_by_run
+from stepwise_dpo.ui.loaded_models import Version, version_of
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.runs_view import RunView
 
@@ -25,6 +26,8 @@ BATCH = 8
 """Examples at a time: between two batches others get their turn, and progress is shown."""
 
 KEPT = 4_000
+
+_Key = tuple[str, Version, tuple[object, ...]]
 
 
 class Model(NamedTuple):
@@ -84,13 +87,14 @@ class Measurements:
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
-        self._seen: OrderedDict[tuple[object, ...], Seen] = OrderedDict()
+        self._seen: OrderedDict[_Key, Seen] = OrderedDict()
         self._lock = threading.Lock()
 
     def missing(self, model: Model, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
         """The pairs that this model hasn't been measured on."""
         with self._lock:
-            return [pair for pair in pairs if (model.path, key_of(pair)) not in self._seen]
+            version = version_of(model.path)
+            return [pair for pair in pairs if _key(model, version, pair) not in self._seen]
 
     def measure(self, model: Model, pairs: Sequence[PreferencePair]) -> Iterator[int]:
         """Measure a model on the pairs that are missing: both sides' likelihoods, and an answer to each prompt.
@@ -104,13 +108,14 @@ class Measurements:
         todo = self.missing(model, pairs)
         for start in range(0, len(todo), BATCH):
             batch = todo[start : start + BATCH]
+            version = version_of(model.path)
             logps = self._policies.logps(model.path, batch)
             prompts = list(dict.fromkeys(pair.prompt for pair in batch))
             replies = dict(zip(prompts, replies_to(self._policies, model.path, prompts), strict=True))
             with self._lock:
                 for pair, values in zip(batch, logps, strict=True):
                     sides = [Likelihood(tuple(side.steps), side.tokens) for side in (values.chosen, values.rejected)]
-                    self._seen[(model.path, key_of(pair))] = Seen(sides[0], sides[1], replies[pair.prompt])
+                    self._seen[_key(model, version, pair)] = Seen(sides[0], sides[1], replies[pair.prompt])
                 while len(self._seen) > KEPT:
                     self._seen.popitem(last=False)
             yield min(start + BATCH, len(todo))
@@ -118,7 +123,10 @@ class Measurements:
     def comparison(self, before: Model, after: Model, pairs: Sequence[PreferencePair]) -> tuple[Compared, ...] | None:
         """Compare by what was measured here; None while something is missing."""
         with self._lock:
-            seen = [[self._seen.get((model.path, key_of(pair))) for pair in pairs] for model in (before, after)]
+            seen = [
+                [self._seen.get(_key(model, version, pair)) for pair in pairs]
+                for model, version in ((model, version_of(model.path)) for model in (before, after))
+            ]
         sides = []
         for model, values in zip((before, after), seen, strict=True):
             known = prompts_of(model)
@@ -129,6 +137,10 @@ class Measurements:
                 side.append(Measured(pair, value, None if known is None else pair.prompt in known))
             sides.append(side)
         return side_by_side(*sides) or None
+
+
+def _key(model: Model, version: Version, pair: PreferencePair) -> _Key:
+    return (model.path, version, key_of(pair))
 
 
 def prompts_of(model: Model) -> frozenset[str] | None:

@@ -4,21 +4,17 @@ A judge's scores are kept as log-odds, from which every scale follows without as
 """
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.ui.judges import Judges
+from stepwise_dpo.ui.loaded_models import Version, in_turns, version_of
 from stepwise_dpo.ui.policies import Policies
 
 KEPT = 40_000
-CHUNK = 16
-"""Examples that are scored before somebody else gets a turn: small enough that a click is answered at once."""
-
-_YIELD_SECONDS = 0.01
-_Key = tuple[str, str, str, tuple[str, ...], tuple[str, ...]]
+_Key = tuple[str, str, Version, str, tuple[str, ...], tuple[str, ...]]
 
 
 class Source(NamedTuple):
@@ -87,20 +83,23 @@ class StepScores:
             StepwiseDPOError: as `of`; what was scored before is kept.
         """
         todo = self.unknown(source, pairs)
-        for start in range(0, len(todo), CHUNK):
-            self._ask(source, todo[start : start + CHUNK])
-            yield min(start + CHUNK, len(todo))
-            time.sleep(_YIELD_SECONDS)  # a lock isn't fair: without it nobody else would get the model
+        done = 0
+        for part in in_turns(todo):
+            self._ask(source, part)
+            done += len(part)
+            yield done
 
     def _ask(self, source: Source, pairs: Sequence[PreferencePair]) -> list[PairScores]:
+        # Before the model is asked: if its files change meanwhile, what it says is kept where nobody looks for it.
+        keys = [_key(source, pair) for pair in pairs]
         if source.kind == "judge":
             scores = [PairScores(*sides) for sides in self.judges.score(source.name, pairs, "log_odds")]
         else:
             logps = self.policies.logps(source.name, pairs)
             scores = [PairScores(pair.chosen.steps, pair.rejected.steps, pair.margin) for pair in logps]
         with self._lock:
-            for pair, score in zip(pairs, scores, strict=True):
-                self._known[_key(source, pair)] = score
+            for key, score in zip(keys, scores, strict=True):
+                self._known[key] = score
             while len(self._known) > self._kept:
                 self._known.popitem(last=False)
         return scores
@@ -108,4 +107,4 @@ class StepScores:
 
 def _key(source: Source, pair: PreferencePair) -> _Key:
     chosen, rejected = (tuple(step.text for step in side) for side in (pair.chosen, pair.rejected))
-    return (source.kind, source.name, pair.prompt, chosen, rejected)
+    return (source.kind, source.name, version_of(source.name), pair.prompt, chosen, rejected)
