@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 KEPT = 2
 
+CACHED_TOKENS = 1_000_000
+"""Of the sequences whose scores a judge remembers, 40 MB: every key stroke in the page's free text is one more."""
+
 POLICIES = (POLICY, HUB_DEFAULT, TINY)
 """What the page offers to train."""
 
@@ -122,7 +125,7 @@ class Judges:
 def _load_judge(name: str) -> "LLMRewardModel":
     from stepwise_dpo.learning.rewards import LLMRewardModel
 
-    return LLMRewardModel.from_pretrained(name)
+    return LLMRewardModel.from_pretrained(name, cached_tokens=CACHED_TOKENS)
 
 
 def _check_pairs(model: "LLMRewardModel", pairs: Sequence[PreferencePair]) -> None:

@@ -1,11 +1,11 @@
 """Which two models are compared, and measuring them now on examples that no run has measured them on."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from stepwise_dpo.errors import DataError, RunError
+from stepwise_dpo.learning.bounded_cache import BoundedCache
 from stepwise_dpo.preferences.checker import is_known, solves
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
 from stepwise_dpo.ui.comparison import (
@@ -14,20 +14,21 @@ from stepwise_dpo.ui.comparison import (
     Measured,
     Reply,
     Seen,
-    key_of,
     side_by_side,
 )
 from stepwise_dpo.ui.inference_results import measured_by_run
 from stepwise_dpo.ui.loaded_models import Version, version_of
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.runs_view import RunView
+from stepwise_dpo.ui.step_scores import fingerprint
 
 BATCH = 8
 """Examples at a time: between two batches others get their turn, and progress is shown."""
 
-KEPT = 4_000
+KEPT = 1_000_000
+"""Steps of examples and answers; an example has about fifteen."""
 
-_Key = tuple[str, Version, tuple[object, ...]]
+_Key = tuple[str, Version, bytes]
 
 
 class Model(NamedTuple):
@@ -87,7 +88,7 @@ class Measurements:
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
-        self._seen: OrderedDict[_Key, Seen] = OrderedDict()
+        self._seen: BoundedCache[_Key, Seen] = BoundedCache(KEPT, _steps)
         self._lock = threading.Lock()
 
     def missing(self, model: Model, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
@@ -115,9 +116,7 @@ class Measurements:
             with self._lock:
                 for pair, values in zip(batch, logps, strict=True):
                     sides = [Likelihood(tuple(side.steps), side.tokens) for side in (values.chosen, values.rejected)]
-                    self._seen[_key(model, version, pair)] = Seen(sides[0], sides[1], replies[pair.prompt])
-                while len(self._seen) > KEPT:
-                    self._seen.popitem(last=False)
+                    self._seen.put(_key(model, version, pair), Seen(sides[0], sides[1], replies[pair.prompt]))
             yield min(start + BATCH, len(todo))
 
     def comparison(self, before: Model, after: Model, pairs: Sequence[PreferencePair]) -> tuple[Compared, ...] | None:
@@ -140,7 +139,11 @@ class Measurements:
 
 
 def _key(model: Model, version: Version, pair: PreferencePair) -> _Key:
-    return (model.path, version, key_of(pair))
+    return (model.path, version, fingerprint(pair))
+
+
+def _steps(key: _Key, seen: Seen) -> int:
+    return len(seen.chosen.steps) + len(seen.rejected.steps) + (len(seen.reply.steps) if seen.reply else 0)
 
 
 def prompts_of(model: Model) -> frozenset[str] | None:

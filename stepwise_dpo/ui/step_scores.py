@@ -3,18 +3,22 @@
 A judge's scores are kept as log-odds, from which every scale follows without asking it again.
 """
 
+import hashlib
+import json
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from stepwise_dpo.learning.bounded_cache import BoundedCache
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.loaded_models import Version, in_turns, version_of
 from stepwise_dpo.ui.policies import Policies
 
-KEPT = 40_000
-_Key = tuple[str, str, Version, str, tuple[str, ...], tuple[str, ...]]
+KEPT = 1_000_000
+"""Scores of steps; an example has about ten."""
+
+_Key = tuple[str, str, Version, bytes]
 
 
 class Source(NamedTuple):
@@ -51,18 +55,18 @@ class StepScores:
     Args:
         judges: reward models.
         policies: policies.
-        kept: how many scores are remembered, the latest used.
+        kept: how many scores of steps are remembered, those that were used last.
     """
 
     def __init__(self, judges: Judges, policies: Policies, kept: int = KEPT) -> None:
         self.judges, self.policies = judges, policies
-        self._kept = kept
-        self._known: OrderedDict[_Key, PairScores] = OrderedDict()
+        self._known: BoundedCache[_Key, PairScores] = BoundedCache(kept, _steps)
         self._lock = threading.Lock()
 
     def known(self, source: Source, pair: PreferencePair) -> PairScores | None:
         """What is remembered of a pair; None if its source hasn't been asked."""
-        return self._known.get(_key(source, pair))
+        with self._lock:
+            return self._known.get(_key(source, pair))
 
     def of(self, source: Source, pair: PreferencePair) -> PairScores:
         """Score one pair.
@@ -74,7 +78,8 @@ class StepScores:
 
     def unknown(self, source: Source, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
         """Those of some pairs that still have to be scored."""
-        return [pair for pair in pairs if _key(source, pair) not in self._known]
+        with self._lock:
+            return [pair for pair in pairs if _key(source, pair) not in self._known]
 
     def fill(self, source: Source, pairs: Sequence[PreferencePair]) -> Iterator[int]:
         """Score what isn't known yet, a few at a time; gives the number done. To stop, stop asking for more.
@@ -99,12 +104,19 @@ class StepScores:
             scores = [PairScores(pair.chosen.steps, pair.rejected.steps, pair.margin) for pair in logps]
         with self._lock:
             for key, score in zip(keys, scores, strict=True):
-                self._known[key] = score
-            while len(self._known) > self._kept:
-                self._known.popitem(last=False)
+                self._known.put(key, score)
         return scores
 
 
+def _steps(key: _Key, scores: PairScores) -> int:
+    return len(scores.chosen) + len(scores.rejected)
+
+
 def _key(source: Source, pair: PreferencePair) -> _Key:
-    chosen, rejected = (tuple(step.text for step in side) for side in (pair.chosen, pair.rejected))
-    return (source.kind, source.name, version_of(source.name), pair.prompt, chosen, rejected)
+    return (source.kind, source.name, version_of(source.name), fingerprint(pair))
+
+
+def fingerprint(pair: PreferencePair) -> bytes:
+    """Name what models read of an example, prompt and steps, by a few bytes: its texts may have megabytes."""
+    texts = [pair.prompt, *([step.text for step in side] for side in (pair.chosen, pair.rejected))]
+    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).digest()

@@ -74,7 +74,7 @@ def test_a_resumed_runs_new_weights_are_what_is_shown(tmp_path):
     folder = str(tmp_path)
     judges, policies = Judges(), Policies()
     scores, measurements = StepScores(judges, policies), Measurements(policies)
-    model = Model("after:x", "x", "after", folder, "tiny", None)
+    model = Model("before:x", "x", "before", folder, folder, None)
     seen = []
     for seed in (0, 1, 0):
         save_tiny(folder, seed)
@@ -88,7 +88,7 @@ def test_a_resumed_runs_new_weights_are_what_is_shown(tmp_path):
                 tuple(policies.logps(folder, [SHORT])[0].chosen.steps),
                 tuple(scores.of(scored, SHORT).chosen),
                 tuple(scores.of(judged, SHORT).chosen),
-                measurements._seen[next(reversed(measurements._seen))].chosen,
+                measurements.comparison(model, model, [SHORT])[0].before.chosen,
             )
         )
         assert scores.known(judged, SHORT) == scores.of(judged, SHORT)
@@ -185,3 +185,14 @@ def test_tokens_are_counted_without_the_model(monkeypatch):
     assert policies.token_counts("tiny", []) == []
     with pytest.raises(ModelError, match="no such folder"):
         policies.token_counts("./gone", ["a"])
+
+
+# ------------------------------------------------------------------------------------------ what is remembered
+
+
+def test_typing_doesnt_fill_the_memory(monkeypatch):
+    monkeypatch.setattr("stepwise_dpo.ui.judges.CACHED_TOKENS", 1_000)
+    judges = Judges()
+    for number in range(50):
+        judges.score_solutions("tiny", [("q", [f"step {number}"])], "centered")
+    assert 0 < len(judges._models.get("tiny")._cache) < 15
