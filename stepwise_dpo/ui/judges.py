@@ -99,8 +99,9 @@ class Judges:
         """
         scale = _checked(value)
         model = self._models.get(name)
-        with self._scoring:
-            _check_pairs(model, pairs)
+        for part in in_turns(pairs):
+            with self._scoring:
+                _check_pairs(model, part)
         scored = []
         for part in in_turns(pairs):
             with self._scoring:

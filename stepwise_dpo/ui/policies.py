@@ -45,8 +45,9 @@ class Policies:
         policy = self._models.get(name)
         from stepwise_dpo.learning.evaluation import pair_logps
 
-        with self._scoring:
-            _check_pairs(policy, pairs)
+        for part in in_turns(pairs):
+            with self._scoring:
+                _check_pairs(policy, part)
         scored = []
         for part in in_turns(pairs):
             with self._scoring:
