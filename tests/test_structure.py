@@ -51,7 +51,7 @@ def test_import_directions(path):
     ("library", "allowed"),
     [
         ("gradio", ["ui/"]),
-        ("trl", ["learning/trainer.py"]),
+        ("trl", ["learning/trainer.py", "learning/step_dataset.py"]),
         ("subprocess", ["runs/supervisor.py", "bench/"]),
         ("torch", ["learning/", "runs/training.py", "cli/", "bench/"]),
     ],

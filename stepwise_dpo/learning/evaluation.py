@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from stepwise_dpo.errors import ConfigError, DataError, ModelError
+from stepwise_dpo.learning.batching import Shape, batches
 from stepwise_dpo.learning.loading import Policy
 from stepwise_dpo.learning.losses import NO_STEP, sum_per_step
 from stepwise_dpo.learning.rewards import LLMRewardModel, Progress
 from stepwise_dpo.learning.seq2seq import IGNORED, score_completions
+from stepwise_dpo.learning.tokenization import EncodedPair
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.preferences.synthetic import is_known, solves
 
@@ -129,7 +131,7 @@ def evaluate_policy(
         answers: how many prompts to answer, greedily.
         max_new_tokens: the most tokens of an answer.
         max_length: the most tokens of prompt and answer of a pair.
-        batch_size: pairs per forward, prompts per generation.
+        batch_size: the most pairs per forward and prompts per generation, see `batching`.
         progress: told how far it is, first in pairs, then in answers.
 
     Raises:
@@ -167,20 +169,34 @@ def pair_logps(
 ) -> list[PairLogps]:
     """Score both sides of every pair, in the order of `pairs`.
 
+    Args:
+        policy: the model.
+        pairs: what to score.
+        max_length: the most tokens of prompt and one side; None: as many as the model reads and memory holds.
+        batch_size: the most pairs of a forward; fewer where they are long, see `batching`.
+        progress: told pairs done and to do.
+
     Raises:
         DataError: a pair is longer than `max_length` tokens.
         ModelError: a log-probability is not a finite number.
     """
     steps = policy.step_tokenizer()
+
+    def shape_of(pair: EncodedPair) -> Shape:
+        prompt, completion = len(pair.prompt_ids), max(len(pair.chosen_ids), len(pair.rejected_ids))
+        if policy.is_encoder_decoder:
+            return Shape(2, max(prompt, completion), completion)
+        return Shape(2, prompt + completion, prompt + completion)
+
     results: list[PairLogps] = []
-    for start in range(0, len(pairs), batch_size):
-        encoded = [steps.encode_pair(pair, max_length) for pair in pairs[start : start + batch_size]]
+    all_encoded = (steps.encode_pair(pair, max_length) for pair in pairs)
+    for encoded in batches(policy.model, all_encoded, shape_of, batch_size):
         rows = [(pair.prompt_ids, pair.chosen_ids, pair.chosen_step_ids) for pair in encoded]
         rows += [(pair.prompt_ids, pair.rejected_ids, pair.rejected_step_ids) for pair in encoded]
         sides = _solution_logps(policy, rows)
         for index, side in enumerate(sides):
             if not math.isfinite(side.mean):
-                pair = pairs[start + index % len(encoded)]
+                pair = pairs[len(results) + index % len(encoded)]
                 raise ModelError(
                     f"model {policy.name!r} gives an answer of example {pair.name!r} a "
                     f"log-probability of {side.mean}; its weights seem to be damaged"
@@ -195,7 +211,7 @@ def pair_logps(
 
 
 def answer_prompts(policy: Policy, prompts: Sequence[str], *, max_new_tokens: int = 128) -> list[Answer]:
-    """Answer prompts greedily, in one batch; rewards and correctness are left open."""
+    """Answer prompts greedily, together as far as memory allows; rewards and correctness are left open."""
     return _generate(policy, prompts, max_new_tokens, do_sample=False)
 
 
@@ -220,7 +236,8 @@ def sample_answers(
         seed: the same for the same answers, given equal prompts and batch size; the caller's random state stays as it
             is.
         max_new_tokens: the most tokens of an answer.
-        batch_size: answers written at the same time; all those to one prompt always are.
+        batch_size: the most answers written at the same time, fewer to long prompts; all those to one prompt always
+            are.
         progress: told how many prompts are done.
 
     Returns:
@@ -293,7 +310,7 @@ def compare_evaluations(pairs: Sequence[PreferencePair], before: Evaluation, aft
 
 @torch.no_grad()
 def _generate(policy: Policy, prompts: Sequence[str], max_new_tokens: int, **how: Any) -> list[Answer]:
-    """Let a policy write in one batch; `how` goes to Transformers' `generate`."""
+    """Let a policy write, together as far as memory allows; `how` goes to Transformers' `generate`."""
     steps = policy.step_tokenizer()
     model, pad, eos = policy.model, policy.tokenizer.pad_token_id, policy.tokenizer.eos_token_id
     encoded = [torch.tensor(steps.encode_prompt(prompt)) for prompt in prompts]
@@ -312,6 +329,13 @@ def _generate(policy: Policy, prompts: Sequence[str], max_new_tokens: int, **how
             each = [_generate(policy, [prompt], max_new_tokens, **how) for prompt in prompts]
             return [answer for answers in each for answer in answers]
         max_new_tokens = min(max_new_tokens, room)
+    samples = how.get("num_return_sequences", 1)
+    parts = list(
+        batches(policy.model, range(len(prompts)), lambda index: Shape(samples, len(encoded[index]), 1), len(prompts))
+    )
+    if len(parts) > 1:
+        each = [_generate(policy, [prompts[index] for index in part], max_new_tokens, **how) for part in parts]
+        return [answer for answers in each for answer in answers]
     # A causal model goes on at the right end of its input, so padding stands at the left.
     input_ids = torch.stack([nn.functional.pad(ids, (width - len(ids), 0), value=pad) for ids in encoded])
     attention_mask = torch.stack([torch.arange(width) >= width - len(ids) for ids in encoded]).long()

@@ -135,6 +135,22 @@ def load_token_classifier(name: str, new_head: bool = False) -> tuple[PreTrained
     return model, tokenizer
 
 
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer alone, without its weights.
+
+    Raises:
+        ModelError: not found, not reachable, needs remote code, or isn't a tokenizer.
+    """
+    if name == TINY:
+        return build_tiny_tokenizer()
+    source, options = _source(name)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
+    except _FILE_ERRORS as error:
+        raise ModelError(_explain(name, error)) from error
+    return tokenizer
+
+
 def load_config(name: str) -> Any:
     """Load a model's PreTrainedConfig alone.
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stepwise_dpo.errors import ConfigError, DataError, ModelError
+from stepwise_dpo.learning.batching import Shape, batches
+from stepwise_dpo.learning.bounded_cache import BoundedCache
 from stepwise_dpo.learning.head_settings import CONFIG_KEY, Head, HeadSettings, check_fits, choose_settings
 from stepwise_dpo.learning.heads import Row, make_head
 from stepwise_dpo.learning.loading import (
@@ -66,8 +68,10 @@ class LLMRewardModel(nn.Module):
         settings: its scoring head; what the model's config says by default.
         value: the default scale of scores. With x = the log-odds of right against wrong: "probability" is sigmoid(x),
             0..1; "centered" is 2 * probability - 1, -1..1; "log_odds" is x in nats, unbounded.
-        batch_size: sequences per forward.
+        batch_size: the most sequences per forward; without gradients fewer where they are long, see `batching`.
         name: how messages call this model.
+        cached_tokens: of all sequences whose scores are remembered from one call to the next, about 40 bytes each; by
+            default everything is, because training meets its examples again.
 
     Raises:
         ConfigError: the model can't score by that head, the template is not usable, `value` is none of the three.
@@ -83,6 +87,7 @@ class LLMRewardModel(nn.Module):
         value: RewardValue = "centered",
         batch_size: int = 16,
         name: str = "reward model",
+        cached_tokens: float = math.inf,
     ) -> None:
         super().__init__()
         # Its scores shall be the same in training and before: a judge that drops out is another judge each time.
@@ -94,7 +99,9 @@ class LLMRewardModel(nn.Module):
         self.value: RewardValue = check_value(value)
         self.batch_size = batch_size
         self.name = name
-        self._cache: dict[Row, list[float]] = {}
+        self._cache: BoundedCache[Row, list[float]] = BoundedCache(
+            cached_tokens, lambda row, scores: len(row.prompt_ids) + len(row.ids) + len(scores)
+        )
         self._head = make_head(model, tokenizer, self.settings, name)
 
     @classmethod
@@ -110,6 +117,7 @@ class LLMRewardModel(nn.Module):
         token: str | None = None,
         value: RewardValue = "centered",
         batch_size: int = 16,
+        cached_tokens: float = math.inf,
     ) -> "LLMRewardModel":
         """Load a judge by name: a bundled one, "tiny", a local folder or a Hub id.
 
@@ -124,6 +132,7 @@ class LLMRewardModel(nn.Module):
             token: see there.
             value: as the constructor.
             batch_size: as the constructor.
+            cached_tokens: as the constructor.
 
         Raises:
             ModelError: as `load_policy` and the constructor.
@@ -146,7 +155,9 @@ class LLMRewardModel(nn.Module):
         else:
             policy = load_policy(name)
             model, tokenizer = policy.model, policy.tokenizer
-        return cls(model, tokenizer, settings, value=value, batch_size=batch_size, name=name)
+        return cls(
+            model, tokenizer, settings, value=value, batch_size=batch_size, name=name, cached_tokens=cached_tokens
+        )
 
     @property
     def head(self) -> Head:
@@ -204,7 +215,9 @@ class LLMRewardModel(nn.Module):
     def score_solutions(
         self, solutions: Iterable[Solution], value: RewardValue | None = None, progress: Progress | None = None
     ) -> list[list[float]]:
-        """Score every step of every solution without gradients: each distinct sequence once, in batches, and cached.
+        """Score every step of every solution without gradients: each distinct sequence once, in batches.
+
+        The scores used last are remembered for other calls, see `cached_tokens`.
 
         Args:
             solutions: prompts and steps.
@@ -241,26 +254,39 @@ class LLMRewardModel(nn.Module):
     ) -> list[list[float]]:
         """Score solutions that `rows` has tokenised."""
         scale = self.value if value is None else check_value(value)
-        distinct = dict.fromkeys(row for solution in rows for row in solution if row not in self._cache)
+        # What this call needs stays until its end, however much that is; the cache is for the calls after it.
+        known = {row: self._cache.get(row) for solution in rows for row in solution}
+        distinct = [row for row, scores in known.items() if scores is None]
         # Similar lengths in one batch leave little padding; the longest first shows at once whether memory suffices.
         todo = sorted(distinct, key=lambda row: len(row.prompt_ids) + len(row.ids), reverse=True)
-        for start in range(0, len(todo), self.batch_size):
-            batch = todo[start : start + self.batch_size]
+        done = 0
+        for batch in batches(self.model, todo, self._shape, self.batch_size):
             judged = [x.tolist() for x in self._head.log_odds(batch)]
             if not all(map(math.isfinite, (x for values in judged for x in values))):
                 raise ModelError(
                     f"{self.name} scores a step with a number that isn't finite; its weights may be damaged"
                 )
-            self._cache.update(zip(batch, judged, strict=True))
+            for row, scores in zip(batch, judged, strict=True):
+                known[row] = scores
+                self._cache.put(row, scores)
+            done += len(batch)
             if progress is not None:
-                progress(start + len(batch), len(todo))
+                progress(done, len(todo))
 
         def rewards(solution: Sequence[Row]) -> list[float]:
-            raw = torch.tensor([x for row in solution for x in self._cache[row]])
+            raw = torch.tensor([x for row in solution for x in known[row] or ()])
             values: list[float] = _from_log_odds(self.settings.scale * raw + self.settings.bias, scale).tolist()
             return values
 
         return [rewards(solution) for solution in rows]
+
+    def _shape(self, row: Row) -> Shape:
+        prompt, completion = len(row.prompt_ids), len(row.ids) + 1
+        if self.head == "token_classification":
+            return Shape(1, prompt + completion, 0)
+        if self.model.config.is_encoder_decoder:
+            return Shape(1, max(prompt, completion), completion)
+        return Shape(1, prompt + completion, prompt + completion)
 
     def clear_cache(self) -> None:
         """Forget cached scores; needed after the judge's weights changed."""

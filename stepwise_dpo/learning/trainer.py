@@ -37,13 +37,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.utils import ModelOutput
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
-from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError
 from stepwise_dpo.learning.checkpoints import OWN_STATE, read_own_state
 from stepwise_dpo.learning.loading import switch_off_dropout
 from stepwise_dpo.learning.losses import (
-    NO_STEP,
     Aggregation,
     Likelihood,
     NonPositive,
@@ -56,6 +54,7 @@ from stepwise_dpo.learning.names import SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel
 from stepwise_dpo.learning.seq2seq import TokenScores, enable_causal_layout
 from stepwise_dpo.learning.sound_trainer import SaveAfterEvaluation, SoundTrainer, name_examples
+from stepwise_dpo.learning.step_dataset import SIDES, StepCollator, build_dataset, padded_steps
 from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.learning.uneven import gathering_real, keep_first, real_examples
 from stepwise_dpo.learning.unread_options import UNREAD, refuse_unfelt_noise, refuse_unread
@@ -63,8 +62,6 @@ from stepwise_dpo.preferences.pairs import PreferencePair
 
 Loss = Literal["dpo", "stepwise"]
 FrozenScores = Literal["ahead", "as_needed"]
-
-SIDES = ("chosen", "rejected")
 
 ReferenceScores = dict[int, tuple[Tensor, Tensor]]
 """By row: the reference's log-probability of every token of chosen and of rejected, in nats."""
@@ -616,78 +613,6 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
             rows = self.accelerator.gather(batch["row"]).tolist()
             for row, chosen, chosen_mask, rejected, rejected_mask in zip(rows, *gathered, strict=True):
                 found[row] = [chosen[chosen_mask.bool()].tolist(), rejected[rejected_mask.bool()].tolist()]
-
-
-def build_dataset(
-    pairs: Sequence[PreferencePair],
-    steps: StepTokenizer,
-    max_length: int | None = None,
-    judge: LLMRewardModel | None = None,
-) -> Dataset:
-    """Tokenise pairs into the columns that the trainer reads.
-
-    Columns: `row` (index into `pairs`), `length` (tokens of the prompt and the longer side, for
-    `train_sampling_strategy` "group_by_length"), `prompt_ids`, and for each side `*_ids`, `*_step_ids` and, given a
-    judge, `*_process_rewards`, one value per step.
-
-    Args:
-        pairs: the examples.
-        steps: how to tokenise.
-        max_length: the most tokens of prompt and answer.
-        judge: gives the process rewards; asked only after every pair has been found short enough.
-
-    Raises:
-        DataError: a pair is too long, or the judge can't read it.
-        ModelError: a reward isn't a finite number.
-    """
-    examples: list[dict[str, Any]] = []
-    for row, pair in enumerate(pairs):
-        encoded = steps.encode_pair(pair, max_length)
-        length = len(encoded.prompt_ids) + max(len(encoded.chosen_ids), len(encoded.rejected_ids))
-        examples.append({"row": row, "length": length, **vars(encoded)})
-    if judge is not None:
-        for example, (chosen, rejected) in zip(examples, judge.score_pairs(pairs), strict=True):
-            example |= {"chosen_process_rewards": chosen, "rejected_process_rewards": rejected}
-    return Dataset.from_list(examples)
-
-
-@dataclass
-class StepCollator(DataCollatorForPreference):
-    """TRL's collator, plus what belongs to steps.
-
-    Added to the batch: `row` (B,), `step_ids` (N, T) with -1 for prompt and padding, and where the examples have them
-    `ref_token_logps` (N, T), 0 at prompt and padding, `process_rewards` (N, S) and `step_mask` (N, S).
-    """
-
-    STEP_KEYS = ("row", "step_ids", "ref_token_logps", "process_rewards", "step_mask")
-
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Pad a list of examples to one batch."""
-        batch: dict[str, Any] = super().torch_call(examples)
-        is_completion = batch["completion_mask"].bool()  # (N, T)
-        batch["row"] = torch.tensor([example["row"] for example in examples])
-
-        def column(name: str) -> list[Any]:
-            return [example[f"{side}_{name}"] for side in SIDES for example in examples]
-
-        def at_completion(name: str, fill: float, dtype: torch.dtype) -> Tensor:
-            flat = torch.tensor([value for row in column(name) for value in row], dtype=dtype)
-            return torch.full(is_completion.shape, fill, dtype=dtype).masked_scatter(is_completion, flat)
-
-        batch["step_ids"] = at_completion("step_ids", NO_STEP, torch.long)
-        if "chosen_ref_token_logps" in examples[0]:
-            batch["ref_token_logps"] = at_completion("ref_token_logps", 0, torch.float32)
-        if "chosen_process_rewards" in examples[0]:
-            rewards = [torch.tensor(values, dtype=torch.float32) for values in column("process_rewards")]
-            batch["process_rewards"], batch["step_mask"] = padded_steps(rewards)
-        return batch
-
-
-def padded_steps(rewards: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Pad one value per step of N solutions to (N, S), with a mask of the real ones."""
-    values = nn.utils.rnn.pad_sequence(list(rewards), batch_first=True)
-    counts = torch.tensor([len(solution) for solution in rewards], device=values.device)
-    return values, torch.arange(values.size(1), device=values.device) < counts[:, None]
 
 
 class _JudgeGradients(TrainerCallback):

@@ -21,12 +21,13 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError, StepwiseDPOError
 from stepwise_dpo.learning.names import POLICY, REWARD
-from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pairs, remarks
+from stepwise_dpo.preferences.faults import count_faults, refuse
+from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pairs
 from stepwise_dpo.preferences.statistics import statistics as statistics_of
 from stepwise_dpo.runs import export
 from stepwise_dpo.runs.config import preset_settings
 from stepwise_dpo.runs.directory import RunDirectory
-from stepwise_dpo.runs.notes import write_note
+from stepwise_dpo.runs.notes import read_note, write_note
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui import data_actions
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, Judges, check_model_name
@@ -43,8 +44,6 @@ Row = dict[str, Any]
 
 MAX_ROWS = 1_000
 MAX_PROMPTS = 64
-MAX_STEPS = 1_000
-MAX_CHARACTERS = 100_000
 
 _SECRET = re.compile(r"[A-Za-z0-9_-]{32,128}")
 
@@ -77,8 +76,8 @@ class Endpoints:
     def validate(self, text: str, json_lines: bool = False) -> Row:
         """Read the text of a JSON or JSON Lines file: {"examples", "remarks": [{"id", "remarks"}]}, or an error."""
         pairs = parse_pairs(text, "text.jsonl" if json_lines else "text.json")
-        odd = [{"id": pair.id, "remarks": [found.words for found in remarks(pair)]} for pair in pairs if remarks(pair)]
-        return {"examples": len(pairs), "remarks": odd}
+        found = [{"id": pair.id, "remarks": pair.problems()} for pair in pairs]
+        return {"examples": len(pairs), "remarks": [about for about in found if about["remarks"]]}
 
     def generate(
         self,
@@ -113,8 +112,7 @@ class Endpoints:
     ) -> list[float]:
         """Score each step of a solution; value is "centered" (2p - 1), "probability" or "log_odds" (nats)."""
         name = check_model_name(reward_model, JUDGES, self._public)
-        if not 1 <= len(steps) <= MAX_STEPS or len(prompt) + sum(map(len, steps)) > MAX_CHARACTERS:
-            raise DataError(f"give 1 to {MAX_STEPS:,} steps, with the prompt at most {MAX_CHARACTERS:,} characters")
+        refuse(count_faults(steps, "steps"))
         return self._judges.score_solutions(name, [(prompt, steps)], value)[0]
 
     def score_pairs(self, rows: list[Row], reward_model: str = REWARD, value: str = "centered") -> list[Row]:
@@ -209,9 +207,10 @@ class Endpoints:
         return {"deleted": run_id}
 
     def note_run(self, run_id: str, text: str, visitor: str = "") -> dict[str, str]:
-        """Write a note beside a run; "" removes it."""
-        write_note(self._own(visitor).run(run_id), text)
-        return {"run_id": run_id, "note": text}
+        """Write a note beside a run; "" removes it. "note" is what was stored: one line, without white space around."""
+        run = self._own(visitor).run(run_id)
+        write_note(run, text)
+        return {"run_id": run_id, "note": read_note(run)}
 
     # -------------------------------------------------------------------------------------------------- Compare
 
@@ -290,7 +289,10 @@ def _spoken(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
 
 def _fault(place: tuple[int | str, ...], words: str, names: list[str]) -> str:
-    first = names[place[0]] if place and isinstance(place[0], int) and place[0] < len(names) else place[0]
+    """Say what is wrong where; an argument that came by position is called by its name."""
+    if not place:
+        return words
+    first = names[place[0]] if isinstance(place[0], int) and place[0] < len(names) else place[0]
     return f"{'.'.join(map(str, (first, *place[1:])))}: {words}"
 
 

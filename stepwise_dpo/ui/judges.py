@@ -1,20 +1,25 @@
 """Reward models that the page has loaded, kept for the next request. torch is imported by the first one."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import HUB_DEFAULT, POLICY, REWARD, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair
-from stepwise_dpo.ui.heavy import import_learning
+from stepwise_dpo.ui.library import SIDES
+from stepwise_dpo.ui.loaded_models import LoadedModels, in_turns
+from stepwise_dpo.ui.read_limits import check_characters, check_tokens
 
 if TYPE_CHECKING:
     from stepwise_dpo.learning.head_settings import HeadSettings
+    from stepwise_dpo.learning.heads import Row
     from stepwise_dpo.learning.rewards import LLMRewardModel, RewardValue
 
 KEPT = 2
+
+CACHED_TOKENS = 1_000_000
+"""Of the sequences whose scores a judge remembers, 40 MB: every key stroke in the page's free text is one more."""
 
 POLICIES = (POLICY, HUB_DEFAULT, TINY)
 """What the page offers to train."""
@@ -67,8 +72,8 @@ class Judges:
     """Loads reward models once and scores with one at a time, since a model's cache is not made for two threads."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, LLMRewardModel] = OrderedDict()
-        self._lock = threading.Lock()
+        self._models = LoadedModels(_load_judge, KEPT)
+        self._scoring = threading.Lock()
 
     def settings(self, name: str) -> "HeadSettings":
         """How a model scores: its head with the words, the tag or the rule that belong to it.
@@ -76,28 +81,32 @@ class Judges:
         Raises:
             StepwiseDPOError: the model can't be loaded.
         """
-        with self._lock:
-            return self._model(name).settings
+        return self._models.get(name).settings
 
     def ready(self, name: str) -> bool:
         """Whether scoring with this model needs no loading worth a button; those in the box never do."""
         return name in (REWARD, TINY) or name in self._models
 
-    def score(
-        self, name: str, pairs: Sequence[PreferencePair], value: str, progress: Any = None
-    ) -> list[tuple[list[float], list[float]]]:
+    def score(self, name: str, pairs: Sequence[PreferencePair], value: str) -> list[tuple[list[float], list[float]]]:
         """Score every step of pairs.
 
         Returns:
             (chosen, rejected) of each pair.
 
         Raises:
-            StepwiseDPOError: the model can't be loaded or a step can't be read by it.
+            StepwiseDPOError: the model can't be loaded, or a step can't be read by it, or an example is too long for it
+                or for `read_limits`; that is found before any is scored.
         """
         scale = _checked(value)
-        with self._lock:
-            model = self._model(name)
-            return [(r.chosen, r.rejected) for r in model.score_pairs(pairs, scale, progress)]
+        model = self._models.get(name)
+        for part in in_turns(pairs):
+            with self._scoring:
+                _check_pairs(model, part)
+        scored = []
+        for part in in_turns(pairs):
+            with self._scoring:
+                scored += [(rewards.chosen, rewards.rejected) for rewards in model.score_pairs(part, scale)]
+        return scored
 
     def score_solutions(
         self, name: str, solutions: Sequence[tuple[str, Sequence[str]]], value: str
@@ -105,22 +114,41 @@ class Judges:
         """Score every step of solutions, each a prompt with its steps.
 
         Raises:
-            StepwiseDPOError: the model can't be loaded or a step can't be read by it.
+            StepwiseDPOError: as `score`.
         """
         scale = _checked(value)
-        with self._lock:
-            return self._model(name).score_solutions(solutions, scale)
+        model = self._models.get(name)
+        with self._scoring:
+            _check_solutions(model, solutions)
+            return model.score_solutions(solutions, scale)
 
-    def _model(self, name: str) -> "LLMRewardModel":
-        import_learning()
-        from stepwise_dpo.learning.rewards import LLMRewardModel
 
-        if name not in self._models:
-            self._models[name] = LLMRewardModel.from_pretrained(name)
-        self._models.move_to_end(name)
-        while len(self._models) > KEPT:
-            self._models.popitem(last=False)
-        return self._models[name]
+def _load_judge(name: str) -> "LLMRewardModel":
+    from stepwise_dpo.learning.rewards import LLMRewardModel
+
+    return LLMRewardModel.from_pretrained(name, cached_tokens=CACHED_TOKENS)
+
+
+def _check_pairs(model: "LLMRewardModel", pairs: Sequence[PreferencePair]) -> None:
+    """Raise DataError for the first pair that can't be scored here."""
+    for pair in pairs:
+        together = [f"example {pair.name!r}, {side}: prompt and steps together have" for side in SIDES]
+        for what, steps in zip(together, (pair.chosen, pair.rejected), strict=True):
+            check_characters(what, pair.prompt, [step.text for step in steps])
+        for what, rows in zip(together, model.pair_rows(pair), strict=True):
+            _check_rows(what, rows)
+
+
+def _check_solutions(model: "LLMRewardModel", solutions: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Raise DataError for the first solution that can't be scored here."""
+    for number, (prompt, steps) in enumerate(solutions, 1):
+        what = f"solution {number}: prompt and steps together have"
+        check_characters(what, prompt, steps)
+        _check_rows(what, model.rows(prompt, steps))
+
+
+def _check_rows(what: str, rows: "Sequence[Row]") -> None:
+    check_tokens(what, max(len(row.prompt_ids) + len(row.ids) for row in rows))
 
 
 def _checked(value: str) -> "RewardValue":

@@ -1,11 +1,11 @@
 """Which two models are compared, and measuring them now on examples that no run has measured them on."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from stepwise_dpo.errors import DataError, RunError
+from stepwise_dpo.learning.bounded_cache import BoundedCache
 from stepwise_dpo.preferences.checker import is_known, solves
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
 from stepwise_dpo.ui.comparison import (
@@ -14,17 +14,21 @@ from stepwise_dpo.ui.comparison import (
     Measured,
     Reply,
     Seen,
-    key_of,
     side_by_side,
 )
 from stepwise_dpo.ui.inference_results import measured_by_run
+from stepwise_dpo.ui.loaded_models import Version, version_of
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.runs_view import RunView
+from stepwise_dpo.ui.step_scores import fingerprint
 
 BATCH = 8
 """Examples at a time: between two batches others get their turn, and progress is shown."""
 
-KEPT = 4_000
+KEPT = 1_000_000
+"""Steps of examples and answers; an example has about fifteen."""
+
+_Key = tuple[str, Version, bytes]
 
 
 class Model(NamedTuple):
@@ -84,13 +88,14 @@ class Measurements:
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
-        self._seen: OrderedDict[tuple[object, ...], Seen] = OrderedDict()
+        self._seen: BoundedCache[_Key, Seen] = BoundedCache(KEPT, _steps)
         self._lock = threading.Lock()
 
     def missing(self, model: Model, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
         """The pairs that this model hasn't been measured on."""
         with self._lock:
-            return [pair for pair in pairs if (model.path, key_of(pair)) not in self._seen]
+            version = version_of(model.path)
+            return [pair for pair in pairs if _key(model, version, pair) not in self._seen]
 
     def measure(self, model: Model, pairs: Sequence[PreferencePair]) -> Iterator[int]:
         """Measure a model on the pairs that are missing: both sides' likelihoods, and an answer to each prompt.
@@ -104,21 +109,23 @@ class Measurements:
         todo = self.missing(model, pairs)
         for start in range(0, len(todo), BATCH):
             batch = todo[start : start + BATCH]
+            version = version_of(model.path)
             logps = self._policies.logps(model.path, batch)
             prompts = list(dict.fromkeys(pair.prompt for pair in batch))
             replies = dict(zip(prompts, replies_to(self._policies, model.path, prompts), strict=True))
             with self._lock:
                 for pair, values in zip(batch, logps, strict=True):
                     sides = [Likelihood(tuple(side.steps), side.tokens) for side in (values.chosen, values.rejected)]
-                    self._seen[(model.path, key_of(pair))] = Seen(sides[0], sides[1], replies[pair.prompt])
-                while len(self._seen) > KEPT:
-                    self._seen.popitem(last=False)
+                    self._seen.put(_key(model, version, pair), Seen(sides[0], sides[1], replies[pair.prompt]))
             yield min(start + BATCH, len(todo))
 
     def comparison(self, before: Model, after: Model, pairs: Sequence[PreferencePair]) -> tuple[Compared, ...] | None:
         """Compare by what was measured here; None while something is missing."""
         with self._lock:
-            seen = [[self._seen.get((model.path, key_of(pair))) for pair in pairs] for model in (before, after)]
+            seen = [
+                [self._seen.get(_key(model, version, pair)) for pair in pairs]
+                for model, version in ((model, version_of(model.path)) for model in (before, after))
+            ]
         sides = []
         for model, values in zip((before, after), seen, strict=True):
             known = prompts_of(model)
@@ -129,6 +136,14 @@ class Measurements:
                 side.append(Measured(pair, value, None if known is None else pair.prompt in known))
             sides.append(side)
         return side_by_side(*sides) or None
+
+
+def _key(model: Model, version: Version, pair: PreferencePair) -> _Key:
+    return (model.path, version, fingerprint(pair))
+
+
+def _steps(key: _Key, seen: Seen) -> int:
+    return len(seen.chosen.steps) + len(seen.rejected.steps) + (len(seen.reply.steps) if seen.reply else 0)
 
 
 def prompts_of(model: Model) -> frozenset[str] | None:

@@ -3,22 +3,22 @@
 A judge's scores are kept as log-odds, from which every scale follows without asking it again.
 """
 
+import hashlib
+import json
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from stepwise_dpo.learning.bounded_cache import BoundedCache
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.ui.judges import Judges
+from stepwise_dpo.ui.loaded_models import Version, in_turns, version_of
 from stepwise_dpo.ui.policies import Policies
 
-KEPT = 40_000
-CHUNK = 16
-"""Examples that are scored before somebody else gets a turn: small enough that a click is answered at once."""
+KEPT = 1_000_000
+"""Scores of steps; an example has about ten."""
 
-_YIELD_SECONDS = 0.01
-_Key = tuple[str, str, str, tuple[str, ...], tuple[str, ...]]
+_Key = tuple[str, str, Version, bytes]
 
 
 class Source(NamedTuple):
@@ -55,18 +55,18 @@ class StepScores:
     Args:
         judges: reward models.
         policies: policies.
-        kept: how many scores are remembered, the latest used.
+        kept: how many scores of steps are remembered, those that were used last.
     """
 
     def __init__(self, judges: Judges, policies: Policies, kept: int = KEPT) -> None:
         self.judges, self.policies = judges, policies
-        self._kept = kept
-        self._known: OrderedDict[_Key, PairScores] = OrderedDict()
+        self._known: BoundedCache[_Key, PairScores] = BoundedCache(kept, _steps)
         self._lock = threading.Lock()
 
     def known(self, source: Source, pair: PreferencePair) -> PairScores | None:
         """What is remembered of a pair; None if its source hasn't been asked."""
-        return self._known.get(_key(source, pair))
+        with self._lock:
+            return self._known.get(_key(source, pair))
 
     def of(self, source: Source, pair: PreferencePair) -> PairScores:
         """Score one pair.
@@ -78,7 +78,8 @@ class StepScores:
 
     def unknown(self, source: Source, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
         """Those of some pairs that still have to be scored."""
-        return [pair for pair in pairs if _key(source, pair) not in self._known]
+        with self._lock:
+            return [pair for pair in pairs if _key(source, pair) not in self._known]
 
     def fill(self, source: Source, pairs: Sequence[PreferencePair]) -> Iterator[int]:
         """Score what isn't known yet, a few at a time; gives the number done. To stop, stop asking for more.
@@ -87,25 +88,35 @@ class StepScores:
             StepwiseDPOError: as `of`; what was scored before is kept.
         """
         todo = self.unknown(source, pairs)
-        for start in range(0, len(todo), CHUNK):
-            self._ask(source, todo[start : start + CHUNK])
-            yield min(start + CHUNK, len(todo))
-            time.sleep(_YIELD_SECONDS)  # a lock isn't fair: without it nobody else would get the model
+        done = 0
+        for part in in_turns(todo):
+            self._ask(source, part)
+            done += len(part)
+            yield done
 
     def _ask(self, source: Source, pairs: Sequence[PreferencePair]) -> list[PairScores]:
+        # Before the model is asked: if its files change meanwhile, what it says is kept where nobody looks for it.
+        keys = [_key(source, pair) for pair in pairs]
         if source.kind == "judge":
             scores = [PairScores(*sides) for sides in self.judges.score(source.name, pairs, "log_odds")]
         else:
             logps = self.policies.logps(source.name, pairs)
             scores = [PairScores(pair.chosen.steps, pair.rejected.steps, pair.margin) for pair in logps]
         with self._lock:
-            for pair, score in zip(pairs, scores, strict=True):
-                self._known[_key(source, pair)] = score
-            while len(self._known) > self._kept:
-                self._known.popitem(last=False)
+            for key, score in zip(keys, scores, strict=True):
+                self._known.put(key, score)
         return scores
 
 
+def _steps(key: _Key, scores: PairScores) -> int:
+    return len(scores.chosen) + len(scores.rejected)
+
+
 def _key(source: Source, pair: PreferencePair) -> _Key:
-    chosen, rejected = (tuple(step.text for step in side) for side in (pair.chosen, pair.rejected))
-    return (source.kind, source.name, pair.prompt, chosen, rejected)
+    return (source.kind, source.name, version_of(source.name), fingerprint(pair))
+
+
+def fingerprint(pair: PreferencePair) -> bytes:
+    """Name what models read of an example, prompt and steps, by a few bytes: its texts may have megabytes."""
+    texts = [pair.prompt, *([step.text for step in side] for side in (pair.chosen, pair.rejected))]
+    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).digest()

@@ -16,8 +16,9 @@ from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.names import LOSS_TYPES, SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.learning.sound_trainer import SoundTrainer
+from stepwise_dpo.learning.step_dataset import StepCollator, build_dataset
 from stepwise_dpo.learning.tokenization import StepTokenizer
-from stepwise_dpo.learning.trainer import StepCollator, StepwiseDPOConfig, StepwiseDPOTrainer, build_dataset
+from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
 from stepwise_dpo.learning.uneven import keep_first, real_examples
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
 

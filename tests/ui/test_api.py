@@ -3,15 +3,17 @@
 import json
 import time
 import zipfile
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.runs.limits import QueueLimits
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui.api import Endpoints
+from stepwise_dpo.ui.api import Endpoints, _fault
 from stepwise_dpo.ui.page import build_app, launch_options
 
 ROWS = [
@@ -19,6 +21,7 @@ ROWS = [
      "rejected": [{"text": f"{n} + 1 = {n + 3}", "label": False}]}
     for n in range(4)
 ]  # fmt: skip
+LONG_ROWS = [*ROWS[:3], {**ROWS[3], "rejected": ["1" * 20_000]}]
 TINY_RUN = {"model": "tiny", "max_steps": 2, "batch_size": 2, "generate": 0}
 ANNA, BEN = "a" * 32, "b" * 43
 RUNS_OF_PUBLIC = []
@@ -121,7 +124,7 @@ def test_a_run_from_start_to_delete(local, tmp_path):
     commands = call(local, "run_commands", run_id)
     assert "--model tiny" in commands["command"]
     assert "accelerate launch" in commands["accelerate"]
-    assert call(local, "note_run", run_id, "a try")["note"] == "a try"
+    assert call(local, "note_run", run_id, " a \n try ")["note"] == "a try"  # as it is stored
     archive = call(local, "run_model", run_id, "")
     assert any(name.endswith(".safetensors") for name in zipfile.ZipFile(archive).namelist())
     assert len(call(local, "answer", ["What is 3 + 4?"], run_id=run_id)) == 1
@@ -158,12 +161,36 @@ def test_a_run_from_start_to_delete(local, tmp_path):
         ("run_metrics", ["x", "later"], "offset"),
         ("delete_run", ["\x00"], "there is no run"),
         ("answer", [[]], "1 to 64 prompts"),
+        ("answer", [["1 + 1?", "1" * 20_000]], "prompt 2 has 20,0.. tokens, .* at most 2,048"),
+        ("answer", [["1 + 1?", "1" * 100_001]], "prompt 2 must have at most 100,000 characters"),
+        ("step_logps", [LONG_ROWS], "example '3', rejected: .* 20,0.. tokens, .* at most 2,048"),
+        ("score_pairs", [LONG_ROWS], "example '3', rejected: .*too long"),
+        ("score_steps", ["p", ["1" * 100_001]], "have 100,002 characters, .* at most 100,000"),
     ],
 )
 def test_case_17_what_is_wrong_is_said_by_name(local, name, args, words):
     with pytest.raises(AppError, match=words):
         call(local, name, *args)
     assert call(local, "runs") == []
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [((), "words"), ((1,), "second: words"), ((1, "x", 0), "second.x.0: words"), (("named",), "named: words")],
+)
+def test_a_fault_is_said_with_its_place_where_it_has_one(place, expected):
+    assert _fault(place, "words", ["first", "second"]) == expected
+
+
+def test_remarks_are_made_once_per_example(monkeypatch):
+    made = []
+    problems = PreferencePair.problems
+    monkeypatch.setattr(PreferencePair, "problems", lambda pair: made.append(pair.id) or problems(pair))
+    endpoints = Endpoints(None, SimpleNamespace(public=False), None, None)
+    same = {**ROWS[0], "rejected": ROWS[0]["chosen"]}
+    found = endpoints.validate(json.dumps([same, ROWS[1]]))
+    assert [about["id"] for about in found["remarks"]] == ["0"]
+    assert made == ["0", "1"]
 
 
 @pytest.mark.parametrize(

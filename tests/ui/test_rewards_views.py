@@ -251,10 +251,13 @@ def test_every_example_is_asked_once(scores):
 
 
 def test_only_so_many_are_remembered():
-    few = StepScores(Judges(), Policies(), kept=2)
-    pairs = [PreferencePair(f"p {i}", [Step("a")], [Step("b")]) for i in range(3)]
-    list(few.fill(JUDGE, pairs))
-    assert [few.known(JUDGE, pair) is None for pair in pairs] == [True, False, False]
+    few = StepScores(Judges(), Policies(), kept=4)  # scores of steps, of which each pair has two
+    pairs = [PreferencePair(f"p {i}", [Step("a")], [Step("b")]) for i in range(4)]
+    list(few.fill(JUDGE, pairs[:3]))
+    assert [few.known(JUDGE, pair) is None for pair in pairs[:3]] == [True, False, False]
+    few.of(JUDGE, pairs[1])  # what is looked at stays, what nobody asks for goes
+    few.of(JUDGE, pairs[3])
+    assert [few.known(JUDGE, pair) is None for pair in pairs] == [True, False, True, False]
 
 
 def test_facts_come_from_the_models(scores):
