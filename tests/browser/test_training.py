@@ -204,7 +204,7 @@ def test_what_a_reader_chose_survives_updates_a_refresh_and_stop(page, app, watc
     page.locator("#train-start").click()
     expect(state(page, "queued")).to_contain_text("waiting, place 1 of 1")
     page.get_by_role("button", name="Stop and keep").click()
-    expect(rows(page).first).to_contain_text("stopped, kept")
+    expect(rows(page).first).to_contain_text("stopped, nothing kept")
     page.locator("#chip .chip").click()
     expect(state(page, "running")).to_be_visible()
     page.get_by_role("button", name="Stop and keep").click()
