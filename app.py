@@ -129,7 +129,7 @@ if __name__ == "__main__":
             inbrowser=options.open,
             quiet=True,
             prevent_thread_lock=True,
-            **launch_options(),
+            **launch_options(options.public),
         )
     except OSError as error:  # the port is taken
         sys.exit(f"error: {error}")

@@ -129,6 +129,23 @@ def test_uploads_of_strangers_go_where_only_this_app_looks(server):
     assert Path(path).is_relative_to(upload_folder(server.log.parent / "runs"))
 
 
+@pytest.mark.parametrize("path", ["x", "/etc/passwd", "https://example.org/large", "http://127.0.0.1:1/"])
+def test_a_file_that_was_not_uploaded_is_neither_read_nor_fetched_nor_places_told(server, path):
+    """Gradio takes a dictionary like this one, wherever it stands in an input, for a file that was uploaded."""
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    call = urllib.request.Request(
+        server.url + "/gradio_api/call/convert", json.dumps({"data": [[file], "native"]}).encode()
+    )
+    call.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(call, timeout=30) as answer:
+        event = json.loads(answer.read())["event_id"]
+    answer = get(f"{server.url}/gradio_api/call/convert/{event}")[2].decode()
+    assert "event: error" in answer
+    for place in (APP.parent, Path(sys.prefix), server.log.parent):
+        assert str(place) not in answer
+    assert ("not its address" in answer) == path.startswith("http")
+
+
 @pytest.mark.parametrize(
     "path",
     [

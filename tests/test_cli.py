@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -232,6 +233,31 @@ def test_compare_two_models_with_a_judge(data, tmp_path, causal_folder):
     (first, _) = read_lines(tmp_path / "out" / "inference_results.jsonl")
     assert len(first["answer"]["process_rewards"]) == len(first["answer"]["steps"])
     assert len(first["chosen_process_rewards"]) == len(first["chosen_steps"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["score", "--reward-model", "tiny", "--data", "{data}", "--output", "{data}"],
+        ["evaluate", "reward", "--data", "{data}", "--json", "{data}"],
+        ["data", "convert", "{data}", "--format", "trl-preference", "--output", "{data}"],
+        ["data", "generate", "--n", "3", "--avoid", "{data}", "--output", "{data}"],
+    ],
+)
+def test_no_result_is_written_over_what_is_read(words, data, capsys):
+    before = Path(data).read_text()
+    assert main([word.format(data=data) for word in words]) == 2
+    assert "is what the command reads" in capsys.readouterr().err
+    assert Path(data).read_text() == before
+
+
+def test_a_run_writes_over_nobodys_files(data, tmp_path, capsys):
+    own = tmp_path / "folder" / "examples.jsonl"
+    own.parent.mkdir()
+    own.write_text(Path(data).read_text())
+    assert main(["train", "--model", "tiny", "--data", data, "--output-dir", str(own.parent)]) == 1
+    assert "holds 'examples.jsonl', which a run would write over" in capsys.readouterr().err
+    assert [path.name for path in own.parent.iterdir()] == ["examples.jsonl"]
 
 
 def test_text_that_a_spreadsheet_would_run_is_disarmed(tmp_path, pairs):

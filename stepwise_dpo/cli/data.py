@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from stepwise_dpo.cli.output import make_parent, quiet_libraries
+from stepwise_dpo.cli.output import check_place, quiet_libraries
 from stepwise_dpo.cli.parsing import add_command, positive, seed, temperature
 from stepwise_dpo.errors import ConfigError, DataError
 from stepwise_dpo.learning.names import POLICY
@@ -90,6 +90,7 @@ def _generate(options: argparse.Namespace) -> int:
         for name in ("families", "corruptions", "steps", "max_number")
         if (value := getattr(options, name)) is not None
     }
+    check_place(options.output, options.avoid or [])
     avoid = {pair.prompt for path in options.avoid or [] for pair in load_pairs(path)}
     pairs = generate_pairs(options.n, options.seed, avoid=avoid, **knobs)
     save_pairs(pairs, options.output)
@@ -101,7 +102,7 @@ def _on_policy(options: argparse.Namespace) -> int:
     from stepwise_dpo.preferences.pairs import load_pairs, save_pairs
 
     avoid = {pair.prompt for path in options.avoid or [] for pair in load_pairs(path)}
-    make_parent(options.output)
+    check_place(options.output, options.avoid or [])
     quiet_libraries()
     from stepwise_dpo.learning.loading import load_policy
     from stepwise_dpo.learning.onpolicy import sample_mistakes
@@ -146,6 +147,7 @@ def _convert_to_lines(options: argparse.Namespace, pairs: "list[PreferencePair]"
 
     if options.eval_data:
         raise ConfigError(f"--format {options.format} writes one file; convert --eval-data by a command of its own")
+    check_place(options.output, [_data_argument(options)])
     preference = options.format == "trl-preference"
     text = dump_trl_preference(pairs) if preference else dump_trl_stepwise(pairs)
     try:

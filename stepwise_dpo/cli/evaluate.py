@@ -188,7 +188,7 @@ def _policy(options: argparse.Namespace) -> int:
 
 def _check_places(options: argparse.Namespace) -> None:
     if options.json:
-        check_place(options.json)
+        check_place(options.json, [file for file in (options.data, getattr(options, "tune_data", None)) if file])
     if options.figures:
         check_place(Path(options.figures) / "plotly.min.js")
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepwise_dpo.cli.output import as_csv, make_parent, quiet_libraries, report_table, write
+from stepwise_dpo.cli.output import as_csv, check_place, make_parent, quiet_libraries, report_table, write
 from stepwise_dpo.cli.parsing import add_command, add_reward_options, natural, positive
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import REWARD
@@ -73,7 +73,7 @@ def _score(options: argparse.Namespace) -> int:
 
     check_aggregation(options.aggregation, options.value)
     pairs = load_pairs(options.data)[: options.limit]
-    make_parent(options.output)
+    check_place(options.output, [options.data])
     quiet_libraries()
     from stepwise_dpo.learning.rewards import NEUTRAL
 

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,19 @@ def make_parent(path: str | os.PathLike[str]) -> None:
         raise ConfigError(f"{os.fspath(path)!r} can't be written: {error}") from error
 
 
-def check_place(path: str | os.PathLike[str]) -> None:
+def check_place(path: str | os.PathLike[str], inputs: Iterable[str] = ()) -> None:
     """Find out before minutes of work whether a file can be written there.
+
+    Args:
+        path: of the result.
+        inputs: files that the command reads, none of which may be written over.
 
     Raises:
         ConfigError: it can't.
     """
+    for file in inputs:
+        if os.path.exists(path) and os.path.exists(file) and os.path.samefile(path, file):
+            raise ConfigError(f"{os.fspath(path)!r} is what the command reads; name another file for the result")
     make_parent(path)
     if Path(path).is_dir():
         raise ConfigError(f"{os.fspath(path)!r} is a folder; name a file")

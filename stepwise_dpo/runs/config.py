@@ -122,7 +122,9 @@ class RunConfig(BaseModel):
     )
 
     beta: float = Field(0.1, gt=0, description="DPO's beta; also scales the logged rewards/*")
-    loss_type: list[LossType] = Field(["sigmoid"], min_length=1, description="TRL's loss types for loss dpo")
+    loss_type: list[LossType] = Field(
+        ["sigmoid"], min_length=1, max_length=len(LOSS_TYPES), description="TRL's loss types for loss dpo"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="for the loss types that use it; exo_pair needs it")
 
     likelihood: Literal["mean", "sum"] = Field("mean", description="stepwise: log-likelihood per token, or summed")
@@ -177,6 +179,8 @@ class RunConfig(BaseModel):
             raise ValueError("loss 'stepwise' needs a reward_model")
         if self.train_reward_model and self.loss != "stepwise":
             raise ValueError("train_reward_model needs loss 'stepwise': no other loss depends on the reward model")
+        if len(set(self.loss_type)) < len(self.loss_type):
+            raise ValueError(f"loss_type names one twice: {', '.join(self.loss_type)}")
         if "exo_pair" in self.loss_type and self.label_smoothing == 0:
             raise ValueError("loss_type 'exo_pair' needs a label_smoothing above 0; its paper recommends 0.001")
         check_aggregation(self.aggregation, self.reward_value)

@@ -77,6 +77,13 @@ def new_run_id(loss: str) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{loss}-{secrets.token_hex(2)}"
 
 
+WRITTEN = (
+    *("status.json", "metrics.jsonl", "rewards.json", "report.json", "examples.jsonl", "environment.json"),
+    *("events.log", "notes.txt", "final", "reward_model"),
+)
+"""What a run writes beside its configuration and its checkpoints."""
+
+
 class RunDirectory:
     """Reads and writes one run's files.
 
@@ -112,11 +119,18 @@ class RunDirectory:
         A run that failed before its first optimiser step (a wrong model name, say) may be started over in its place.
 
         Raises:
-            RunError: it holds a run already, or it can't be written.
+            RunError: it holds a run already, or files of somebody's that a run would write over; or it can't be
+                written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if self.exists() and (self.status().state != "failed" or (self.path / "metrics.jsonl").exists()):
+            if not self.exists():
+                if foreign := [name for name in WRITTEN if (self.path / name).exists()]:
+                    raise RunError(
+                        f"{str(self.path)!r} holds {foreign[0]!r}, which a run would write over; choose another output "
+                        "directory"
+                    )
+            elif self.status().state != "failed" or (self.path / "metrics.jsonl").exists():
                 raise RunError(f"{str(self.path)!r} already holds a run; choose another output directory")
             for leftover in ("stop", "events.log", "rewards.json", "environment.json", "report.json", "examples.jsonl"):
                 (self.path / leftover).unlink(missing_ok=True)
@@ -223,6 +237,8 @@ class RunDirectory:
         A line that a full disk tore stays torn when the next one follows; it is passed over, and so is one that says no
         number where every reader expects one.
         """
+        if not (self.path / "metrics.jsonl").is_file():  # a pipe would have no end
+            return [], 0
         try:
             with open(self.path / "metrics.jsonl", "rb") as file:
                 if not 0 < offset <= os.fstat(file.fileno()).st_size:  # it may come from outside

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.discarding import discard
@@ -36,6 +37,19 @@ class OwnRuns:
             RunError: no such run; another's is none as well.
         """
         return self._supervisor.run(run_id, self._owner)
+
+    def status_or_damage(self, run: RunDirectory) -> RunStatus:
+        """Read where a run stands; one that can't be read has failed, with the reason: so it is seen, and deleted.
+
+        Raises:
+            RunError: it is gone.
+        """
+        try:
+            return self.status(run)
+        except RunError as damage:
+            if not run.exists():
+                raise
+            return RunStatus("failed", error=str(damage))
 
     def status(self, run: RunDirectory) -> RunStatus:
         """Where a run stands.

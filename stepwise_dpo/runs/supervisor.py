@@ -452,7 +452,9 @@ class Supervisor:
     def _leave_queue(self, run: RunDirectory) -> None:
         self._queue.leave(run.id)
         try:
-            stopped = replace(run.status(), state="stopped", phase="stopped", error="stopped before it started")
+            status = run.status()
+            words = "stopped before it went on" if status.global_step else "stopped before it started"
+            stopped = replace(status, state="stopped", phase="stopped", error=words)
             run.write_last_status(stopped)
         except RunError as error:
             self._lose(run, str(error))

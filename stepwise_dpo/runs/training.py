@@ -441,8 +441,9 @@ class _Journal(TrainerCallback):
         """Count an optimiser step; stop after it if asked to."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
+        self._status = replace(self._status, global_step=state.global_step)
         if time.monotonic() - self._written >= _STATUS_SECONDS:
-            self._update(global_step=state.global_step)
+            self._update()
         # One process looks and tells the others: if one left the loop before them, they would wait for it forever.
         requested = broadcast_object_list([self.writes and self.directory.stop_requested()])[0]
         if requested and state.global_step < state.max_steps:

@@ -10,7 +10,8 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -26,7 +27,7 @@ from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pai
 from stepwise_dpo.preferences.statistics import statistics as statistics_of
 from stepwise_dpo.runs import export
 from stepwise_dpo.runs.config import preset_settings
-from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.notes import read_note, write_note
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui import data_actions
@@ -69,7 +70,7 @@ class Endpoints:
         return [{"name": known.name, "examples": len(known.pairs)} for known in self._library.sets]
 
     def examples(self, set_name: str, start: int = 0, count: int = 100) -> list[Row]:
-        """Give the native rows of a bundled set, from `start` on, at most 1,000."""
+        """Give the native rows of a bundled set: `count` of them, at most 1,000, from `start` on."""
         pairs = data_actions.open_set(self._library, set_name).library.current.pairs
         return _rows(pairs[max(0, start) :][: max(0, min(count, MAX_ROWS))])
 
@@ -163,7 +164,12 @@ class Endpoints:
 
     def runs(self, visitor: str = "") -> list[Row]:
         """List the runs, the newest first: [{"run_id", "state", "global_step", "max_steps", "phase", "error"}]."""
-        return [self._status(run) for run in self._own(visitor).runs()]
+        own = self._own(visitor)
+        found = []
+        for run in own.runs():
+            with suppress(RunError):  # it has just been deleted
+                found.append(self._shown(run, own.status_or_damage(run)))
+        return found
 
     def run_status(self, run_id: str, visitor: str = "") -> Row:
         """Say where a run stands; its own configuration and report are in "config" and "report"."""
@@ -243,7 +249,9 @@ class Endpoints:
         return str(run.final)
 
     def _status(self, run: RunDirectory) -> Row:
-        status = self._reader.supervisor.status(run)
+        return self._shown(run, self._reader.supervisor.status(run))
+
+    def _shown(self, run: RunDirectory, status: RunStatus) -> Row:
         shown = {name: getattr(status, name) for name in ("state", "global_step", "max_steps", "phase")}
         return {"run_id": run.id, **shown, "error": status.error and self._reader.tell(status.error)}
 
@@ -305,6 +313,6 @@ def _pairs(rows: list[Row]) -> list[PreferencePair]:
         raise DataError("rows: too deeply nested") from problem
 
 
-def _rows(pairs: Any) -> list[Row]:
-    rows: list[Row] = json.loads(dump_pairs(pairs))
+def _rows(pairs: Sequence[PreferencePair]) -> list[Row]:
+    rows: list[Row] = json.loads(dump_pairs(pairs)) if pairs else []
     return rows

@@ -25,7 +25,7 @@ from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.places import hide_places
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.run_reader import RunReader
-from stepwise_dpo.ui.security import SecurityHeaders
+from stepwise_dpo.ui.security import SecurityHeaders, fetch_nothing
 from stepwise_dpo.ui.sessions import CAPACITY, use_lean_sessions
 from stepwise_dpo.ui.visitors import known_or_new
 from stepwise_dpo.ui.workspace import Workspace
@@ -58,6 +58,7 @@ def build_app(
     known = bundled_library(Path(data_dir))
     workspace = Workspace(supervisor.runs_dir / "workspaces", known, **(PUBLIC_WORKSPACE if public else {}))
     use_lean_sessions()
+    fetch_nothing()
 
     # Uploads are deleted an hour after they came; they are read at once.
     demo = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True)
@@ -163,8 +164,12 @@ def _key(event: gr.EventData) -> str:
     return key if isinstance(key, str) else ""
 
 
-def launch_options() -> dict[str, Any]:
-    """Everything that `launch` has to be told for the page to look and behave as it should."""
+def launch_options(public: bool = False) -> dict[str, Any]:
+    """Everything that `launch` has to be told for the page to look and behave as it should.
+
+    Args:
+        public: whether strangers use the page.
+    """
     return {
         "theme": _theme(),
         "css": stylesheet(),
@@ -174,7 +179,8 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,  # would keep other people's text in the browser
         "max_file_size": "64mb",
         "state_session_capacity": CAPACITY,
-        "show_error": True,
+        # What our own functions raise is shown anyway; Gradio's own errors name folders of this machine.
+        "show_error": not public,
         "app_kwargs": {
             "middleware": [Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID")))],
             "routes": [Route(PLOTLY_URL, _plotly)],

@@ -86,13 +86,13 @@ class RunView(NamedTuple):
 
 
 def look(own: OwnRuns) -> list[RunView]:
-    """Read somebody's runs, the newest first; one that can't be read is left out."""
+    """Read somebody's runs, the newest first; one that can't be read has failed."""
     views = []
     for run in own.runs():
         try:
-            views.append(RunView(run, own.status(run), run.stop_requested(), is_discarded(run), _loss(run)))
+            views.append(RunView(run, own.status_or_damage(run), run.stop_requested(), is_discarded(run), _loss(run)))
         except RunError:
-            continue
+            continue  # it has just been deleted
     return views
 
 

@@ -1,5 +1,7 @@
-"""Headers that tell a browser what the page is allowed to do, so that a slip in it can do less."""
+"""What limits a slip: headers that say what the page may do in a browser; no fetching of what a request names."""
 
+import gradio as gr
+from gradio import processing_utils
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,6 +37,15 @@ def headers(on_space: bool) -> dict[str, str]:
         "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
         "Cross-Origin-Opener-Policy": "unsafe-none" if on_space else "same-origin",
     }
+
+
+def fetch_nothing() -> None:
+    """Keep Gradio from fetching a file that a request names by its address: any address, of any size, for anybody."""
+    processing_utils.async_ssrf_protected_download = _refuse_address
+
+
+async def _refuse_address(url: str, cache_dir: str) -> str:
+    raise gr.Error("send the file itself, not its address", print_exception=False)
 
 
 class SecurityHeaders:

@@ -38,7 +38,10 @@ class Actions(NamedTuple):
         if view is None:
             return cls(False, False, False, False, False, False)
         active = view.status.active
-        resumable = not active and refuse_to_resume(view.run) is None
+        try:
+            resumable = not active and refuse_to_resume(view.run) is None
+        except RunError:  # damaged
+            resumable = False
         return cls(active, active and not view.discarded, resumable, not active, True, not active)
 
 

@@ -31,7 +31,7 @@ ENDED = ("finished", "stopped", "failed", "interrupted")
 def served(folder, public):
     supervisor = Supervisor(folder, queue_limits=QueueLimits(per_owner=2 if public else None))
     demo = build_app(supervisor, public=public)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options(public))
     return demo, Client(url, verbose=False), supervisor
 
 

@@ -204,6 +204,17 @@ def test_a_run_that_cant_be_read_stays_in_the_table(run, reader):
     assert "data" in live(updates(reader, "", run.id, Choice())).take_along
 
 
+def test_a_damaged_run_is_seen_with_the_reason_and_can_be_deleted(run, reader):
+    (run.path / "status.json").write_text("{")
+    (view,) = reader.views("")
+    assert view.status.state == "failed"
+    html = live(updates(reader, "", run.id, Choice()))
+    assert "status.json" in html.head
+    assert (html.resume, html.delete) == (gr.update(visible=False), gr.update(visible=True))
+    reader.own("").delete(run.id)
+    assert reader.views("") == []
+
+
 def test_many_runs_come_in_pages(make, reader):
     runs = [make(f"20261122-1530{n:02}-dpo-aaaa", loss="dpo", reward_model=None) for n in range(20)]
     views = reader.views("")
