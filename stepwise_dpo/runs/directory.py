@@ -125,7 +125,8 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.exists():
-                if foreign := [name for name in WRITTEN if (self.path / name).exists()]:
+                there = [name for name in WRITTEN if (self.path / name).exists()]
+                if foreign := [*there, *sorted(path.name for path in self.path.glob("checkpoint-*"))]:
                     raise RunError(
                         f"{str(self.path)!r} holds {foreign[0]!r}, which a run would write over; choose another output "
                         "directory"

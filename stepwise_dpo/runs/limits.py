@@ -66,6 +66,7 @@ class PublicCaps:
         max_new_tokens: tokens of a generated answer.
         models: every model that may be named, as policy or as reward model.
         settings: every setting that may be another than its default.
+        save_steps: fewest optimiser steps between two checkpoints.
     """
 
     examples: int = 1000
@@ -80,8 +81,9 @@ class PublicCaps:
         *("loss", "model", "reward_model", "data", "eval_data", "epochs", "max_steps", "batch_size"),
         *("gradient_accumulation", "learning_rate", "seed", "max_length", "frozen_scores", "beta", "loss_type"),
         *("likelihood", "aggregation", "nonpositive", "anchor_to_reference", "reward_value", "generate"),
-        "max_new_tokens",
+        *("max_new_tokens", "save_steps"),
     )
+    save_steps: int = 100
 
 
 PUBLIC_CAPS = PublicCaps()
@@ -119,6 +121,8 @@ def check_public(
         # A folder of that name would be loaded instead of what the list means.
         if name not in (*BUNDLED, TINY) and Path(name).exists():
             raise ConfigError(f"model {name!r} is a folder here; on a public page only the Hub's is meant")
+    if config.save_steps is not None and config.save_steps < caps.save_steps:
+        raise ConfigError(f"on this public page save_steps must be at least {caps.save_steps}, or left out")
     for words, value, most in (
         ("examples to train on", examples, caps.examples),
         ("examples to compare on", held_out, caps.held_out),

@@ -28,6 +28,9 @@ HELD_OUT_SET = "heldout_prm.json"
 MANY_ANSWERS, FEW_ANSWERS = 200, 8
 """The most held-out problems that a model answers before and after, one that writes fast and one that doesn't."""
 
+SAVE_STEPS = 100
+"""Optimiser steps between checkpoints of the small models; those of large ones take gigabytes."""
+
 MAX_OTHER = 4_000
 UNKNOWN_TIME = "time unknown until the first run of this model"
 
@@ -170,6 +173,8 @@ def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
         # The values are the same, and the first step comes at once.
         "frozen_scores": "as_needed",
     }
+    if model in (POLICY, TINY):
+        settings["save_steps"] = SAVE_STEPS  # a run whose server ends goes on from there
     if loss == "stepwise":
         settings |= {
             "reward_model": check_model_name(form.reward_model, JUDGES, public),
@@ -354,6 +359,7 @@ def form_of(config: RunConfig, library: Library) -> tuple[Library, Form]:
     said = make_config(settings_of(form, held_out, False), {"data": config.data, "eval_data": config.eval_data})
     # When frozen models score changes no value; the page has them score when they are needed.
     wanted = config.model_dump() | {"frozen_scores": said.frozen_scores}
+    wanted["save_steps"] = config.save_steps or said.save_steps
     rest = {name: wanted[name] for name, value in said.model_dump().items() if wanted[name] != value}
     other = yaml.safe_dump(rest, sort_keys=False, allow_unicode=True) if rest else ""
     return library, form._replace(other=other)

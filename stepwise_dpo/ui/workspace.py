@@ -176,9 +176,10 @@ class Workspace:
                 continue
             other = stored.get(changed.name)
             if other is not None and not _precedes(other, old, changed):
-                name = _free_name(changed.name, kept.names)
+                # An earlier copy that the other tab has gone on from is replaced: else each edit would leave one.
+                name = _copy_of(kept, changed.name, other) or _free_name(changed.name, kept.names)
                 written.append(ExampleSet(name, other.pairs))
-                kept = _appended(kept, written[-1])
+                kept = kept.updated(written[-1]) if kept.get(name) else _appended(kept, written[-1])
                 messages.append(f"Another tab has changed {changed.name} too; its version is kept as {name}.")
             kept = kept.updated(changed) if kept.get(changed.name) else _appended(kept, changed)
             known.pop(changed.name, None)
@@ -287,6 +288,13 @@ def _same(one: ExampleSet | None, other: ExampleSet | None) -> bool:
 
 def _appended(library: Library, kept: ExampleSet) -> Library:
     return Library((*library.sets, kept), library.open_name)
+
+
+def _copy_of(library: Library, name: str, other: ExampleSet) -> str | None:
+    """Find the copy of a set that holds an earlier version of what another tab made of it."""
+    earlier = [version.pairs for version in (*other.history, *other.future)]
+    copies = [known for known in library.sets if known.name.startswith(f"{name} (")]
+    return next((known.name for known in copies if any(known.pairs == pairs for pairs in earlier)), None)
 
 
 def _free_name(name: str, taken: list[str]) -> str:

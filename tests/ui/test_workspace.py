@@ -172,6 +172,20 @@ def test_too_much_is_refused_and_what_was_kept_stays(folder):
     assert restarted(folder).library.current.pairs == smaller.current.pairs
 
 
+def test_two_tabs_that_take_turns_leave_one_copy_each(folder):
+    workspace = Workspace(folder, BUNDLED)
+    tabs = [BUNDLED, BUNDLED]
+    for turn in range(6):
+        before = tabs[turn % 2]
+        after = before.updated(before.current.inserted(0, new_pair(f"{turn}")))
+        workspace.save(VISITOR, after, before)
+        tabs[turn % 2] = after
+    found = restarted(folder).library
+    assert len(found.sets) <= len(BUNDLED.sets) + 2
+    versions = [known.pairs for known in found.sets]
+    assert all(tab.current.pairs in versions for tab in tabs)  # the latest of both
+
+
 def test_a_change_needs_no_room_beside_what_it_replaces(folder):
     large = [PreferencePair("p" * 500, [Step("a")], [Step(f"b{number}")], str(number)) for number in range(3)]
     before = BUNDLED.updated(ExampleSet(BUNDLED.open_name, tuple(large)))
