@@ -171,6 +171,8 @@ def train_for_ever(data, run):
         [sys.executable, "-m", "stepwise_dpo", "train", "--model", "tiny", "--data", data, "--epochs", "9999",
          "--generate", "0", "--output-dir", str(run.path)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Tests in the background of a shell ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not run.metrics()[0]:
