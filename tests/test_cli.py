@@ -253,6 +253,12 @@ def test_no_result_is_written_over_what_is_read(words, data, capsys):
     assert Path(data).read_text() == before
 
 
+def test_a_run_without_a_model_is_not_compared(data, tmp_path, capsys):
+    RunDirectory(tmp_path / "run").create(make_config({"model": "tiny", "data": data}))
+    assert main(["compare", "--run", str(tmp_path / "run")]) == 1
+    assert "has no trained model to compare" in capsys.readouterr().err
+
+
 def test_a_run_writes_over_nobodys_files(data, tmp_path, capsys):
     own = tmp_path / "folder" / "examples.jsonl"
     own.parent.mkdir()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.cli.output import as_csv, check_place, make_parent, quiet_libraries, report_table, write
 from stepwise_dpo.cli.parsing import add_command, add_reward_options, natural, positive
-from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.errors import ConfigError, RunError
 from stepwise_dpo.learning.names import REWARD
 from stepwise_dpo.runs.config import check_aggregation
 from stepwise_dpo.runs.directory import RunDirectory
@@ -116,6 +116,8 @@ def _compare(options: argparse.Namespace) -> int:
     if options.run:
         run = RunDirectory(options.run)
         config = run.config()
+        if not after and not (run.final / "config.json").is_file():
+            raise RunError(f"run {run.id!r} has no trained model to compare; it is kept when a run ends or is stopped")
         before, after = before or config.model, after or str(run.final)
         data = data or config.eval_data or config.data
         trained_judge = run.path / "reward_model"  # exists where --train-reward-model made one

@@ -263,6 +263,7 @@ def parse_settings(text: str, where: str) -> dict[str, Any]:
     """
     try:
         settings = yaml.safe_load(text)
+        root = yaml.compose(text, yaml.SafeLoader)
     except RecursionError as error:
         raise ConfigError(f"{where} is nested too deeply") from error
     except yaml.YAMLError as error:
@@ -274,6 +275,9 @@ def parse_settings(text: str, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise ConfigError(f"{where} must be a list of 'name: value' lines")
+    names = [key.value for key, _ in root.value] if root is not None else []
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"{where} gives {repeated!r} twice")
     for name, value in settings.items():
         # YAML 1.1 reads 5e-5 as text, since it lacks a dot; everyone writes learning rates like this.
         if (

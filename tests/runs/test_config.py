@@ -96,6 +96,7 @@ def test_yaml(tmp_path):
     [
         ("- a\n- b\n", "must be a list of 'name: value' lines"),
         ("a: [", "isn't valid YAML"),
+        ("seed: 1\nloss: dpo\nseed: 2\n", "gives 'seed' twice"),
         ("learning_rate: fast\n", "learning_rate must be a number, not 'fast'"),
         ("!!python/object/apply:os.system ['true']", "isn't valid YAML"),
     ],
