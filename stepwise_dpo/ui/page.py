@@ -135,10 +135,10 @@ def build_app(
         )
         chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
         first_steps.choose(on_first_step, None, tabs, show_progress="hidden")
-    # Clients call the functions that are made for them, not what a click on the page does.
-    for function in demo.fns.values():
-        function.api_visibility = "private"
-    with demo:
+        # Clients call the functions that are made for them, not what a click on the page does. Within the same block:
+        # with each that ends, Gradio makes a web app of the page, which takes a part of a second.
+        for function in demo.fns.values():
+            function.api_visibility = "private"
         api.build(api.Endpoints(known, reader, judges, policies))
     if public:
         workspace.purge_hourly()
