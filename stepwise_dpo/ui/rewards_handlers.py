@@ -276,10 +276,11 @@ class RewardsHandlers:
         planned = plan(view.look, view.cast)
         if planned.shown is None:
             return {}
+        pairs = pairs[: self.limit]
+        shown = self.scores.known(planned.shown, pairs)
+        subtracted = self.scores.known(planned.minus, pairs) if planned.minus else [None] * len(pairs)
         found = {}
-        for index, pair in enumerate(pairs[: self.limit]):
-            scored = self.scores.known(planned.shown, pair)
-            minus = self.scores.known(planned.minus, pair) if planned.minus else None
+        for index, (pair, scored, minus) in enumerate(zip(pairs, shown, subtracted, strict=True)):
             if scored is not None and (planned.minus is None or minus is not None):
                 found[index] = judged(pair, view_numbers(view.look, scored, minus), view.look)
         return found

@@ -63,10 +63,10 @@ class StepScores:
         self._known: BoundedCache[_Key, PairScores] = BoundedCache(kept, _steps)
         self._lock = threading.Lock()
 
-    def known(self, source: Source, pair: PreferencePair) -> PairScores | None:
-        """What is remembered of a pair; None if its source hasn't been asked."""
+    def known(self, source: Source, pairs: Sequence[PreferencePair]) -> list[PairScores | None]:
+        """What is remembered of each pair; None where its source hasn't been asked."""
         with self._lock:
-            return self._known.get(_key(source, pair))
+            return [self._known.get(key) for key in _keys(source, pairs)]
 
     def of(self, source: Source, pair: PreferencePair) -> PairScores:
         """Score one pair.
@@ -74,12 +74,13 @@ class StepScores:
         Raises:
             StepwiseDPOError: the model can't be loaded, or can't read the example.
         """
-        return self.known(source, pair) or self._ask(source, [pair])[0]
+        return self.known(source, [pair])[0] or self._ask(source, [pair])[0]
 
     def unknown(self, source: Source, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
         """Those of some pairs that still have to be scored."""
         with self._lock:
-            return [pair for pair in pairs if _key(source, pair) not in self._known]
+            keys = _keys(source, pairs)
+            return [pair for pair, key in zip(pairs, keys, strict=True) if key not in self._known]
 
     def fill(self, source: Source, pairs: Sequence[PreferencePair]) -> Iterator[int]:
         """Score what isn't known yet, a few at a time; gives the number done. To stop, stop asking for more.
@@ -96,7 +97,7 @@ class StepScores:
 
     def _ask(self, source: Source, pairs: Sequence[PreferencePair]) -> list[PairScores]:
         # Before the model is asked: if its files change meanwhile, what it says is kept where nobody looks for it.
-        keys = [_key(source, pair) for pair in pairs]
+        keys = _keys(source, pairs)
         if source.kind == "judge":
             scores = [PairScores(*sides) for sides in self.judges.score(source.name, pairs, "log_odds")]
         else:
@@ -112,8 +113,9 @@ def _steps(key: _Key, scores: PairScores) -> int:
     return len(scores.chosen) + len(scores.rejected)
 
 
-def _key(source: Source, pair: PreferencePair) -> _Key:
-    return (source.kind, source.name, version_of(source.name), fingerprint(pair))
+def _keys(source: Source, pairs: Sequence[PreferencePair]) -> list[_Key]:
+    version = version_of(source.name)  # once: it looks at the model's files
+    return [(source.kind, source.name, version, fingerprint(pair)) for pair in pairs]
 
 
 def fingerprint(pair: PreferencePair) -> bytes:

@@ -79,8 +79,8 @@ def test_a_resumed_runs_new_weights_are_what_is_shown(tmp_path):
     for seed in (0, 1, 0):
         save_tiny(folder, seed)
         judged, scored = Source("judge", folder, "t"), Source("policy", folder, "t")
-        assert scores.known(judged, SHORT) is None
-        assert scores.known(scored, SHORT) is None
+        assert scores.known(judged, [SHORT])[0] is None
+        assert scores.known(scored, [SHORT])[0] is None
         assert measurements.missing(model, [SHORT]) == [SHORT]
         assert list(measurements.measure(model, [SHORT])) == [1]
         seen.append(
@@ -91,7 +91,7 @@ def test_a_resumed_runs_new_weights_are_what_is_shown(tmp_path):
                 measurements.comparison(model, model, [SHORT])[0].before.chosen,
             )
         )
-        assert scores.known(judged, SHORT) == scores.of(judged, SHORT)
+        assert scores.known(judged, [SHORT])[0] == scores.of(judged, SHORT)
         assert measurements.missing(model, [SHORT]) == []
     assert all(first != second for first, second in zip(*seen[:2], strict=True))
     assert seen[0] == seen[2]

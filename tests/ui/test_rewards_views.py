@@ -241,23 +241,23 @@ def test_every_example_is_asked_once(scores):
     before = scores.asked
     assert list(scores.fill(JUDGE, pairs)) == [16, 20]
     assert list(scores.fill(JUDGE, pairs)) == []
-    assert scores.of(JUDGE, pairs[3]) == scores.known(JUDGE, pairs[3])
+    assert scores.of(JUDGE, pairs[3]) == scores.known(JUDGE, [pairs[3]])[0]
     assert scores.asked == before + 20
     edited = PreferencePair("p 3", [Step("a"), Step("changed")], [Step("c")], "3")
-    assert scores.known(JUDGE, edited) is None
+    assert scores.known(JUDGE, [edited])[0] is None
     assert scores.unknown(JUDGE, [*pairs, edited]) == [edited]
     relabelled = PreferencePair("p 3", [Step("a", True), Step("b", True)], [Step("c", False)], "3")
-    assert scores.known(JUDGE, relabelled) is not None  # labels are nothing that a judge reads
+    assert scores.known(JUDGE, [relabelled])[0] is not None  # labels are nothing that a judge reads
 
 
 def test_only_so_many_are_remembered():
     few = StepScores(Judges(), Policies(), kept=4)  # scores of steps, of which each pair has two
     pairs = [PreferencePair(f"p {i}", [Step("a")], [Step("b")]) for i in range(4)]
     list(few.fill(JUDGE, pairs[:3]))
-    assert [few.known(JUDGE, pair) is None for pair in pairs[:3]] == [True, False, False]
+    assert [few.known(JUDGE, [pair])[0] is None for pair in pairs[:3]] == [True, False, False]
     few.of(JUDGE, pairs[1])  # what is looked at stays, what nobody asks for goes
     few.of(JUDGE, pairs[3])
-    assert [few.known(JUDGE, pair) is None for pair in pairs] == [True, False, True, False]
+    assert [few.known(JUDGE, [pair])[0] is None for pair in pairs] == [True, False, True, False]
 
 
 def test_facts_come_from_the_models(scores):
