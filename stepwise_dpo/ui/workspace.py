@@ -77,6 +77,7 @@ class Workspace:
         self._lock = threading.Lock()
         # Reading thousands of examples back takes seconds, and only memory still has what undo needs.
         self._recent: OrderedDict[str, Library] = OrderedDict()
+        self._copies: dict[str, set[str]] = {}  # by folder in _recent: the sets that conflicts made
         # Gradio keeps a closed page's state for an hour: whoever loads the page anew shall not bring a whole copy.
         self._alive: WeakValueDictionary[tuple[str, str], ExampleSet] = WeakValueDictionary()
         self._purged = 0.0
@@ -177,7 +178,9 @@ class Workspace:
             other = stored.get(changed.name)
             if other is not None and not _precedes(other, old, changed):
                 # An earlier copy that the other tab has gone on from is replaced: else each edit would leave one.
-                name = _copy_of(kept, changed.name, other) or _free_name(changed.name, kept.names)
+                copies = self._copies.setdefault(folder.name, set())
+                name = _copy_of(kept, copies, other) or _free_name(changed.name, kept.names)
+                copies.add(name)
                 written.append(ExampleSet(name, other.pairs))
                 kept = kept.updated(written[-1]) if kept.get(name) else _appended(kept, written[-1])
                 messages.append(f"Another tab has changed {changed.name} too; its version is kept as {name}.")
@@ -187,6 +190,7 @@ class Workspace:
                 written.append(changed)
         for gone in set(before.names) - set(library.names):
             known.pop(gone, None)
+            self._copies.get(folder.name, set()).discard(gone)  # the name may become somebody's own
             kept = kept.without(gone) if gone in kept.names else kept
         kept = kept.opened(library.open_name)
         if len(kept.sets) > MAX_SETS:
@@ -242,7 +246,7 @@ class Workspace:
         self._recent[folder.name] = library
         self._recent.move_to_end(folder.name)
         while len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
+            self._copies.pop(self._recent.popitem(last=False)[0], None)
 
     def _purge_at_times(self) -> None:
         if self._keep_seconds is not None and time.monotonic() - self._purged > PURGE_EVERY:
@@ -265,6 +269,7 @@ class Workspace:
             if last < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
                 self._recent.pop(folder.name, None)
+                self._copies.pop(folder.name, None)
                 gone += 1
         return gone
 
@@ -290,11 +295,11 @@ def _appended(library: Library, kept: ExampleSet) -> Library:
     return Library((*library.sets, kept), library.open_name)
 
 
-def _copy_of(library: Library, name: str, other: ExampleSet) -> str | None:
-    """Find the copy of a set that holds an earlier version of what another tab made of it."""
+def _copy_of(library: Library, copies: set[str], other: ExampleSet) -> str | None:
+    """Find, among the sets that conflicts made, one that holds an earlier version of another tab's set."""
     earlier = [version.pairs for version in (*other.history, *other.future)]
-    copies = [known for known in library.sets if known.name.startswith(f"{name} (")]
-    return next((known.name for known in copies if any(known.pairs == pairs for pairs in earlier)), None)
+    found = [known for known in library.sets if known.name in copies]
+    return next((known.name for known in found if any(known.pairs == pairs for pairs in earlier)), None)
 
 
 def _free_name(name: str, taken: list[str]) -> str:

@@ -186,6 +186,18 @@ def test_two_tabs_that_take_turns_leave_one_copy_each(folder):
     assert all(tab.current.pairs in versions for tab in tabs)  # the latest of both
 
 
+def test_a_set_of_somebodys_own_is_never_taken_for_such_a_copy(folder):
+    workspace = Workspace(folder, BUNDLED)
+    own = BUNDLED.added("one.json (backup)", PAIRS).opened("one.json")  # what one.json was, kept by hand
+    workspace.save(VISITOR, own, BUNDLED)
+    one = own.updated(own.current.deleted(0))
+    workspace.save(VISITOR, one, own)
+    workspace.save(VISITOR, own.updated(own.current.deleted(2)), own)
+    found = restarted(folder).library
+    assert found.get("one.json (backup)").pairs == PAIRS
+    assert found.get("one.json (2)").pairs == PAIRS[1:]
+
+
 def test_a_change_needs_no_room_beside_what_it_replaces(folder):
     large = [PreferencePair("p" * 500, [Step("a")], [Step(f"b{number}")], str(number)) for number in range(3)]
     before = BUNDLED.updated(ExampleSet(BUNDLED.open_name, tuple(large)))
