@@ -1,5 +1,6 @@
 """A browser's side of the page's events without a browser: fifty Chromiums would measure themselves.
 
+    POST /gradio_api/component_server             a question to a component; answers at once
     POST /gradio_api/queue/join                   an event with the values of its inputs; answers with its id
     GET  /gradio_api/queue/data?session_hash=     server-sent events, open while events are pending
     GET  /gradio_api/heartbeat/<session_hash>     open as long as the page is
@@ -152,6 +153,25 @@ class Connection:
             await self.fire(other)
         return returned
 
+    async def ask(self, elem_id: str, question: str, data: object) -> Any:
+        """Call a component's server function.
+
+        Raises:
+            RunError: the server refused it, failed, or didn't answer.
+        """
+        body = {
+            "data": data,
+            "fn_name": question,
+            "component_id": self.layout.id(elem_id),
+            "session_hash": self.session,
+        }
+        try:
+            answer = await self._post("component_server", body)
+            answer.raise_for_status()
+        except (httpx.HTTPError, TimeoutError) as problem:
+            raise RunError(f"{elem_id} was not answered: {problem!r}") from problem
+        return answer.json()
+
     def value(self, elem_id: str) -> Any:
         """What a component shows."""
         return self.values[self.layout.id(elem_id)]
@@ -172,7 +192,7 @@ class Connection:
             "session_hash": self.session,
         }
         try:
-            answer = await self._join(body)
+            answer = await self._post("queue/join", body)
             answer.raise_for_status()
             waiting = self._wait_for(str(answer.json()["event_id"]))
             message = await asyncio.wait_for(waiting, ANSWER_SECONDS)
@@ -183,8 +203,8 @@ class Connection:
             raise RunError(f"event {event.number} failed: {output.get('error') or message}")
         return dict(output)
 
-    async def _join(self, body: dict[str, Any]) -> httpx.Response:
-        place = f"{self.layout.prefix}/queue/join"
+    async def _post(self, place: str, body: dict[str, Any]) -> httpx.Response:
+        place = f"{self.layout.prefix}/{place}"
         try:
             return await self._client.post(place, json=body, params=self._query)
         except (httpx.ReadError, httpx.RemoteProtocolError):

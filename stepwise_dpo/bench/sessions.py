@@ -89,7 +89,8 @@ class Result:
         errors: what went wrong, in words, and how often.
         edits: examples saved.
         lost: sessions that didn't find their last edit or their run again, in words.
-        polls: latencies of the timer's event, in seconds.
+        polls: from the question whether runs have moved to the answer, and where they have, to their new state; in
+            seconds.
         scorings: latencies of scoring an example that was never scored, in seconds.
         memory: in order of time.
         busy: share of the time in which the server's own process was at work, in cores.
@@ -175,8 +176,10 @@ class _Visitor:
         self.seed = 1000 + number
         self._random = random.Random(number)
         self._browser = layout.of_kind("browserstate")
-        self._pace = float(layout.values[layout.of_kind("timer")])
+        self._pace = float(layout.values[layout.id("pulse")]["seconds"])
+        self._address_pace = float(layout.values[layout.of_kind("timer")])
         self._tick = layout.event(layout.of_kind("timer"), "tick")
+        self._moved = layout.event(layout.id("pulse"), "moved")
         self._load = layout.event(0, "load")
 
     async def stay(self, started: float, end: float) -> None:
@@ -189,7 +192,7 @@ class _Visitor:
                 await asyncio.sleep(1.0)
                 continue
             until = min(end, time.monotonic() + self.plan.reload_seconds * self._random.uniform(0.5, 1.5))
-            await asyncio.gather(self._poll(page, until), self._work(page, until, runs_at))
+            await asyncio.gather(self._poll(page, until), self._follow(page, until), self._work(page, until, runs_at))
             await page.close()
 
     async def come_back(self) -> None:
@@ -217,7 +220,7 @@ class _Visitor:
             head = str(page.value("train-head"))
             state = head.partition('data-state="')[2].partition('"')[0]
             await asyncio.sleep(self._pace)
-            await self._fire(page, "wait", "timer", "tick")
+            await self._fire(page, "wait", "pulse", "moved")
         self.result.runs_done += state == "finished"
         if state != "finished":
             self.result.errors[f"a run ended as {state or 'unknown'}"] += 1
@@ -241,18 +244,33 @@ class _Visitor:
         return page
 
     async def _poll(self, page: Connection, until: float) -> None:
-        """Tick as a browser does: never two at once."""
-        due = time.monotonic()
+        """Ask as a browser does: the next question comes a while after the answer."""
+        known = None
         while time.monotonic() < until:
             began = time.monotonic()
             try:
-                await page.fire(self._tick)
+                newest = await page.ask("pulse", "newest", page.value("pulse")["visitor"])
+                if newest != known:
+                    known = newest
+                    await page.fire(self._moved)
+                    self.result.requests["look"] += 1
                 self.result.polls.append(time.monotonic() - began)
                 self.result.requests["poll"] += 1
             except RunError as problem:
                 self._note("poll", problem)
+            await asyncio.sleep(self._pace)
+
+    async def _follow(self, page: Connection, until: float) -> None:
+        """Tick as a browser does, which keeps the address: never two at once."""
+        due = time.monotonic()
+        while time.monotonic() < until:
+            try:
+                await page.fire(self._tick)
+                self.result.requests["tick"] += 1
+            except RunError as problem:
+                self._note("tick", problem)
             now = time.monotonic()
-            due += self._pace * max(1, int((now - due) / self._pace) + 1)
+            due += self._address_pace * max(1, int((now - due) / self._address_pace) + 1)
             await asyncio.sleep(max(0.0, due - now))
 
     async def _work(self, page: Connection, until: float, runs_at: float) -> None:
@@ -315,9 +333,8 @@ class _Visitor:
     async def _fire(
         self, page: Connection, kind: str, elem_id: str, event: str, data: object = None
     ) -> list[Any] | None:
-        target = self.layout.of_kind("timer") if elem_id == "timer" else self.layout.id(elem_id)
         try:
-            answer = await page.fire(self.layout.event(target, event), data)
+            answer = await page.fire(self.layout.event(self.layout.id(elem_id), event), data)
         except RunError as problem:
             self._note(kind, problem)
             return None

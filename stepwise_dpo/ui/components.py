@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
+import orjson
 import plotly
 
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, divergence, first_error
@@ -104,7 +105,7 @@ def plots(**options: Any) -> gr.HTML:
     """
     single = " single" if options.pop("single", False) else ""
     return gr.HTML(
-        {"charts": []},
+        plots_value([]),
         html_template=f'<div class="plots{single}"></div>',
         apply_default_css=False,
         head=PLOTLY_TAG,
@@ -152,14 +153,15 @@ def run_table(**options: Any) -> gr.HTML:
     )
 
 
-def plots_value(charts: Iterable[Chart]) -> dict[str, Any]:
-    """Write charts as the value of `plots`; a chart whose id is in the glossary explains itself."""
-    return {
-        "charts": [
-            {**chart._asdict(), "what": GLOSSARY[chart.id]._asdict() if chart.id in GLOSSARY else None}
-            for chart in charts
-        ]
-    }
+def plots_value(charts: Iterable[Chart]) -> str:
+    """Write charts as the value of `plots`; a chart whose id is in the glossary explains itself.
+
+    As one string: Gradio's script makes a proxy of each part of an object, and copies them all at each event.
+    """
+    value = [
+        {**chart._asdict(), "what": GLOSSARY[chart.id]._asdict() if chart.id in GLOSSARY else None} for chart in charts
+    ]
+    return orjson.dumps({"charts": value}).decode()
 
 
 # ------------------------------------------------------------------------------------------------------------ words

@@ -9,6 +9,7 @@ from stepwise_dpo.ui.figures import Chart, Figure
 from stepwise_dpo.ui.text import counted, plain
 
 MAX_BINS = 30
+NO_ERROR_LABELLED = "No rejected answer has a step that is labelled wrong: mark one in the editor, and it counts here."
 
 
 def statistics_charts(found: Statistics, leaks: Sequence[tuple[str, int]]) -> list[Chart]:
@@ -27,7 +28,7 @@ def statistics_charts(found: Statistics, leaks: Sequence[tuple[str, int]]) -> li
     return [
         Chart("data_steps", "Steps", "per solution", _steps(found)),
         Chart("data_gap", "Length gap", "characters of chosen minus rejected", _gaps(found.length_gaps)),
-        Chart("data_first_error", "First error", unit, _bars(found.first_errors, "examples", REJECTED, "step")),
+        Chart("data_first_error", "First error", unit, _first_errors(found), "" if wrong else NO_ERROR_LABELLED),
         Chart("data_repeats", "Repeats and overlaps", "examples", _repeats(repeated, leaks)),
     ]
 
@@ -76,9 +77,9 @@ def _gaps(gaps: Sequence[int]) -> Figure:
     return _figure([trace], {"title": {"text": "chosen shorter  ←  0  →  chosen longer"}, "zeroline": True})
 
 
-def _bars(counts: Mapping[int, int], name: str, colour: str, axis: str) -> Figure:
-    trace = {**_trace(counts, name, colour), "hovertemplate": f"{axis} %{{x}}: %{{y:,}}<extra></extra>"}
-    return _figure([trace], {"title": {"text": axis}, **_ticks(max(counts, default=1))})
+def _first_errors(found: Statistics) -> Figure:
+    trace = {**_trace(found.first_errors, "examples", REJECTED), "hovertemplate": "step %{x}: %{y:,}<extra></extra>"}
+    return _figure([trace], {"title": {"text": "step"}, **_ticks(max(found.first_errors, default=1))})
 
 
 def _repeats(repeated: Sequence[tuple[str, int]], leaks: Sequence[tuple[str, int]]) -> Figure:

@@ -1,4 +1,4 @@
-"""The page: header, tabs, the address, one timer."""
+"""The page: header, tabs, the address, and what keeps them up to date."""
 
 import os
 import time
@@ -17,7 +17,7 @@ from stepwise_dpo.errors import DataError, RunError
 from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import api, compare_tab, data_tab, learn_tab, rewards_tab, train_tab, welcome
+from stepwise_dpo.ui import api, compare_tab, data_tab, learn_tab, pulse, rewards_tab, train_tab, welcome
 from stepwise_dpo.ui.address import LOST, Address, address_of, arrive, read_address
 from stepwise_dpo.ui.components import PLOTLY_JS, PLOTLY_URL, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
@@ -33,7 +33,7 @@ from stepwise_dpo.ui.workspace import Workspace
 TITLE = "Stepwise DPO"
 BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
 PUBLIC_WORKSPACE: dict[str, Any] = {"max_bytes": 32 * 2**20, "keep_seconds": 24 * 3600.0}
-LOCAL_SECONDS, PUBLIC_SECONDS, SPACE_SECONDS = 0.4, 0.8, 2.5  # Spaces answer 429 to a faster poll
+ADDRESS_SECONDS, SPACE_ADDRESS_SECONDS = 1.0, 5.0
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
 
@@ -85,20 +85,18 @@ def build_app(
                 with _tab("Learn") as tab:
                     learn_tab.build(shared, tab, judges, policies)
             address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
-            here, changes = gr.State(None), gr.State(0)
+            here = gr.State(None)
+            asks_every = pulse.SPACE_SECONDS if on_space else pulse.PUBLIC_SECONDS if public else pulse.LOCAL_SECONDS
+            asking = pulse.build(reader, asks_every)
 
-        def on_tick(count: int, *values: Any) -> int:
-            *state, library, selected, before = values
-            moved = not state[0] or address_of(library, selected, state[1]) != before
-            return count + (moved or train.has_changed(*state))
+        def on_tick(visitor: str, library: Library, selected: int, run_id: str, before: object) -> list[Any]:
+            if not visitor:  # the page has not arrived yet, or its state is gone
+                return [LOST, gr.skip()]
+            now = address_of(library, selected, run_id)
+            return [now, now] if now != before else [gr.skip(), gr.skip()]
 
-        def on_change(*values: Any) -> list[Any]:
-            *state, library, selected, before = values
-            if not state[0]:  # no visitor: the page has not arrived yet, or its state is gone
-                return [LOST, *[gr.skip()] * (1 + len(train.outputs))]
-            now = address_of(library, selected, state[1])
-            moved = [now, now] if now != before else [gr.skip(), gr.skip()]
-            return [*moved, *train.look(*state)]
+        def on_moved(visitor: str, *state: Any) -> list[Any]:
+            return [pulse.beat(visitor, asks_every), *train.look(visitor, *state)]
 
         def on_load(token: object, request: gr.Request) -> list[Any]:
             visitor = known_or_new(token)
@@ -113,7 +111,8 @@ def build_app(
             now = address_of(library, selected, run_id)
             tab = gr.Tabs(selected=asked.tab) if asked.tab else gr.skip()
             remarks = notes(lost, "Not all of your earlier changes could be read back") + note(lacking)
-            return [visitor, visitor, library, selected, run_id, time.time(), tab, remarks, now, now]
+            beat = pulse.beat(visitor, asks_every)
+            return [visitor, visitor, library, selected, run_id, time.time(), tab, remarks, now, now, beat]
 
         def on_chip(event: gr.EventData) -> list[Any]:
             return [_key(event), gr.Tabs(selected="train")]
@@ -121,24 +120,30 @@ def build_app(
         def on_first_step(event: gr.EventData) -> Any:
             return gr.Tabs(selected=Address(_key(event)).tab)
 
-        # One timer for the page: inactive tabs are not rendered, and a hidden page doesn't tick. It only counts
-        # changes, and the count's change brings the rest: for each output of an event, sent or skipped, Gradio builds a
-        # component.
-        timer = gr.Timer(SPACE_SECONDS if on_space else PUBLIC_SECONDS if public else LOCAL_SECONDS)
-        looked_at = [*train.inputs, shared.library, shared.selected, here]
+        # Set, example and run are chosen in many places: the address follows them all by the clock. A hidden page
+        # doesn't tick.
+        timer = gr.Timer(SPACE_ADDRESS_SECONDS if on_space else ADDRESS_SECONDS)
         unlimited: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-        timer.tick(on_tick, [changes, *looked_at], changes, **unlimited)
-        changes.change(on_change, looked_at, [address, here, *train.outputs], **unlimited)
+        standing = [shared.visitor, shared.library, shared.selected, shared.run_id, here]
+        timer.tick(on_tick, standing, [address, here], **unlimited)
+        asking.moved(on_moved, train.inputs, [asking, *train.outputs], **unlimited)
         session = [shared.visitor, shared.library, shared.selected, shared.run_id, shared.arrived]
-        demo.load(on_load, browser, [browser, *session, tabs, message, address, here], show_progress="hidden").then(
+        arrived = [browser, *session, tabs, message, address, here, asking]
+        demo.load(on_load, browser, arrived, show_progress="hidden").then(
             train.look, train.inputs, train.outputs, show_progress="hidden"
         )
-        chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
+        chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden").then(
+            train.look, train.inputs, train.outputs, show_progress="hidden"
+        )
         first_steps.choose(on_first_step, None, tabs, show_progress="hidden")
         # Clients call the functions that are made for them, not what a click on the page does. Within the same block:
         # with each that ends, Gradio makes a web app of the page, which takes a part of a second.
         for function in demo.fns.values():
             function.api_visibility = "private"
+            # Else each output of each event so far gets its progress noted at each event, and with a container all
+            # that is in it: most of what a browser did while it watched a run.
+            if function.show_progress == "hidden" and not function.show_progress_on:
+                function.show_progress_on = [timer]
         api.build(api.Endpoints(known, reader, judges, policies))
     if public:
         workspace.purge_hourly()

@@ -1,6 +1,5 @@
 """Many examples at once: their order, the list at the left, the heatmap, and how far judge and labels agree."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ FLAT = (
     "does not know such problems. “models train-reward” on the command line makes one from labelled steps."
 )
 
-NO_HEATMAP = json.dumps({"charts": []})
+NO_HEATMAP = plots_value([])
 
 MAX_PUBLIC = 200
 """The most examples of a set that are scored for a stranger."""
@@ -184,9 +183,7 @@ def heatmap_value(
     shown_words = (
         counted(scored, "example") if scored == len(drawn) else f"the first {len(drawn)} of {scored:,} examples"
     )
-    return json.dumps(
-        plots_value([Chart("reward_heatmap", "Every step of every example", f"{shown_words}, {by}", figure)])
-    )
+    return plots_value([Chart("reward_heatmap", "Every step of every example", f"{shown_words}, {by}", figure)])
 
 
 def agreement(pairs: Sequence[PreferencePair], known: Mapping[int, Judged], look: Look) -> Agreement:

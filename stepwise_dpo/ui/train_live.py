@@ -54,7 +54,7 @@ class Live(NamedTuple):
     run: str
     chip: str
     head: str
-    charts: dict[str, Any]
+    charts: str
     take_along: str
     table: dict[str, Any]
     stop: Any
@@ -94,15 +94,6 @@ def updates(reader: RunReader, visitor: str, run_id: object, choice: Choice, see
     return [{**digests, "signature": now}, *sent]
 
 
-def has_changed(reader: RunReader, visitor: str, run_id: object, choice: Choice, seen: Seen | None) -> bool:
-    """Whether `updates` would have something to send; asked by every session's timer, so its look may be an older one.
-
-    Where that look is older than what was sent last, there is nothing to send after all, and `updates` finds that out.
-    """
-    views = reader.recent_views(visitor)
-    return seen is None or seen.get("signature") != _made_from(views, find(views, run_id), choice)
-
-
 def _made_from(views: list[RunView], current: RunView | None, choice: Choice) -> tuple[object, ...]:
     """Everything that makes the live components look different."""
     drawn = chosen_views(views, current, choice)
@@ -119,6 +110,9 @@ def _live(reader: RunReader, views: list[RunView], current: RunView | None, choi
     actions = Actions.of(current)
     stopping = current is not None and (current.stop_requested or current.discarded)
     drawn = [reader.drawn(view) for view in chosen_views(views, current, choice)]
+    # A run that ended before its first step has nothing to draw, and what came of it is said above.
+    ended = current is not None and not current.status.active
+    charts = [] if ended and not any(run.curves.count("loss") for run in drawn) else training_charts(drawn)
     return Live(
         run=current.run.id if current else "",
         chip=chip_html(views, reader.curves(newest.run)) if newest else "",
@@ -127,7 +121,7 @@ def _live(reader: RunReader, views: list[RunView], current: RunView | None, choi
             if current
             else head_html(None, Curves())
         ),
-        charts=plots_value(training_charts(drawn)),
+        charts=plots_value(charts),
         take_along=take_along_html(current, reader.public) if current else "",
         # The stamp makes the browser hear of it also where it only has to take back a tick of its own.
         table={**table_value(reader, views, current, choice), "stamp": time.time()},

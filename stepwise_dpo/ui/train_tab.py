@@ -16,16 +16,15 @@ from stepwise_dpo.ui.run_table import Choice, overlay
 from stepwise_dpo.ui.runs_view import RunView, find, look
 from stepwise_dpo.ui.train_fields import Fields, build_fields, fill
 from stepwise_dpo.ui.train_form import Form, form_of, start_again, start_run
-from stepwise_dpo.ui.train_live import Live, Seen, forget, has_changed, updates
+from stepwise_dpo.ui.train_live import Live, Seen, forget, updates
 
 _FOCUS_KEEP = "() => setTimeout(() => document.querySelector('#train-keep')?.focus(), 50)"
 _TO_FORM = "() => document.querySelector('#train-preset')?.scrollIntoView({ block: 'nearest' })"
 
 
 class TrainTab(NamedTuple):
-    """What the page's timer needs of this tab: whether to look, a function that looks, their inputs, its outputs."""
+    """What the page needs to show where runs stand: a function that looks, its inputs, its outputs."""
 
-    has_changed: Callable[..., bool]
     look: Callable[..., list[Any]]
     inputs: list[Any]
     outputs: list[Any]
@@ -70,9 +69,6 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML) -> Trai
 
     def look_again(visitor: str, run_id: object, choice: Choice, seen: Seen | None) -> list[Any]:
         return updates(reader, visitor, run_id, choice, seen)
-
-    def look_needed(visitor: str, run_id: object, choice: Choice, seen: Seen | None) -> bool:
-        return has_changed(reader, visitor, run_id, choice, seen)
 
     def on_start(visitor: str, library: Library, choice: Choice, *values: object) -> list[Any]:
         try:
@@ -197,7 +193,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML) -> Trai
         fields.plan, *planned, **hidden
     )
     table.ended(fields.plan, *planned, **hidden)  # it may be the first whose pace is known
-    return TrainTab(look_needed, look_again, state, everything)
+    return TrainTab(look_again, state, everything)
 
 
 def load_into_form(own: OwnRuns, library: Library, run_id: str, fields: Fields) -> list[Any]:

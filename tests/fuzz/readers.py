@@ -38,11 +38,12 @@ from stepwise_dpo.ui.inference_results import measured_by_run
 from stepwise_dpo.ui.judges import JUDGES, check_model_name
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.measuring import models_of
+from stepwise_dpo.ui.pulse import newest_of
 from stepwise_dpo.ui.reward_views import read_look
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.run_table import Choice, overlay
 from stepwise_dpo.ui.train_form import Form, demo_form, plan, plan_words, preset_form, settings_of, split
-from stepwise_dpo.ui.train_live import has_changed, updates
+from stepwise_dpo.ui.train_live import updates
 from stepwise_dpo.ui.visitors import known_or_new
 from stepwise_dpo.ui.workspace import Workspace
 
@@ -221,7 +222,7 @@ class Readers:
         plan_words(plan(self.library, demo_form(), True), pace)
         reader = RunReader(self.supervisor)
         orjson.dumps(_plain(updates(reader, "", run.id, Choice())))
-        has_changed(reader, "", run.id, Choice(), None)
+        newest_of(reader, "")
         models_of(reader.views(""))
         RunReader(self.supervisor, True).recent_views("somebody")
         is_discarded(run)

@@ -118,7 +118,7 @@ def test_only_what_changed_is_sent(run, make, reader):
     seen, *_ = updates(reader, "", run.id, Choice())
     run.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
     sent = live(updates(reader, "", run.id, Choice(), seen))
-    assert sent.charts["charts"][0]["figure"]["data"][0]["y"] == [0.5]
+    assert json.loads(sent.charts)["charts"][0]["figure"]["data"][0]["y"] == [0.5]
     assert sent.take_along == sent.stop == sent.exports == sent.run == SKIP
     assert sent.table["rows"][0]["loss"] == "0.500"
     # The browser's own tick is confirmed, or taken back, although nothing else has changed.
@@ -138,7 +138,7 @@ def test_another_run_is_shown_where_the_chosen_one_is_gone(run, make, reader):
 def test_several_runs_are_drawn_together(run, make, reader):
     other = make("20261122-160000-dpo-2b3c", loss="dpo", reward_model=None)
     sent = live(updates(reader, "", run.id, Choice((other.id, "gone"))))
-    assert [entry["group"] for entry in sent.charts["charts"][0]["figure"]["legend"]] == [run.id, other.id]
+    assert [entry["group"] for entry in json.loads(sent.charts)["charts"][0]["figure"]["legend"]] == [run.id, other.id]
 
 
 # -------------------------------------------------------------------------------------------------------------- table

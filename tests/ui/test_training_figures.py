@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_without_a_run_there_are_empty_charts():
 
 
 def test_every_chart_explains_itself():
-    charts = plots_value(training_charts([drawn(judged=True)]))["charts"]
+    charts = json.loads(plots_value(training_charts([drawn(judged=True)])))["charts"]
     assert [chart["id"] for chart in charts if chart["what"] is None] == []
 
 
@@ -168,7 +169,7 @@ def test_a_long_run_is_sent_in_few_bytes():
     ]
     records = [{"global_step": i} | dict(zip(keys, rng.normal(size=len(keys)), strict=True)) for i in range(20_000)]
     for runs in ([drawn(records)], [drawn(records, key=str(i)) for i in range(MAX_RUNS)]):
-        assert len(orjson.dumps(plots_value(training_charts(runs)))) < 250_000
+        assert len(plots_value(training_charts(runs))) < 250_000
 
 
 # ------------------------------------------------------------------------------------------------------- displacement

@@ -1,0 +1,53 @@
+"""How an open page hears that its visitor's runs have moved: a small question, asked many times a minute."""
+
+import hashlib
+import time
+from typing import Any
+
+import gradio as gr
+
+from stepwise_dpo.ui.components import asset
+from stepwise_dpo.ui.run_reader import RunReader
+from stepwise_dpo.ui.runs_view import file_size
+
+LOCAL_SECONDS, PUBLIC_SECONDS, SPACE_SECONDS = 0.25, 0.8, 2.5  # Spaces answer 429 to a faster poll
+
+
+def build(reader: RunReader, seconds: float) -> gr.HTML:
+    """Make the component that asks; its `moved` event says that there is something to look at.
+
+    Args:
+        reader: of the page's runs.
+        seconds: from an answer to the next question.
+    """
+
+    def newest(visitor: object) -> str:
+        return newest_of(reader, visitor if isinstance(visitor, str) else "")
+
+    return gr.HTML(
+        {"seconds": seconds},
+        html_template="",
+        js_on_load=asset("pulse.js"),
+        server_functions=[newest],
+        elem_id="pulse",
+        padding=False,
+    )
+
+
+def beat(visitor: str, seconds: float) -> dict[str, Any]:
+    """Write the component's value: what ends a look, and lets the page ask again."""
+    return {"visitor": visitor, "seconds": seconds, "stamp": time.time()}
+
+
+def newest_of(reader: RunReader, visitor: str) -> str:
+    """Say in a few characters where a visitor's runs stand: other characters, other standings.
+
+    All that changes without somebody's click is in it: states, and what a run at work has written. The look at the
+    runs may be a little old, see `RunReader.recent_views`.
+    """
+    standing: list[object] = []
+    for view in reader.recent_views(visitor):
+        standing += [view.run.id, view.state]
+        if view.status.active:
+            standing += [view.status.updated, file_size(view.run.path / "metrics.jsonl")]
+    return hashlib.sha256(repr(standing).encode()).hexdigest()[:16]

@@ -1,0 +1,49 @@
+import os
+import time
+
+import psutil
+import pytest
+
+from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.runs.ticket import new_ticket, owner_hash, write_ticket
+from stepwise_dpo.ui import pulse, run_reader
+from stepwise_dpo.ui.run_reader import RunReader
+
+MINE = {"started": time.time(), "max_steps": 4, "pid": os.getpid(), "create_time": psutil.Process().create_time()}
+ANNA, BEN = "a" * 43, "b" * 43
+
+
+@pytest.fixture
+def run(tmp_path):
+    directory = RunDirectory(tmp_path / "20261122-153000-dpo-1a2b")
+    directory.create(make_config({"data": "pairs.json"}))
+    directory.write_status(RunStatus("running", **MINE))
+    write_ticket(directory, new_ticket(owner_hash(ANNA)))
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def fresh_looks(monkeypatch):
+    monkeypatch.setattr(run_reader, "LOOK_SECONDS", 0.0)
+
+
+def test_what_a_run_at_work_writes_is_heard_of(run, tmp_path):
+    reader = RunReader(Supervisor(tmp_path))
+    before = pulse.newest_of(reader, ANNA)
+    assert pulse.newest_of(reader, ANNA) == before
+    run.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
+    assert (written := pulse.newest_of(reader, ANNA)) != before
+    run.write_status(RunStatus("finished", started=time.time(), max_steps=4, global_step=4))
+    assert pulse.newest_of(reader, ANNA) != written
+
+
+def test_strangers_hear_nothing_of_each_others_runs(run, tmp_path):
+    reader = RunReader(Supervisor(tmp_path), public=True)
+    nothing = pulse.newest_of(reader, BEN)
+    assert pulse.newest_of(reader, "") == nothing
+    assert (annas := pulse.newest_of(reader, ANNA)) != nothing
+    run.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
+    assert pulse.newest_of(reader, BEN) == nothing
+    assert pulse.newest_of(reader, ANNA) != annas
