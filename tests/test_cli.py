@@ -297,6 +297,17 @@ def test_data_convert_to_what_trl_reads(data, tmp_path, capsys):
     assert "writes one file" in capsys.readouterr().err
 
 
+def test_data_convert_leaves_a_folder_of_others_alone(data, tmp_path, capsys):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter.txt").write_text("mine")
+    assert main(["data", "convert", data, "--output", str(folder)]) == 2
+    assert "holds other files than a DatasetDict; name a new folder" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["chapter.txt"]
+    for _ in range(2):  # its own, it may replace
+        assert main(["data", "convert", data, "--output", str(tmp_path / "set")]) == 0
+
+
 def test_data_generate_validate_convert(tmp_path, capsys):
     from datasets import load_from_disk
 

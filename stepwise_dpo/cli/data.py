@@ -1,6 +1,7 @@
 """The commands that make, check and convert preference data."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.cli.output import check_place, quiet_libraries
@@ -128,6 +129,9 @@ def _convert(options: argparse.Namespace) -> int:
     if options.format != CONVERT_FORMATS[0]:
         return _convert_to_lines(options, train)
     test = load_pairs(options.eval_data) if options.eval_data else None
+    folder = Path(options.output)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "dataset_dict.json").is_file():
+        raise ConfigError(f"{options.output!r} holds other files than a DatasetDict; name a new folder")
     dataset = to_dataset_dict(train, test)
     try:
         dataset.save_to_disk(options.output)

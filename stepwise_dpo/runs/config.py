@@ -40,13 +40,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "loss": "dpo",
         "loss_type": ["sigmoid", "sft"],
-        "epochs": 3.0,
+        "epochs": 2.0,
         "learning_rate": 1e-4,
         "beta": 2.0,
         **_DEMO,
     },
-    "demo-dpo": {"loss": "dpo", "epochs": 3.0, "learning_rate": 2e-5, "beta": 3.0, **_DEMO},
-    "demo-stepwise": {"loss": "stepwise", "reward_model": REWARD, "epochs": 3.0, "learning_rate": 3e-6, **_DEMO},
+    "demo-dpo": {"loss": "dpo", "epochs": 2.0, "learning_rate": 2e-5, "beta": 3.0, **_DEMO},
+    "demo-stepwise": {"loss": "stepwise", "reward_model": REWARD, "epochs": 2.0, "learning_rate": 3e-6, **_DEMO},
 }
 """The two phases of the training log that this project grew from; what the page begins with, DPO that also imitates
 the chosen answers (arXiv 2404.19733); and, on the same data, each loss alone at a learning rate that suits it. The

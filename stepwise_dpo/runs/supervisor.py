@@ -45,8 +45,9 @@ QUEUED_SECONDS = 60.0
 TICK_SECONDS = 0.25
 """How often the runs of this server are looked after; nothing is done while there are none."""
 
-SPARE_PATIENCE_SECONDS = 20.0
-"""How long a run has its start to itself before the next spare takes a core for its imports."""
+SPARE_PATIENCE_SECONDS = 60.0
+"""How long a run has the cores to itself before the next spare's imports take one for some seconds: as long as the demo
+trains, so that its spare is ready about when it ends."""
 
 WORKER = (sys.executable, "-m", "stepwise_dpo.runs.worker")
 

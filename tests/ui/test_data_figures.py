@@ -35,6 +35,15 @@ def test_figures_show_the_counts():
     assert repeats[0]["y"][2] == "prompt also in &lt;b&gt;x"
 
 
+def test_a_set_without_error_labels_says_so():
+    unlabelled = [PreferencePair("p", [Step("abc")], [Step("a")])]
+    notes = [
+        {c.id: c.note for c in statistics_charts(statistics(p), [])}["data_first_error"] for p in (PAIRS, unlabelled)
+    ]
+    assert notes[0] == ""
+    assert "labelled wrong" in notes[1]
+
+
 def test_bins_hold_every_value_once_and_one_begins_at_zero():
     values = [-95, -1, 0, 0, 3, 204]
     bins = binned(values, 10)

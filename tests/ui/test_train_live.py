@@ -279,3 +279,10 @@ def test_events_can_hold_anything():
 
     assert _sent(SimpleNamespace(_data=None), "key") is None
     assert _sent(SimpleNamespace(_data={"key": 3}), "key") == 3
+
+
+def test_a_run_that_ended_before_its_first_step_has_no_curves(run, reader):
+    run.write_status(RunStatus("failed", started=time.time(), error="broke"))
+    assert json.loads(live(updates(reader, "", run.id, Choice())).charts)["charts"] == []
+    run.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
+    assert json.loads(live(updates(reader, "", run.id, Choice())).charts)["charts"]
