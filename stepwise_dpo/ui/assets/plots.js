@@ -15,13 +15,6 @@ let hovering = false;
 const hidden = new Set();
 const logarithmic = new Set();
 
-// What nobody sees is drawn once and then again as it comes into view: a browser that redraws all charts of a run at
-// each of its steps takes the run's processor.
-const inView = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) target.inView = isIntersecting;
-  if (entries.some(({ target }) => target.inView && target.behind)) draw();
-}, { rootMargin: '100px' });
-
 const isDark = () => document.body.classList.contains('dark') || document.documentElement.classList.contains('dark');
 
 function themed(figure) {
@@ -97,7 +90,6 @@ function boxFor(chart, position) {
       Plotly.Plots.resize(figure);
       if (figure.data.some((trace) => trace.mode === 'text')) draw();
     }).observe(figure);
-    inView.observe(figure);
   }
   if (root.children[position] !== box) root.insertBefore(box, root.children[position] ?? null);
   box.querySelector('b').textContent = chart.title;
@@ -197,11 +189,7 @@ function draw() {
   if (!window.Plotly) return;
   const known = new Set(charts.map((chart) => chart.id));
   for (const box of [...root.children]) {
-    if (!known.has(box.dataset.id)) {
-      inView.unobserve(box.querySelector('.figure'));
-      Plotly.purge(box.querySelector('.figure'));
-      box.remove();
-    }
+    if (!known.has(box.dataset.id)) { Plotly.purge(box.querySelector('.figure')); box.remove(); }
   }
   charts.forEach((chart, position) => {
     const box = boxFor(chart, position);
@@ -221,8 +209,6 @@ function draw() {
     // What hasn't changed is left alone: the other charts of a page, and a page that nobody trains on.
     const drawn = JSON.stringify([data, layout]);
     if (figure.drawn === drawn) return;
-    figure.behind = Boolean(figure.data) && !figure.inView;
-    if (figure.behind) return;
     figure.drawn = drawn;
     figure.style.height = layout.height ? `${layout.height}px` : '';
     delete layout.height;
