@@ -16,15 +16,16 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # them with pandas: 10 ms of a core, sixty times a second with fifty visitors.
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(2**62))
-# Threads that wait by spinning keep those of the training process, the browser and each other from the cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.limits import GIB, PUBLIC_PER_OWNER, PUBLIC_RUN_LIMITS, QueueLimits, RunLimits
 from stepwise_dpo.runs.retention import forget, forget_uploads, repeat_hourly, upload_folder
 from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.runs.threads import THREADS
 from stepwise_dpo.ui.heavy import import_learning_soon
 from stepwise_dpo.ui.page import build_app, launch_options  # after the environment
+
+os.environ.update({name: value for name, value in THREADS.items() if name not in os.environ})  # torch comes later
 
 WARM_UP_DELAY_SECONDS = 8.0
 """First the first visitor's page, then what it scores with: the spare worker's imports take a core for seconds."""

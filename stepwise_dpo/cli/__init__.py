@@ -14,6 +14,7 @@ from stepwise_dpo import __version__
 from stepwise_dpo.cli import bench, data, evaluate, judge, models, train
 from stepwise_dpo.cli.parsing import Parser
 from stepwise_dpo.errors import ConfigError, StepwiseDPOError
+from stepwise_dpo.runs.threads import THREADS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,9 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Set before Hugging Face's libraries read them: nothing here reports to anybody.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Read when torch is loaded. By default its threads wait by spinning: beside any other load a training step then
-    # takes four times as long, since a waiting thread keeps the one that it waits for from its core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in THREADS.items():
+        os.environ.setdefault(name, value)
     # TRL 1.16 uses names that Transformers 5.23 already calls old; nobody at a prompt can do anything about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
     # A console of another encoding shall show a sign that it doesn't know as an escape, not end the command.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.processes import creation_time, group_memory, is_zombie, signal_group
+from stepwise_dpo.runs.threads import THREADS
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,9 +23,6 @@ _ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
 }
-
-_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""The page, a browser and other runs share the cores: a thread that waits by spinning keeps others from working."""
 
 
 class WorkerProcess:
@@ -113,4 +111,4 @@ def worker_environment(base: Mapping[str, str]) -> dict[str, str]:
     # The worker must find this very package, also when `python …/app.py` runs from another folder.
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join([package, *filter(None, [base.get("PYTHONPATH")])])
-    return {**_ALLOCATOR, **_THREADS, **base, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
+    return {**_ALLOCATOR, **THREADS, **base, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
