@@ -29,6 +29,11 @@ SET = "onpolicy_prm.json"
 THINK_SECONDS = (10.0, 20.0)
 """How long somebody looks before the next edit."""
 
+FOLLOWS = 5
+IDLE = 2.0
+"""How often the address follows what somebody did, and how much slower a page asks without a run: see the scripts
+`address.js` and `pulse.js`."""
+
 MEMORY_SECONDS = 10.0
 WARM_MINUTES = 0.5
 """When imports are done and caches filled, so that what grows from then on is a leak."""
@@ -177,8 +182,7 @@ class _Visitor:
         self._random = random.Random(number)
         self._browser = layout.of_kind("browserstate")
         self._pace = float(layout.values[layout.id("pulse")]["seconds"])
-        self._address_pace = float(layout.values[layout.of_kind("timer")])
-        self._tick = layout.event(layout.of_kind("timer"), "tick")
+        self._follow = layout.event(layout.id("address"), "follow")
         self._moved = layout.event(layout.id("pulse"), "moved")
         self._load = layout.event(0, "load")
 
@@ -192,7 +196,7 @@ class _Visitor:
                 await asyncio.sleep(1.0)
                 continue
             until = min(end, time.monotonic() + self.plan.reload_seconds * self._random.uniform(0.5, 1.5))
-            await asyncio.gather(self._poll(page, until), self._follow(page, until), self._work(page, until, runs_at))
+            await asyncio.gather(self._poll(page, until), self._work(page, until, runs_at))
             await page.close()
 
     async def come_back(self) -> None:
@@ -245,36 +249,32 @@ class _Visitor:
 
     async def _poll(self, page: Connection, until: float) -> None:
         """Ask as a browser does: the next question comes a while after the answer."""
-        known = None
+        known, newest = None, {"active": False}
         while time.monotonic() < until:
             began = time.monotonic()
             try:
                 newest = await page.ask("pulse", "newest", page.value("pulse")["visitor"])
-                if newest != known:
-                    known = newest
+                if newest["standing"] != known:
+                    known = newest["standing"]
                     await page.fire(self._moved)
                     self.result.requests["look"] += 1
                 self.result.polls.append(time.monotonic() - began)
                 self.result.requests["poll"] += 1
             except RunError as problem:
                 self._note("poll", problem)
-            await asyncio.sleep(self._pace)
+            await asyncio.sleep(self._pace if newest["active"] else IDLE * self._pace)
 
-    async def _follow(self, page: Connection, until: float) -> None:
-        """Tick as a browser does, which keeps the address: never two at once."""
-        due = time.monotonic()
-        while time.monotonic() < until:
+    async def _let_address_follow(self, page: Connection) -> None:
+        for _ in range(FOLLOWS):
             try:
-                await page.fire(self._tick)
-                self.result.requests["tick"] += 1
+                await page.fire(self._follow)
+                self.result.requests["follow"] += 1
             except RunError as problem:
-                self._note("tick", problem)
-            now = time.monotonic()
-            due += self._address_pace * max(1, int((now - due) / self._address_pace) + 1)
-            await asyncio.sleep(max(0.0, due - now))
+                self._note("follow", problem)
 
     async def _work(self, page: Connection, until: float, runs_at: float) -> None:
         await self._fire(page, "choose", "data-table", "choose", {"key": str(self.number)})
+        await self._let_address_follow(page)
         while True:
             if self.number < self.plan.runs and not self.run and time.monotonic() >= runs_at:
                 await self._start_run(page)
@@ -283,6 +283,7 @@ class _Visitor:
                 break
             await asyncio.sleep(pause)
             await self._edit(page)
+            await self._let_address_follow(page)
             began = time.monotonic()
             answer = await self._fire(page, "score", "rewards-list", "choose", {"key": str(self.number)})
             if answer is not None:

@@ -33,7 +33,6 @@ from stepwise_dpo.ui.workspace import Workspace
 TITLE = "Stepwise DPO"
 BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
 PUBLIC_WORKSPACE: dict[str, Any] = {"max_bytes": 32 * 2**20, "keep_seconds": 24 * 3600.0}
-ADDRESS_SECONDS, SPACE_ADDRESS_SECONDS = 1.0, 5.0
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
 
@@ -89,14 +88,16 @@ def build_app(
             asks_every = pulse.SPACE_SECONDS if on_space else pulse.PUBLIC_SECONDS if public else pulse.LOCAL_SECONDS
             asking = pulse.build(reader, asks_every)
 
-        def on_tick(visitor: str, library: Library, selected: int, run_id: str, before: object) -> list[Any]:
+        def on_follow(visitor: str, library: Library, selected: int, run_id: str, before: object) -> list[Any]:
             if not visitor:  # the page has not arrived yet, or its state is gone
                 return [LOST, gr.skip()]
             now = address_of(library, selected, run_id)
             return [now, now] if now != before else [gr.skip(), gr.skip()]
 
         def on_moved(visitor: str, *state: Any) -> list[Any]:
-            return [pulse.beat(visitor, asks_every), *train.look(visitor, *state)]
+            if not visitor:
+                return [gr.skip(), LOST, *[gr.skip()] * len(train.outputs)]
+            return [pulse.beat(visitor, asks_every), gr.skip(), *train.look(visitor, *state)]
 
         def on_load(token: object, request: gr.Request) -> list[Any]:
             visitor = known_or_new(token)
@@ -120,18 +121,20 @@ def build_app(
         def on_first_step(event: gr.EventData) -> Any:
             return gr.Tabs(selected=Address(_key(event)).tab)
 
-        # Set, example and run are chosen in many places: the address follows them all by the clock. A hidden page
-        # doesn't tick.
-        timer = gr.Timer(SPACE_ADDRESS_SECONDS if on_space else ADDRESS_SECONDS)
+        # Set, example and run are chosen in many places, and the address follows them all.
         unlimited: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-        standing = [shared.visitor, shared.library, shared.selected, shared.run_id, here]
-        timer.tick(on_tick, standing, [address, here], **unlimited)
-        asking.moved(on_moved, train.inputs, [asking, *train.outputs], **unlimited)
+        following: tuple[Any, ...] = (
+            on_follow,
+            [shared.visitor, shared.library, shared.selected, shared.run_id, here],
+            [address, here],
+        )
+        address.follow(*following, **unlimited)
+        asking.moved(on_moved, train.inputs, [asking, address, *train.outputs], **unlimited)
         session = [shared.visitor, shared.library, shared.selected, shared.run_id, shared.arrived]
         arrived = [browser, *session, tabs, message, address, here, asking]
         demo.load(on_load, browser, arrived, show_progress="hidden").then(
             train.look, train.inputs, train.outputs, show_progress="hidden"
-        )
+        ).then(*following, show_progress="hidden")
         chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden").then(
             train.look, train.inputs, train.outputs, show_progress="hidden"
         )
@@ -143,7 +146,7 @@ def build_app(
             # Else each output of each event so far gets its progress noted at each event, and with a container all
             # that is in it: most of what a browser did while it watched a run.
             if function.show_progress == "hidden" and not function.show_progress_on:
-                function.show_progress_on = [timer]
+                function.show_progress_on = [address]
         api.build(api.Endpoints(known, reader, judges, policies))
     if public:
         workspace.purge_hourly()

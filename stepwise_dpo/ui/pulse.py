@@ -21,7 +21,7 @@ def build(reader: RunReader, seconds: float) -> gr.HTML:
         seconds: from an answer to the next question.
     """
 
-    def newest(visitor: object) -> str:
+    def newest(visitor: object) -> dict[str, Any]:
         return newest_of(reader, visitor if isinstance(visitor, str) else "")
 
     return gr.HTML(
@@ -39,15 +39,17 @@ def beat(visitor: str, seconds: float) -> dict[str, Any]:
     return {"visitor": visitor, "seconds": seconds, "stamp": time.time()}
 
 
-def newest_of(reader: RunReader, visitor: str) -> str:
-    """Say in a few characters where a visitor's runs stand: other characters, other standings.
+def newest_of(reader: RunReader, visitor: str) -> dict[str, Any]:
+    """Say where a visitor's runs stand: {"standing": others, once that has changed, "active": whether one is at work}.
 
     All that changes without somebody's click is in it: states, and what a run at work has written. The look at the
     runs may be a little old, see `RunReader.recent_views`.
     """
+    views = reader.recent_views(visitor)
     standing: list[object] = []
-    for view in reader.recent_views(visitor):
+    for view in views:
         standing += [view.run.id, view.state]
         if view.status.active:
             standing += [view.status.updated, file_size(view.run.path / "metrics.jsonl")]
-    return hashlib.sha256(repr(standing).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(repr(standing).encode()).hexdigest()[:16]
+    return {"standing": digest, "active": any(view.status.active for view in views)}

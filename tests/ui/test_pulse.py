@@ -34,9 +34,12 @@ def test_what_a_run_at_work_writes_is_heard_of(run, tmp_path):
     before = pulse.newest_of(reader, ANNA)
     assert pulse.newest_of(reader, ANNA) == before
     run.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
+    assert before["active"]
     assert (written := pulse.newest_of(reader, ANNA)) != before
     run.write_status(RunStatus("finished", started=time.time(), max_steps=4, global_step=4))
-    assert pulse.newest_of(reader, ANNA) != written
+    ended = pulse.newest_of(reader, ANNA)
+    assert ended["standing"] != written["standing"]
+    assert not ended["active"]
 
 
 def test_strangers_hear_nothing_of_each_others_runs(run, tmp_path):

@@ -2,7 +2,8 @@
 // By a request of its own: for each event Gradio's script goes several times through the components of the page.
 // value: {"visitor", "seconds": from one answer to the next question, "stamp"}, sent again by each look.
 // Gives the event "moved". Gradio gives: element, props, server, trigger, watch.
-const RETRY_SECONDS = 5;
+const IDLE = 2; // times as long, where no run is at work
+const RETRY_SECONDS = 2;
 const PATIENCE_SECONDS = 30;
 let known; // what the last answer said
 let told = 0; // when the page was told to look; 0 while it isn't looking
@@ -16,14 +17,15 @@ function again(seconds) {
 async function ask() {
   const { visitor, seconds } = props.value ?? {};
   if (document.hidden || !visitor) return again(RETRY_SECONDS);
-  let newest;
+  let answer;
   try {
-    newest = await server.newest(visitor);
+    answer = await server.newest(visitor);
   } catch {
+    known = undefined; // another server may answer next, which doesn't know this page
     return again(RETRY_SECONDS); // the page says itself that the connection is lost
   }
-  if (newest === known) return again(seconds);
-  known = newest;
+  if (answer.standing === known) return again(answer.active ? seconds : IDLE * seconds);
+  known = answer.standing;
   told = performance.now();
   trigger('moved', {});
   again(PATIENCE_SECONDS); // should there be no answer
