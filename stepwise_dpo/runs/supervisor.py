@@ -45,9 +45,9 @@ QUEUED_SECONDS = 60.0
 TICK_SECONDS = 0.25
 """How often the runs of this server are looked after; nothing is done while there are none."""
 
-SPARE_PATIENCE_SECONDS = 60.0
-"""How long a run has the cores to itself before the next spare's imports take one for some seconds: as long as the demo
-trains, so that its spare is ready about when it ends."""
+SPARE_PATIENCE_SECONDS = 20.0
+"""How long a run has its start to itself before the next spare takes a core for its imports, where another run may
+start beside it."""
 
 WORKER = (sys.executable, "-m", "stepwise_dpo.runs.worker")
 
@@ -522,7 +522,17 @@ class Supervisor:
         return worker.assign(run, resume=ticket is not None and ticket.resume)
 
     def _may_warm(self) -> bool:
-        return all(worker.seconds > SPARE_PATIENCE_SECONDS for worker in self._live.values())
+        """Whether a spare's imports are worth a core now: beside a run that trains only if another one may start."""
+        if len(self._live) < self.queue_limits.concurrent:
+            return all(worker.seconds > SPARE_PATIENCE_SECONDS for worker in self._live.values())
+        return any(self._has_trained(run_id) for run_id in self._live)
+
+    def _has_trained(self, run_id: str) -> bool:
+        try:
+            status = RunDirectory(self.runs_dir / run_id).status()
+        except RunError:  # damaged
+            return False
+        return 0 < status.max_steps <= status.global_step
 
     def _spawn(self, run: RunDirectory | None) -> WorkerProcess:
         """Start a process, for a run or as a spare.

@@ -182,8 +182,8 @@ def test_case_10_worker_and_spare_end_with_their_server_and_a_new_one_notices(ma
         from stepwise_dpo.runs import supervisor
         from stepwise_dpo.runs.config import make_config
         supervisor.WORKER = json.loads(sys.argv[3])
-        supervisor.SPARE_PATIENCE_SECONDS = 0
         made = supervisor.Supervisor(sys.argv[1])
+        made._may_warm = lambda: True
         runs = [made.start(make_config(json.loads(sys.argv[2]))) for _ in range(2)]
         made.warm()
         while made._spare is None: time.sleep(0.05)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -82,6 +83,22 @@ def test_a_dead_spare_is_no_obstacle(supervisor, config, worker):
     run = supervisor.start(config)
     wait_for(lambda: state(supervisor, run) == "running")
     assert run.status().pid != spare.pid
+
+
+def test_no_spare_takes_a_core_from_a_run_that_trains(make_supervisor, config, worker):
+    worker(UNTIL_STOPPED)
+    alone, beside = make_supervisor(), make_supervisor(queue_limits=QueueLimits(concurrent=2))
+    run, other = alone.start(config), beside.start(config)
+    status = wait_for(lambda: (s := run.status()).state == "running" and s)
+    wait_for(lambda: other.status().state == "running")
+    run.write_status(replace(status, global_step=3, max_steps=4))
+    assert not alone._may_warm()
+    run.write_status(replace(status, global_step=4, max_steps=4))  # what is left is evaluation
+    assert alone._may_warm()
+    # Where another one may start at any time, a spare is worth it.
+    assert not beside._may_warm()
+    beside._live[other.id]._assigned -= 60
+    assert beside._may_warm()
 
 
 def test_the_spare_ends_when_it_is_not_wanted(supervisor, worker):
