@@ -189,7 +189,7 @@ def pair_logps(
         return Shape(2, prompt + completion, prompt + completion)
 
     results: list[PairLogps] = []
-    all_encoded = (steps.encode_pair(pair, max_length) for pair in pairs)
+    all_encoded = steps.encode_pairs(pairs, max_length)
     for encoded in batches(policy.model, all_encoded, shape_of, batch_size):
         rows = [(pair.prompt_ids, pair.chosen_ids, pair.chosen_step_ids) for pair in encoded]
         rows += [(pair.prompt_ids, pair.rejected_ids, pair.rejected_step_ids) for pair in encoded]

@@ -43,8 +43,7 @@ def build_dataset(
         ModelError: a reward isn't a finite number.
     """
     examples: list[dict[str, Any]] = []
-    for row, pair in enumerate(pairs):
-        encoded = steps.encode_pair(pair, max_length)
+    for row, encoded in enumerate(steps.encode_pairs(pairs, max_length)):
         length = len(encoded.prompt_ids) + max(len(encoded.chosen_ids), len(encoded.rejected_ids))
         examples.append({"row": row, "length": length, **vars(encoded)})
     if judge is not None:

@@ -4,7 +4,7 @@ Steps are tokenised one by one; each token carries the index of its step. Nothin
 training text, because decoding is lossy: T5's SentencePiece turns a line break into a space.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +14,9 @@ from stepwise_dpo.preferences.pairs import PreferencePair, Step, split_steps
 
 SEPARATORS = ("\n", " || ", " ;; ", " | ", " ; ")
 """Candidates between two steps, the most natural first; the first that survives the tokenizer is used."""
+
+TOGETHER = 256
+"""So many pairs' texts are given to the tokenizer at once: one by one, it takes most of its time to be called."""
 
 _PROBE = ["12 + 3 = 15", "Then 15 - 4 = 11", "Answer: 11"]
 
@@ -52,6 +55,8 @@ class StepTokenizer:
         self.position_limit = position_limit
         self.tokenizer = tokenizer
         self.is_encoder_decoder = is_encoder_decoder
+        self._known: dict[str, list[int]] = {}
+        self._known_prompts: dict[str, list[int]] = {}
         self.separator = self._find_separator()
         self._separator_ids = self._encode(self.separator)
 
@@ -99,6 +104,33 @@ class StepTokenizer:
                     )
         return EncodedPair(prompt_ids, chosen_ids, chosen_step_ids, rejected_ids, rejected_step_ids)
 
+    def encode_pairs(self, pairs: Sequence[PreferencePair], max_length: int | None = None) -> Iterator[EncodedPair]:
+        """Tokenise many pairs, several times as fast as `encode_pair` one after the other.
+
+        Raises:
+            DataError: as `encode_pair`, for the first pair that can't be used.
+        """
+        for pair in self._looked_up(pairs):
+            yield self.encode_pair(pair, max_length)
+
+    def _looked_up(self, pairs: Sequence[PreferencePair]) -> Iterator[PreferencePair]:
+        """Give pair after pair, while whose texts need no tokenizer."""
+        try:
+            for start in range(0, len(pairs), TOGETHER):
+                some = pairs[start : start + TOGETHER]
+                steps = (step.text for pair in some for step in (*pair.chosen, *pair.rejected))
+                prompts = list(dict.fromkeys(pair.prompt for pair in some))
+                self._known = self._encode_all(list(dict.fromkeys([*prompts, *steps])), add_special_tokens=False)
+                self._known_prompts = self._encode_all(prompts)
+                yield from some
+        finally:
+            self._known, self._known_prompts = {}, {}
+
+    def _encode_all(self, texts: list[str], **options: bool) -> dict[str, list[int]]:
+        # A user's "</s>" is four characters, not the end of the answer: hence the splitting.
+        options = {"truncation": False, "split_special_tokens": True, **options}
+        return dict(zip(texts, self.tokenizer(texts, **options)["input_ids"], strict=True))
+
     def check_lengths(self, pairs: Sequence[PreferencePair], max_length: int) -> None:
         """Find all pairs that `encode_pair` refuses, before anything that takes time.
 
@@ -106,7 +138,7 @@ class StepTokenizer:
             DataError: the first of them with its numbers, and how many there are.
         """
         problems = []
-        for pair in pairs:
+        for pair in self._looked_up(pairs):
             try:
                 self.encode_pair(pair, max_length)
             except DataError as error:
@@ -117,7 +149,7 @@ class StepTokenizer:
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Tokenise a prompt, with the special tokens that the model expects around it."""
-        ids: list[int] = self.tokenizer(prompt, truncation=False, split_special_tokens=True)["input_ids"]
+        ids = (self._known_prompts if prompt in self._known_prompts else self._encode_all([prompt]))[prompt]
         if self.is_encoder_decoder:
             return ids
         # Some causal tokenizers close every text; an answer has to be able to follow.
@@ -150,11 +182,7 @@ class StepTokenizer:
         return "".join(sorted(c for c in set(text) if not c.isspace() and unknown in self._encode(c)))
 
     def _encode(self, text: str) -> list[int]:
-        # A user's "</s>" is four characters, not the end of the answer: hence the splitting.
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, truncation=False, split_special_tokens=True)[
-            "input_ids"
-        ]
-        return ids
+        return (self._known if text in self._known else self._encode_all([text], add_special_tokens=False))[text]
 
     def _find_separator(self) -> str:
         for candidate in SEPARATORS:

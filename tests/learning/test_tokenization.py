@@ -1,6 +1,7 @@
 import pytest
 
 from stepwise_dpo.errors import DataError, ModelError
+from stepwise_dpo.learning import tokenization
 from stepwise_dpo.learning.tiny import build_tiny_tokenizer
 from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
@@ -117,6 +118,24 @@ def test_all_examples_are_checked_at_once(tiny):
     ]
     with pytest.raises(DataError, match=r"^example '50'.*--max-length.*2 of 3 examples can't be used"):
         tiny.check_lengths(pairs, 20)
+
+
+@pytest.mark.parametrize("is_encoder_decoder", [True, False])
+@pytest.mark.parametrize("name", ["tiny", "sentencepiece"])
+def test_many_pairs_at_once_are_what_they_are_one_by_one(name, is_encoder_decoder, request, pairs, monkeypatch):
+    monkeypatch.setattr(tokenization, "TOGETHER", 3)
+    steps = StepTokenizer(request.getfixturevalue(name).tokenizer, is_encoder_decoder)
+    pairs = [*pairs, PreferencePair("?", [Step(".")], [Step("  x")]), pairs[0], PreferencePair("</s>é", [Step("a\nb")], [Step("é")])]
+    many = []
+    for pair in steps._looked_up(pairs):
+        many.append(
+            (steps.encode_prompt(pair.prompt), steps.encode_steps(pair.chosen), steps.encode_steps(pair.rejected))
+        )
+    assert many == [
+        (steps.encode_prompt(p.prompt), steps.encode_steps(p.chosen), steps.encode_steps(p.rejected)) for p in pairs
+    ]
+    assert list(steps.encode_pairs(pairs[:5])) == [steps.encode_pair(pair) for pair in pairs[:5]]
+    assert list(steps.encode_pairs([])) == []
 
 
 def test_unknown_characters_are_found(sentencepiece, tiny):
