@@ -59,6 +59,8 @@ def build_app(
     use_lean_sessions()
     fetch_nothing()
 
+    # Events of a kind at once; not by Blocks.queue(), which makes another web app of the page at start.
+    os.environ.setdefault("GRADIO_DEFAULT_CONCURRENCY_LIMIT", "4")
     # Uploads are deleted an hour after they came; they are read at once.
     demo = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True)
     with demo:
@@ -155,7 +157,6 @@ def build_app(
                 function.fn = hide_places(function.fn, reader.tell)
     # Also a launch option; set here too because the reload of `gradio app.py` forgets that one.
     demo.run_history = False
-    demo.queue(default_concurrency_limit=4)
     return demo
 
 

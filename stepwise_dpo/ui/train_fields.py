@@ -200,7 +200,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
     model.change(_note_of, model, policy_note, show_progress="hidden", trigger_mode="always_last")
     preset.input(on_preset, [shared.library, preset], [shared.library, message, *filled], show_progress="hidden")
     tab.select(on_show, [shared.library, held_out_set], held_out_set, show_progress="hidden")
-    # Not shared.library.change: Gradio would hash the whole library at every tick of the timer.
+    # Not shared.library.change: Gradio would hash the whole library at each event that may change it.
     tab.select(on_plan, *planned, show_progress="hidden")
     for field in (loss, model, examples, held_out, held_out_set, epochs, max_steps, batch_size, other):
         field.change(on_plan, *planned, show_progress="hidden", trigger_mode="always_last")
