@@ -67,7 +67,7 @@ class Layout:
         return int(self._ids[elem_id])
 
     def of_kind(self, kind: str) -> int:
-        """The number of the first component of a kind, such as "timer"."""
+        """The number of the first component of a kind, such as "browserstate"."""
         return int(next(number for number, part in self._components.items() if part["type"] == kind))
 
     def event(self, target: int, kind: str) -> Event:

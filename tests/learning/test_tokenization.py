@@ -125,7 +125,12 @@ def test_all_examples_are_checked_at_once(tiny):
 def test_many_pairs_at_once_are_what_they_are_one_by_one(name, is_encoder_decoder, request, pairs, monkeypatch):
     monkeypatch.setattr(tokenization, "TOGETHER", 3)
     steps = StepTokenizer(request.getfixturevalue(name).tokenizer, is_encoder_decoder)
-    pairs = [*pairs, PreferencePair("?", [Step(".")], [Step("  x")]), pairs[0], PreferencePair("</s>é", [Step("a\nb")], [Step("é")])]
+    pairs = [
+        *pairs,
+        PreferencePair("?", [Step(".")], [Step("  x")]),
+        pairs[0],
+        PreferencePair("</s>é", [Step("a\nb")], [Step("é")]),
+    ]
     many = []
     for pair in steps._looked_up(pairs):
         many.append(
