@@ -33,6 +33,7 @@ def add_commands(commands: Any) -> None:
     demo = add_command(kinds, "demo", "measure what the demo's training changes", _demo, DEMO_EXAMPLES)
     demo.add_argument("--seeds", type=positive, default=5, metavar="N", help="runs of each kind (default: 5)")
     demo.add_argument("--problems", type=positive, default=600, metavar="N", help="fresh problems (default: 600)")
+    demo.add_argument("--epochs", type=positive_number, metavar="N", help="of each run (default: its preset's)")
     page = add_command(kinds, "page", "measure how fast the page is, in a real browser", _page, PAGE_EXAMPLES)
     page.add_argument("--starts", type=positive, default=5, metavar="N", help="starts of the app (default: 5)")
 
@@ -58,7 +59,8 @@ def _demo(options: argparse.Namespace) -> int:
     from stepwise_dpo.bench.demo import TABLE_HEADER, run_demo, table_line
     from stepwise_dpo.runs.config import PRESETS
 
-    presets = {name: settings for name, settings in PRESETS.items() if name.startswith("demo")}
+    epochs = {} if options.epochs is None else {"epochs": options.epochs}
+    presets = {name: settings | epochs for name, settings in PRESETS.items() if name.startswith("demo")}
     variants = {
         **presets,
         "demo, sft alone": {**presets["demo"], "loss_type": ["sft"]},

@@ -137,6 +137,7 @@ def test_another_run_is_shown_where_the_chosen_one_is_gone(run, make, reader):
 
 def test_several_runs_are_drawn_together(run, make, reader):
     other = make("20261122-160000-dpo-2b3c", loss="dpo", reward_model=None)
+    other.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
     sent = live(updates(reader, "", run.id, Choice((other.id, "gone"))))
     assert [entry["group"] for entry in json.loads(sent.charts)["charts"][0]["figure"]["legend"]] == [run.id, other.id]
 
