@@ -17,6 +17,7 @@ function again(seconds) {
 async function ask() {
   const { visitor, seconds } = props.value ?? {};
   if (document.hidden || !visitor) return again(RETRY_SECONDS);
+  if (told) { known = undefined; told = 0; } // the last look was never answered: it is due again
   let answer;
   try {
     answer = await server.newest(visitor);
