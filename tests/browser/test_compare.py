@@ -202,6 +202,7 @@ def test_downloads(compare, app):
 
 def test_case_04_hostile_text_is_shown_literally(compare):
     compare.get_by_role("button", name="Next").click()
+    expect(rows(compare)).to_have_count(2)
     rows(compare).last.click()
     expect(compare.locator("#compare-example .question")).to_have_text(EVIL.prompt)
     expect(compare.locator("#compare-example .text").first).to_have_text(HOSTILE)
