@@ -75,7 +75,7 @@ class Layout:
 
         Args:
             target: the component's number; 0 is the page.
-            kind: "click", "tick", "change" …
+            kind: "click", "change" …
 
         Raises:
             RunError: nothing does.

@@ -29,11 +29,6 @@ SET = "onpolicy_prm.json"
 THINK_SECONDS = (10.0, 20.0)
 """How long somebody looks before the next edit."""
 
-FOLLOWS = 5
-IDLE = 2.0
-"""How often the address follows what somebody did, and how much slower a page asks without a run: see the scripts
-`address.js` and `pulse.js`."""
-
 MEMORY_SECONDS = 10.0
 WARM_MINUTES = 0.5
 """When imports are done and caches filled, so that what grows from then on is a leak."""
@@ -94,8 +89,8 @@ class Result:
         errors: what went wrong, in words, and how often.
         edits: examples saved.
         lost: sessions that didn't find their last edit or their run again, in words.
-        polls: from the question whether runs have moved to the answer, and where they have, to their new state; in
-            seconds.
+        polls: latencies of the question whether runs have moved, in seconds.
+        looks: and where they have, from the question to their new state, in seconds.
         scorings: latencies of scoring an example that was never scored, in seconds.
         memory: in order of time.
         busy: share of the time in which the server's own process was at work, in cores.
@@ -111,6 +106,7 @@ class Result:
     edits: int = 0
     lost: list[str] = field(default_factory=list)
     polls: list[float] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)
     scorings: list[float] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     busy: float = 0.0
@@ -181,7 +177,6 @@ class _Visitor:
         self.seed = 1000 + number
         self._random = random.Random(number)
         self._browser = layout.of_kind("browserstate")
-        self._pace = float(layout.values[layout.id("pulse")]["seconds"])
         self._follow = layout.event(layout.id("address"), "follow")
         self._moved = layout.event(layout.id("pulse"), "moved")
         self._load = layout.event(0, "load")
@@ -221,10 +216,9 @@ class _Visitor:
         deadline = time.monotonic() + _RUN_PATIENCE_SECONDS
         state = ""
         while time.monotonic() < deadline and state not in ("finished", "failed", "interrupted"):
+            await self._ask(page)
             head = str(page.value("train-head"))
             state = head.partition('data-state="')[2].partition('"')[0]
-            await asyncio.sleep(self._pace)
-            await self._fire(page, "wait", "pulse", "moved")
         self.result.runs_done += state == "finished"
         if state != "finished":
             self.result.errors[f"a run ended as {state or 'unknown'}"] += 1
@@ -248,29 +242,31 @@ class _Visitor:
         return page
 
     async def _poll(self, page: Connection, until: float) -> None:
-        """Ask as a browser does: the next question comes a while after the answer."""
-        known, newest = None, {"active": False}
         while time.monotonic() < until:
-            began = time.monotonic()
-            try:
-                newest = await page.ask("pulse", "newest", page.value("pulse")["visitor"])
-                if newest["standing"] != known:
-                    known = newest["standing"]
-                    await page.fire(self._moved)
-                    self.result.requests["look"] += 1
-                self.result.polls.append(time.monotonic() - began)
-                self.result.requests["poll"] += 1
-            except RunError as problem:
-                self._note("poll", problem)
-            await asyncio.sleep(self._pace if newest["active"] else IDLE * self._pace)
+            await self._ask(page)
+
+    async def _ask(self, page: Connection) -> None:
+        """Ask whether runs have moved, look if they have, and wait until the next question, as `pulse.js` does."""
+        pulse, began, active = page.value("pulse"), time.monotonic(), False
+        try:
+            newest = await page.ask("pulse", "newest", pulse["visitor"])
+            self.result.polls.append(time.monotonic() - began)
+            self.result.requests["poll"] += 1
+            active = newest["active"]
+            if newest["standing"] != pulse["standing"]:
+                await page.fire(self._moved)
+                self.result.looks.append(time.monotonic() - began)
+                self.result.requests["look"] += 1
+        except RunError as problem:
+            self._note("poll", problem)
+        await asyncio.sleep(pulse["seconds"] if active else pulse["idle"])
 
     async def _let_address_follow(self, page: Connection) -> None:
-        for _ in range(FOLLOWS):
-            try:
-                await page.fire(self._follow)
-                self.result.requests["follow"] += 1
-            except RunError as problem:
-                self._note("follow", problem)
+        try:
+            await page.fire(self._follow)
+            self.result.requests["follow"] += 1
+        except RunError as problem:
+            self._note("follow", problem)
 
     async def _work(self, page: Connection, until: float, runs_at: float) -> None:
         await self._fire(page, "choose", "data-table", "choose", {"key": str(self.number)})
@@ -412,7 +408,7 @@ def table_lines(result: Result) -> Iterator[str]:
     yield _line("lost updates", f"{len(result.lost)}", f"must be 0; {result.edits:,} edits were saved")
     for words in result.lost[:8]:
         yield f"    {words}"
-    for name, values in (("poll", result.polls), ("scoring", result.scorings)):
+    for name, values in (("poll", result.polls), ("look", result.looks), ("scoring", result.scorings)):
         for words, share in (("p50", 0.5), ("p95", 0.95), ("max", 1.0)):
             yield _line(f"{name}, {words}", f"{percentile(values, share) * 1000:.0f} ms", f"of {len(values):,}")
     yield _line("server", f"{result.busy:.2f} cores", "its own process, on average")

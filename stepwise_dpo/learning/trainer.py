@@ -31,7 +31,7 @@ from accelerate.utils import is_peft_model
 from datasets import Dataset
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import ModelOutput
@@ -40,6 +40,7 @@ from trl.trainer import dpo_trainer
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError
 from stepwise_dpo.learning.checkpoints import OWN_STATE, read_own_state
+from stepwise_dpo.learning.length_groups import LengthGroups
 from stepwise_dpo.learning.loading import switch_off_dropout
 from stepwise_dpo.learning.losses import (
     Aggregation,
@@ -286,6 +287,17 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         """Keep the dataset: `build_dataset` has tokenised it, step by step, which TRL can't."""
         return dataset
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
+        """Group examples by length so that a resumed run goes on with the batches that it would have had."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        args, dataset = self.args, self.train_dataset if train_dataset is None else train_dataset
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return LengthGroups(
+            args.train_batch_size * args.gradient_accumulation_steps, dataset[args.length_column_name], seed
+        )
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keep our columns when the Trainer drops those that the model doesn't take."""

@@ -32,6 +32,7 @@ _DEMO = {
     "batch_size": 8,
     "generate": 120,
     "frozen_scores": "as_needed",
+    "group_by_length": True,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -105,6 +106,9 @@ class RunConfig(BaseModel):
     max_steps: int | None = Field(None, ge=1, le=10_000_000, description="stop after this many optimiser steps")
     batch_size: int = Field(2, ge=1, le=4096, description="pairs per forward and device")
     gradient_accumulation: int = Field(1, ge=1, le=4096, description="batches per optimiser step")
+    group_by_length: bool = Field(
+        False, description="batches of examples of similar length: less padding, so less time, and a little less chance"
+    )
     learning_rate: float = Field(5e-5, ge=0, description="peak learning rate of AdamW")
     lr_schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate decays")
     warmup_steps: int = Field(0, ge=0, description="optimiser steps until the peak learning rate")

@@ -81,7 +81,7 @@ class PublicCaps:
         *("loss", "model", "reward_model", "data", "eval_data", "epochs", "max_steps", "batch_size"),
         *("gradient_accumulation", "learning_rate", "seed", "max_length", "frozen_scores", "beta", "loss_type"),
         *("likelihood", "aggregation", "nonpositive", "anchor_to_reference", "reward_value", "generate"),
-        *("max_new_tokens", "save_steps"),
+        *("max_new_tokens", "save_steps", "group_by_length"),
     )
     save_steps: int = 100
 

@@ -46,6 +46,11 @@ KEYS = (
     "Ctrl+Z takes back, Ctrl+S saves."
 )
 
+LOST = (
+    "The server has let go of this page, which happens when it is restarted, so nothing was changed. The page loads "
+    "itself again now, with what you had typed."
+)
+
 
 def build(
     shared: Shared,
@@ -54,7 +59,7 @@ def build(
     policies: Policies,
     public: bool = False,
     tell: Callable[[str], str] = str,
-) -> None:
+) -> gr.Dropdown:
     """Lay out the tab and connect its events.
 
     Args:
@@ -64,6 +69,9 @@ def build(
         policies: count tokens.
         public: whether strangers use the page, so that generating has a lower limit.
         tell: writes an error as a visitor may read it.
+
+    Returns:
+        the choice of the open set, which is set wherever another one is opened.
     """
     bundled = workspace.bundled
 
@@ -208,6 +216,8 @@ def build(
         ) -> list[Any]:  # fmt: skip
             emptied: list[None] = [None] * len(also)
             unchanged = [gr.skip()] * (len(everything) - 2)
+            if not visitor:
+                return [*unchanged, *said(error(LOST)), *emptied]
             try:
                 result = act(library, actions.valid_index(library, selected), *more, event._data)
             except DataError as problem:
@@ -296,6 +306,7 @@ def build(
         button.click(_download(kind), shared.library, [download_file, set_message], show_progress="hidden").success(
             None, download_file, None, js=download_js()
         )
+    return chosen_set
 
 
 def differing(now: Sequence[Any], before: Sequence[Any]) -> list[Any]:

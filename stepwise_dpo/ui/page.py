@@ -76,7 +76,7 @@ def build_app(
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
             with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                 with _tab("Data") as tab:
-                    data_tab.build(shared, tab, workspace, policies, public=public, tell=reader.tell)
+                    open_set = data_tab.build(shared, tab, workspace, policies, public=public, tell=reader.tell)
                 with _tab("Train") as tab:
                     train = train_tab.build(shared, tab, reader, chip)
                 with _tab("Rewards") as tab:
@@ -99,7 +99,7 @@ def build_app(
         def on_moved(visitor: str, *state: Any) -> list[Any]:
             if not visitor:
                 return [gr.skip(), LOST, *[gr.skip()] * len(train.outputs)]
-            return [pulse.beat(visitor, asks_every), gr.skip(), *train.look(visitor, *state)]
+            return [pulse.beat(reader, visitor, asks_every), gr.skip(), *train.look(visitor, *state)]
 
         def on_load(token: object, request: gr.Request) -> list[Any]:
             visitor = known_or_new(token)
@@ -114,8 +114,7 @@ def build_app(
             now = address_of(library, selected, run_id)
             tab = gr.Tabs(selected=asked.tab) if asked.tab else gr.skip()
             remarks = notes(lost, "Not all of your earlier changes could be read back") + note(lacking)
-            beat = pulse.beat(visitor, asks_every)
-            return [visitor, visitor, library, selected, run_id, time.time(), tab, remarks, now, now, beat]
+            return [visitor, visitor, library, selected, run_id, time.time(), tab, remarks, now, now]
 
         def on_chip(event: gr.EventData) -> list[Any]:
             return [_key(event), gr.Tabs(selected="train")]
@@ -123,23 +122,23 @@ def build_app(
         def on_first_step(event: gr.EventData) -> Any:
             return gr.Tabs(selected=Address(_key(event)).tab)
 
-        # Set, example and run are chosen in many places, and the address follows them all.
         unlimited: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
         following: tuple[Any, ...] = (
             on_follow,
             [shared.visitor, shared.library, shared.selected, shared.run_id, here],
             [address, here],
         )
-        address.follow(*following, **unlimited)
-        asking.moved(on_moved, train.inputs, [asking, address, *train.outputs], **unlimited)
+        moving: tuple[Any, ...] = (on_moved, train.inputs, [asking, address, *train.outputs])
         session = [shared.visitor, shared.library, shared.selected, shared.run_id, shared.arrived]
-        arrived = [browser, *session, tabs, message, address, here, asking]
-        demo.load(on_load, browser, arrived, show_progress="hidden").then(
-            train.look, train.inputs, train.outputs, show_progress="hidden"
-        ).then(*following, show_progress="hidden")
-        chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden").then(
-            train.look, train.inputs, train.outputs, show_progress="hidden"
+        demo.load(on_load, browser, [browser, *session, tabs, message, address, here], show_progress="hidden").then(
+            *moving, **unlimited
         )
+        asking.moved(*moving, **unlimited)
+        # Set, example and run are chosen in many places: the address follows them all, and the Train tab the run.
+        for followed in (address.follow, open_set.change, shared.selected.change, shared.run_id.change):
+            followed(*following, **unlimited)
+        shared.run_id.change(train.look, train.inputs, train.outputs, **unlimited)
+        chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
         first_steps.choose(on_first_step, None, tabs, show_progress="hidden")
         # Clients call the functions that are made for them, not what a click on the page does. Within the same block:
         # with each that ends, Gradio makes a web app of the page, which takes a part of a second.

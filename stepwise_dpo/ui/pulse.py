@@ -1,6 +1,7 @@
 """How an open page hears that its visitor's runs have moved: a small question, asked many times a minute."""
 
 import hashlib
+import secrets
 import time
 from typing import Any
 
@@ -11,6 +12,11 @@ from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.runs_view import file_size
 
 LOCAL_SECONDS, PUBLIC_SECONDS, SPACE_SECONDS = 0.25, 0.8, 2.5  # Spaces answer 429 to a faster poll
+IDLE = 2
+"""Times as long from one question to the next, where no run is at work."""
+
+_SERVER = secrets.token_hex(8)
+"""Another one after a restart: what a page knows is old then, and it looks, and finds out that its state is gone."""
 
 
 def build(reader: RunReader, seconds: float) -> gr.HTML:
@@ -18,14 +24,14 @@ def build(reader: RunReader, seconds: float) -> gr.HTML:
 
     Args:
         reader: of the page's runs.
-        seconds: from an answer to the next question.
+        seconds: from an answer to the next question, while a run is at work.
     """
 
     def newest(visitor: object) -> dict[str, Any]:
         return newest_of(reader, visitor if isinstance(visitor, str) else "")
 
     return gr.HTML(
-        {"seconds": seconds},
+        None,
         html_template="",
         js_on_load=asset("pulse.js"),
         server_functions=[newest],
@@ -34,19 +40,20 @@ def build(reader: RunReader, seconds: float) -> gr.HTML:
     )
 
 
-def beat(visitor: str, seconds: float) -> dict[str, Any]:
-    """Write the component's value: what ends a look, and lets the page ask again."""
-    return {"visitor": visitor, "seconds": seconds, "stamp": time.time()}
+def beat(reader: RunReader, visitor: str, seconds: float) -> dict[str, Any]:
+    """Write the component's value, before the runs are looked at: what ends a look, and lets the page ask again."""
+    standing = newest_of(reader, visitor)["standing"]
+    return {"visitor": visitor, "standing": standing, "seconds": seconds, "idle": IDLE * seconds, "stamp": time.time()}
 
 
 def newest_of(reader: RunReader, visitor: str) -> dict[str, Any]:
-    """Say where a visitor's runs stand: {"standing": others, once that has changed, "active": whether one is at work}.
+    """Say where a visitor's runs stand: {"standing": another one once that has changed, "active": is one at work}.
 
     All that changes without somebody's click is in it: states, and what a run at work has written. The look at the
     runs may be a little old, see `RunReader.recent_views`.
     """
     views = reader.recent_views(visitor)
-    standing: list[object] = []
+    standing: list[object] = [_SERVER]
     for view in views:
         standing += [view.run.id, view.state]
         if view.status.active:

@@ -9,6 +9,8 @@ def test_a_few_sessions_lose_nothing():
     assert result.edits > 0
     assert len(result.scorings) > 0
     assert len(result.polls) > 2
+    assert len(result.looks) > 0
+    assert result.requests["follow"] > 0
     assert (result.runs_done, result.runs_refused, result.out_of_turn) == (1, 0, 0)
     assert result.memory[-1].tree >= result.memory[-1].server > 0
 

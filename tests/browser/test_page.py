@@ -1,10 +1,14 @@
 """The frame around the tabs: first steps, addresses that open the same view again, accessibility."""
 
 import re
+import time
 
 import pytest
 from driving import App, open_page, open_tab, violations
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
+
+from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 
 # What a visitor must see on each tab before it is judged.
 MARKS = {
@@ -14,6 +18,12 @@ MARKS = {
     "Compare": "#compare-summary",
     "Learn": "#learn-point .stat",
 }
+
+# What a page sees of it when a visitor goes to another tab of the browser, and comes back.
+HIDE = """hidden => {
+    Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
+    document.dispatchEvent(new Event('visibilitychange'));
+}"""
 
 
 def test_a_link_opens_the_same_view(page, app, browser):
@@ -37,7 +47,7 @@ def test_a_link_to_what_is_not_here_says_so(page, app, watch):
     expect(page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
 
 
-def test_an_open_page_outlasts_a_restart_of_the_server(browser, tmp_path):
+def test_an_open_page_outlasts_a_restart_of_the_server_and_questions_without_an_answer(browser, tmp_path):
     """It finds its state gone, as it does where the server kept newer pages' states instead, and loads itself again."""
     runs, log = tmp_path / "runs", tmp_path / "app.log"
     server = App(runs, log)
@@ -49,11 +59,37 @@ def test_an_open_page_outlasts_a_restart_of_the_server(browser, tmp_path):
     expect(page).to_have_url(re.compile("tab=rewards.*0004"))
     page.evaluate("window.opened_before = true")
     page.on("dialog", lambda dialog: dialog.accept())
+    page.wait_for_timeout(2_000)  # nothing that the visitor did is under way
     server.stop()
     server = App(runs, log, port=server.port)
     page.wait_for_function("!window.opened_before", timeout=60_000)
     expect(page.locator("#rewards-example .value").first).to_be_visible()
     expect(page).to_have_url(re.compile("tab=rewards.*0004"))
+
+    failed = []
+
+    def fail_first(route: Route) -> None:
+        if failed:
+            route.continue_()
+        else:
+            failed.append(route.request.url)
+            route.abort()
+
+    page.route("**/component_server/", fail_first)
+    made = RunDirectory(runs / "20261122-153000-dpo-1a2b")
+    made.create(make_config({"data": "pairs.json"}))
+    made.write_status(RunStatus("finished", started=time.time(), max_steps=4, global_step=4))
+    expect(page.locator("#chip .chip")).to_be_visible()
+    assert failed
+
+    # Hidden for long while it looked, and seen again.
+    page.evaluate(HIDE, True)
+    page.wait_for_timeout(2_000)  # what it had asked before is answered
+    made.write_status(RunStatus("failed", started=time.time(), max_steps=4, error="broke"))
+    page.wait_for_timeout(3_000)
+    expect(page.locator("#chip .chip")).not_to_contain_text("failed")
+    page.evaluate(HIDE, False)
+    expect(page.locator("#chip .chip")).to_contain_text("failed")
     page.close()
     server.stop()
 

@@ -245,7 +245,7 @@ def test_noise_on_embeddings_acts_or_is_refused(pairs, tmp_path, causal_folder):
 
 
 def test_batches_are_grouped_by_length(pairs, tmp_path):
-    """With 48 examples in batches of two, Transformers sorts groups of twelve."""
+    """With 48 examples in batches of two, the twelve of a group are sorted."""
     trainer = make_trainer(
         load_policy("tiny"), pairs * 4, tmp_path, train_sampling_strategy="group_by_length", eval_pairs=pairs[:3],
         eval_on_start=True, max_steps=1, frozen_scores="as_needed",

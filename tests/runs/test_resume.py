@@ -69,10 +69,12 @@ def test_case_02_resume_in_mid_epoch_and_at_its_end(small_settings, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    "steps", [{"eval_steps": 2}, {"max_steps": 3}], ids=["evaluated-by-steps", "ends-in-mid-epoch"]
+    "settings",
+    [{"eval_steps": 2}, {"max_steps": 3}, {"group_by_length": True}],
+    ids=["evaluated-by-steps", "ends-in-mid-epoch", "grouped-by-length"],
 )
-def test_resume_beside_other_evaluations(small_settings, tmp_path, monkeypatch, steps):
-    config = make_config(small_settings, steps)
+def test_resume_with_other_settings(small_settings, tmp_path, monkeypatch, settings):
+    config = make_config(small_settings, settings)
     whole = run(config, tmp_path / "whole")
     cut_off_at(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):

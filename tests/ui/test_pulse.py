@@ -50,3 +50,12 @@ def test_strangers_hear_nothing_of_each_others_runs(run, tmp_path):
     run.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
     assert pulse.newest_of(reader, BEN) == nothing
     assert pulse.newest_of(reader, ANNA) != annas
+
+
+def test_a_look_says_what_it_has_seen_and_another_server_says_something_else(run, tmp_path, monkeypatch):
+    reader = RunReader(Supervisor(tmp_path))
+    beat = pulse.beat(reader, ANNA, 0.5)
+    assert beat["standing"] == pulse.newest_of(reader, ANNA)["standing"]
+    assert (beat["visitor"], beat["seconds"], beat["idle"]) == (ANNA, 0.5, 1.0)
+    monkeypatch.setattr(pulse, "_SERVER", "another")
+    assert pulse.newest_of(reader, ANNA)["standing"] != beat["standing"]

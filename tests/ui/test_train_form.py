@@ -256,6 +256,6 @@ def test_examples_that_are_gone_are_named(tmp_path):
 
 def test_other_settings_are_written_as_yaml(tmp_path):
     save_pairs([PAIR], tmp_path / "x.json")
-    config = make_config({"model": "tiny", "data": str(tmp_path / "x.json"), "warmup_steps": 3})
-    _, form = train_form.form_of(config, library(PAIR))
+    settings = {"model": "tiny", "data": str(tmp_path / "x.json"), "warmup_steps": 3, "group_by_length": True}
+    _, form = train_form.form_of(make_config(settings), library(PAIR))
     assert yaml.safe_load(form.other) == {"warmup_steps": 3}

@@ -1,17 +1,17 @@
 // Keeps the address bar in step with what is open. The server knows set, example and run; the tab is known here.
 // value: {"set", "example", "run"}, or null until the page has arrived where its address leads; {"lost": true} when the
 // server has no state for this page: not yet, or no longer.
-// Gives the event "follow" after all that a visitor does: soon, and again for what takes the server longer. A clock of
-// the server's would cost the browser a tenth of a core, all day. Gradio gives: element, props, trigger, watch.
-const FOLLOW_SECONDS = [0.3, 1, 2.5, 6, 15];
+// Gives the event "follow" after all that a visitor does: a page whose state the server has lost finds that out. A clock
+// would cost the browser a tenth of a core, all day. Gradio gives: element, props, trigger, watch.
+const FOLLOW_SECONDS = 1;
 const openTab = () => document.querySelector('#tabs [role="tab"][aria-selected="true"]')?.dataset.tabId;
 
 let arrived = false;
-let waits = [];
+let timer = 0;
 
 function follow() {
-  waits.forEach(clearTimeout);
-  waits = FOLLOW_SECONDS.map((seconds) => setTimeout(() => trigger('follow', {}), seconds * 1000));
+  clearTimeout(timer);
+  timer = setTimeout(() => trigger('follow', {}), FOLLOW_SECONDS * 1000);
 }
 
 for (const kind of ['pointerup', 'keyup', 'change', 'drop', 'popstate']) addEventListener(kind, follow, { capture: true });

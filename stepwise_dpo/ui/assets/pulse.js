@@ -1,11 +1,12 @@
 // Asks the server all the time whether a run of this visitor has moved, and lets the page look only when one has.
 // By a request of its own: for each event Gradio's script goes several times through the components of the page.
-// value: {"visitor", "seconds": from one answer to the next question, "stamp"}, sent again by each look.
+// value: {"visitor", "standing": what the last look saw, "seconds", "idle": from one answer to the next question, with
+// and without a run at work, "stamp"}, sent again by each look.
 // Gives the event "moved". Gradio gives: element, props, server, trigger, watch.
-const IDLE = 2; // times as long, where no run is at work
 const RETRY_SECONDS = 2;
 const PATIENCE_SECONDS = 30;
-let known; // what the last answer said
+const LONGEST_PAUSE_SECONDS = 5;
+let asked = 0; // how many questions; only the last one's answer counts
 let told = 0; // when the page was told to look; 0 while it isn't looking
 let timer = 0;
 
@@ -14,30 +15,42 @@ function again(seconds) {
   timer = setTimeout(ask, seconds * 1000);
 }
 
-async function ask() {
-  const { visitor, seconds } = props.value ?? {};
-  if (document.hidden || !visitor) return again(RETRY_SECONDS);
-  if (told) { known = undefined; told = 0; } // the last look was never answered: it is due again
-  let answer;
-  try {
-    answer = await server.newest(visitor);
-  } catch {
-    known = undefined; // another server may answer next, which doesn't know this page
-    return again(RETRY_SECONDS); // the page says itself that the connection is lost
-  }
-  if (answer.standing === known) return again(answer.active ? seconds : IDLE * seconds);
-  known = answer.standing;
+function look() {
   told = performance.now();
   trigger('moved', {});
   again(PATIENCE_SECONDS); // should there be no answer
 }
 
-// The look is over once what it brought is drawn. A browser that was slow to do so gets as much time for the rest.
+async function ask() {
+  const { visitor, standing, seconds, idle } = props.value ?? {};
+  const mine = ++asked;
+  told = 0; // a look that was never answered is over
+  if (document.hidden || !visitor) return again(RETRY_SECONDS);
+  again(PATIENCE_SECONDS);
+  let answer;
+  try {
+    answer = await server.newest(visitor);
+  } catch {
+    // Gradio tells of some failures so, and of others by no answer.
+  }
+  if (mine !== asked || told) return;
+  if (!answer) again(RETRY_SECONDS); // the page says itself that the connection is lost
+  else if (answer.standing !== standing) look();
+  else again(answer.active ? seconds : idle);
+}
+
+// A look is over once what it brought is drawn. Where that took long, as much time is left for everything else.
 watch('value', () => {
-  if (!told) return again(0);
-  requestAnimationFrame(() => setTimeout(() => {
-    again(Math.max(props.value.seconds, (performance.now() - told) / 1000));
+  const began = told;
+  const rest = () => {
+    if (told !== began) return;
+    const took = began ? (performance.now() - began) / 1000 : 0;
     told = 0;
-  }));
+    again(Math.min(Math.max(props.value.seconds, took), LONGEST_PAUSE_SECONDS));
+  };
+  if (document.hidden) rest(); // which draws nothing
+  else requestAnimationFrame(() => setTimeout(rest));
 });
-document.addEventListener('visibilitychange', () => { if (!document.hidden && !told) ask(); });
+
+// Who comes back to the page sees at once what is, and whether the server still knows the page.
+document.addEventListener('visibilitychange', () => { if (!document.hidden && props.value?.visitor) look(); });
