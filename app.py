@@ -21,11 +21,11 @@ from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.limits import GIB, PUBLIC_PER_OWNER, PUBLIC_RUN_LIMITS, QueueLimits, RunLimits
 from stepwise_dpo.runs.retention import forget, forget_uploads, repeat_hourly, upload_folder
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.runs.threads import THREADS
+from stepwise_dpo.runs.threads import waiting
 from stepwise_dpo.ui.heavy import import_learning_soon
 from stepwise_dpo.ui.page import build_app, launch_options  # after the environment
 
-os.environ.update({name: value for name, value in THREADS.items() if name not in os.environ})  # torch comes later
+os.environ.update(waiting(os.environ))  # torch comes later
 
 WARM_UP_DELAY_SECONDS = 8.0
 """First the first visitor's page, then what it scores with: the spare worker's imports take a core for seconds."""

@@ -369,7 +369,7 @@ def test_validate_names_the_place(tmp_path, capsys):
         (["train", "--data", "{data}", "--loss-type", "hing"], 2, "did you mean hinge?"),
         (["train", "--data", "{data}", "--nonpositive", "skip"], 2, "only loss 'stepwise' reads --nonpositive"),
         (["train", "--data", "{data}", "--loss-type", "exo_pair"], 2, "needs a label_smoothing"),
-        (["data", "convert", "{data}", "--output", "{data}"], 1, "can't be written"),
+        (["data", "convert", "{data}", "--output", "{data}"], 2, "can't be written"),
         (["train", "--data", "{data}", "--model", "./nowhere", "--output-dir", "{tmp}/run"], 1, "no such folder"),
         (["train", "--data", "{data}", "--model", "tiny", "--max-length", "9", "--output-dir", "{tmp}/run"], 1,
          "more than the maximum length of 9"),

@@ -37,7 +37,7 @@ class DemoResult:
         after: solve rate after training, per seed.
         difference: mean of after minus before over seeds and problems.
         interval: its 95% bootstrap interval over problems.
-        seconds: mean length of a run, evaluation on the preset's held-out pairs included.
+        seconds: mean length of a run, with the evaluation on the preset's held-out pairs but without answers.
     """
 
     name: str
@@ -53,7 +53,7 @@ def run_demo(
 ) -> Iterator[DemoResult]:
     """Train each variant with each seed, and measure on fresh problems.
 
-    Gives each variant's result as soon as it has it: all of them take half an hour.
+    Gives each variant's result as soon as it has it: all of them take the better part of an hour.
 
     Args:
         variants: settings of a run by name, without a seed.

@@ -14,7 +14,7 @@ from stepwise_dpo import __version__
 from stepwise_dpo.cli import bench, data, evaluate, judge, models, train
 from stepwise_dpo.cli.parsing import Parser
 from stepwise_dpo.errors import ConfigError, StepwiseDPOError
-from stepwise_dpo.runs.threads import THREADS
+from stepwise_dpo.runs.threads import waiting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Set before Hugging Face's libraries read them: nothing here reports to anybody.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for name, value in THREADS.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(waiting(os.environ))
     # TRL 1.16 uses names that Transformers 5.23 already calls old; nobody at a prompt can do anything about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
     # A console of another encoding shall show a sign that it doesn't know as an escape, not end the command.

@@ -1,10 +1,9 @@
 """The commands that make, check and convert preference data."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepwise_dpo.cli.output import check_place, quiet_libraries
+from stepwise_dpo.cli.output import check_folder, check_place, quiet_libraries
 from stepwise_dpo.cli.parsing import add_command, positive, seed, temperature
 from stepwise_dpo.errors import ConfigError, DataError
 from stepwise_dpo.learning.names import POLICY
@@ -125,13 +124,11 @@ def _convert(options: argparse.Namespace) -> int:
     from stepwise_dpo.preferences.formats import to_dataset_dict
     from stepwise_dpo.preferences.pairs import load_pairs
 
-    train = load_pairs(_data_argument(options))
     if options.format != CONVERT_FORMATS[0]:
-        return _convert_to_lines(options, train)
+        return _convert_to_lines(options, load_pairs(_data_argument(options)))
+    check_folder(options.output, "dataset_dict.json", "a DatasetDict")
+    train = load_pairs(_data_argument(options))
     test = load_pairs(options.eval_data) if options.eval_data else None
-    folder = Path(options.output)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "dataset_dict.json").is_file():
-        raise ConfigError(f"{options.output!r} holds other files than a DatasetDict; name a new folder")
     dataset = to_dataset_dict(train, test)
     try:
         dataset.save_to_disk(options.output)

@@ -48,6 +48,25 @@ def check_place(path: str | os.PathLike[str], inputs: Iterable[str] = ()) -> Non
         raise ConfigError(f"{os.fspath(path)!r} can't be written: {error}") from error
 
 
+def check_folder(path: str | os.PathLike[str], own_file: str, what: str) -> None:
+    """Find out before anything is read whether a folder may be written over.
+
+    Args:
+        path: of the folder, which needn't exist.
+        own_file: what an earlier result of the same kind holds.
+        what: how the message calls such a result.
+
+    Raises:
+        ConfigError: it holds something else, can't be looked into, or is a file.
+    """
+    try:
+        names = os.listdir(path) if os.path.lexists(path) else []
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(path)!r} can't be written: {error}") from error
+    if names and own_file not in names:
+        raise ConfigError(f"{os.fspath(path)!r} holds other files than {what}; name a new folder")
+
+
 def write(path: str | os.PathLike[str], content: str) -> None:
     """Write a result, all of it or nothing.
 

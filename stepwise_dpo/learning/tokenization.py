@@ -4,8 +4,9 @@ Steps are tokenised one by one; each token carries the index of its step. Nothin
 training text, because decoding is lossy: T5's SentencePiece turns a line break into a space.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -32,6 +33,16 @@ class EncodedPair:
     rejected_step_ids: list[int]
 
 
+class _Known(NamedTuple):
+    """Token ids of texts that were tokenised together: alone, and as prompts."""
+
+    texts: Mapping[str, list[int]]
+    prompts: Mapping[str, list[int]]
+
+
+_NOTHING = _Known({}, {})
+
+
 class StepTokenizer:
     """A tokenizer that knows what a step is.
 
@@ -55,8 +66,6 @@ class StepTokenizer:
         self.position_limit = position_limit
         self.tokenizer = tokenizer
         self.is_encoder_decoder = is_encoder_decoder
-        self._known: dict[str, list[int]] = {}
-        self._known_prompts: dict[str, list[int]] = {}
         self.separator = self._find_separator()
         self._separator_ids = self._encode(self.separator)
 
@@ -76,10 +85,13 @@ class StepTokenizer:
             DataError: a text holds a special token, or a side is longer than `max_length` or the model's positions.
                 Nothing is ever cut off silently.
         """
-        prompt_ids = self.encode_prompt(pair.prompt)
-        chosen_ids, chosen_step_ids = self.encode_steps(pair.chosen)
-        rejected_ids, rejected_step_ids = self.encode_steps(pair.rejected)
-        texts = {"prompt": self._encode(pair.prompt), "chosen": chosen_ids[:-1], "rejected": rejected_ids[:-1]}
+        return self._encode_pair(pair, max_length, _NOTHING)
+
+    def _encode_pair(self, pair: PreferencePair, max_length: int | None, known: _Known) -> EncodedPair:
+        prompt_ids = self._encode_prompt(pair.prompt, known)
+        chosen_ids, chosen_step_ids = self._encode_steps(pair.chosen, known)
+        rejected_ids, rejected_step_ids = self._encode_steps(pair.rejected, known)
+        texts = {"prompt": self._encode(pair.prompt, known), "chosen": chosen_ids[:-1], "rejected": rejected_ids[:-1]}
         for side, ids in texts.items():
             check_no_special_token(self.tokenizer, ids, f"example {pair.name!r}: its {side}")
         for side, ids in (("chosen", chosen_ids), ("rejected", rejected_ids)):
@@ -110,21 +122,18 @@ class StepTokenizer:
         Raises:
             DataError: as `encode_pair`, for the first pair that can't be used.
         """
-        for pair in self._looked_up(pairs):
-            yield self.encode_pair(pair, max_length)
+        for pair, known in self._together(pairs):
+            yield self._encode_pair(pair, max_length, known)
 
-    def _looked_up(self, pairs: Sequence[PreferencePair]) -> Iterator[PreferencePair]:
-        """Give pair after pair, while whose texts need no tokenizer."""
-        try:
-            for start in range(0, len(pairs), TOGETHER):
-                some = pairs[start : start + TOGETHER]
-                steps = (step.text for pair in some for step in (*pair.chosen, *pair.rejected))
-                prompts = list(dict.fromkeys(pair.prompt for pair in some))
-                self._known = self._encode_all(list(dict.fromkeys([*prompts, *steps])), add_special_tokens=False)
-                self._known_prompts = self._encode_all(prompts)
-                yield from some
-        finally:
-            self._known, self._known_prompts = {}, {}
+    def _together(self, pairs: Sequence[PreferencePair]) -> Iterator[tuple[PreferencePair, _Known]]:
+        """Give each pair with the token ids of its texts."""
+        for start in range(0, len(pairs), TOGETHER):
+            some = pairs[start : start + TOGETHER]
+            prompts = list(dict.fromkeys(pair.prompt for pair in some))
+            steps = (step.text for pair in some for step in (*pair.chosen, *pair.rejected))
+            texts = list(dict.fromkeys([*prompts, *steps]))
+            known = _Known(self._encode_all(texts, add_special_tokens=False), self._encode_all(prompts))
+            yield from ((pair, known) for pair in some)
 
     def _encode_all(self, texts: list[str], **options: bool) -> dict[str, list[int]]:
         # A user's "</s>" is four characters, not the end of the answer: hence the splitting.
@@ -138,9 +147,9 @@ class StepTokenizer:
             DataError: the first of them with its numbers, and how many there are.
         """
         problems = []
-        for pair in self._looked_up(pairs):
+        for pair, known in self._together(pairs):
             try:
-                self.encode_pair(pair, max_length)
+                self._encode_pair(pair, max_length, known)
             except DataError as error:
                 problems.append(str(error))
         if problems:
@@ -149,7 +158,10 @@ class StepTokenizer:
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Tokenise a prompt, with the special tokens that the model expects around it."""
-        ids = (self._known_prompts if prompt in self._known_prompts else self._encode_all([prompt]))[prompt]
+        return self._encode_prompt(prompt, _NOTHING)
+
+    def _encode_prompt(self, prompt: str, known: _Known) -> list[int]:
+        ids = list((known.prompts if prompt in known.prompts else self._encode_all([prompt]))[prompt])
         if self.is_encoder_decoder:
             return ids
         # Some causal tokenizers close every text; an answer has to be able to follow.
@@ -159,11 +171,14 @@ class StepTokenizer:
 
     def encode_steps(self, steps: Sequence[Step]) -> tuple[list[int], list[int]]:
         """Tokenise a solution: token ids, and for each token the index of its step."""
+        return self._encode_steps(steps, _NOTHING)
+
+    def _encode_steps(self, steps: Sequence[Step], known: _Known) -> tuple[list[int], list[int]]:
         ids: list[int] = []
         step_ids: list[int] = []
         for index, step in enumerate(steps):
             last = index == len(steps) - 1
-            tokens = self._encode(step.text) + ([self.tokenizer.eos_token_id] if last else self._separator_ids)
+            tokens = self._encode(step.text, known) + ([self.tokenizer.eos_token_id] if last else self._separator_ids)
             ids += tokens
             step_ids += [index] * len(tokens)
         return ids, step_ids
@@ -173,16 +188,20 @@ class StepTokenizer:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return split_steps(text, self.separator.strip(" "))
 
-    def unknown_characters(self, pair: PreferencePair) -> str:
-        """Characters of a pair that the tokenizer can only write as its unknown token, sorted; "" for none."""
+    def unknown_characters(self, pairs: Sequence[PreferencePair]) -> list[str]:
+        """Characters of each pair that the tokenizer can only write as its unknown token, sorted; "" for none."""
         unknown = self.tokenizer.unk_token_id
-        text = pair.prompt + "".join(step.text for step in (*pair.chosen, *pair.rejected))
-        if unknown is None or unknown not in self._encode(text):
-            return ""
-        return "".join(sorted(c for c in set(text) if not c.isspace() and unknown in self._encode(c)))
+        if unknown is None:
+            return [""] * len(pairs)
+        found = []
+        for pair, known in self._together(pairs):
+            texts = (pair.prompt, *(step.text for step in (*pair.chosen, *pair.rejected)))
+            characters = {c for text in texts if unknown in self._encode(text, known) for c in text if not c.isspace()}
+            found.append("".join(sorted(c for c in characters if unknown in self._encode(c))))
+        return found
 
-    def _encode(self, text: str) -> list[int]:
-        return (self._known if text in self._known else self._encode_all([text], add_special_tokens=False))[text]
+    def _encode(self, text: str, known: _Known = _NOTHING) -> list[int]:
+        return (known.texts if text in known.texts else self._encode_all([text], add_special_tokens=False))[text]
 
     def _find_separator(self) -> str:
         for candidate in SEPARATORS:

@@ -358,8 +358,7 @@ def _rewards_record(
 
 
 def _warn_of_unknown_characters(policy: Policy, pairs: Sequence[PreferencePair]) -> None:
-    steps = policy.step_tokenizer()
-    unknown = [characters for pair in pairs if (characters := steps.unknown_characters(pair))]
+    unknown = [characters for characters in policy.step_tokenizer().unknown_characters(pairs) if characters]
     if unknown:
         tqdm.write(
             f"warning: {len(unknown)} of {len(pairs)} examples have characters that {policy.name} can't read and sees "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.processes import creation_time, group_memory, is_zombie, signal_group
-from stepwise_dpo.runs.threads import THREADS
+from stepwise_dpo.runs.threads import waiting
 
 if TYPE_CHECKING:
     import subprocess
@@ -111,4 +111,4 @@ def worker_environment(base: Mapping[str, str]) -> dict[str, str]:
     # The worker must find this very package, also when `python …/app.py` runs from another folder.
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join([package, *filter(None, [base.get("PYTHONPATH")])])
-    return {**_ALLOCATOR, **THREADS, **base, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
+    return {**_ALLOCATOR, **waiting(base), **base, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}

@@ -31,6 +31,9 @@ from stepwise_dpo.ui.visitors import known_or_new
 from stepwise_dpo.ui.workspace import Workspace
 
 TITLE = "Stepwise DPO"
+AT_ONCE = 4
+"""Events of a kind that are answered at the same time, where nothing else is said."""
+
 BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
 PUBLIC_WORKSPACE: dict[str, Any] = {"max_bytes": 32 * 2**20, "keep_seconds": 24 * 3600.0}
 
@@ -59,8 +62,6 @@ def build_app(
     use_lean_sessions()
     fetch_nothing()
 
-    # Events of a kind at once; not by Blocks.queue(), which makes another web app of the page at start.
-    os.environ.setdefault("GRADIO_DEFAULT_CONCURRENCY_LIMIT", "4")
     # Uploads are deleted an hour after they came; they are read at once.
     demo = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True)
     with demo:
@@ -149,6 +150,10 @@ def build_app(
             if function.show_progress == "hidden" and not function.show_progress_on:
                 function.show_progress_on = [address]
         api.build(api.Endpoints(known, reader, judges, policies))
+        # Not by Blocks.queue(), which makes another web app of the page at start.
+        for function in demo.fns.values():
+            if function.concurrency_limit == "default":
+                function.concurrency_limit = AT_ONCE
     if public:
         workspace.purge_hourly()
         for function in demo.fns.values():

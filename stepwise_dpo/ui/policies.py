@@ -99,13 +99,16 @@ def _load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
 def _check_pairs(policy: "Policy", pairs: Sequence[PreferencePair]) -> None:
     """Raise DataError for the first pair that is too long to be scored here."""
     tokenizer = policy.step_tokenizer()
+
+    def what(pair: PreferencePair, side: str) -> str:
+        return f"example {pair.name!r}, {side}: prompt and steps together have"
+
     for pair in pairs:
-        together = {side: f"example {pair.name!r}, {side}: prompt and steps together have" for side in SIDES}
-        for side, what in together.items():
-            check_characters(what, pair.prompt, [step.text for step in getattr(pair, side)])
-        encoded = tokenizer.encode_pair(pair)
+        for side in SIDES:
+            check_characters(what(pair, side), pair.prompt, [step.text for step in getattr(pair, side)])
+    for pair, encoded in zip(pairs, tokenizer.encode_pairs(pairs), strict=True):
         for side, ids in zip(SIDES, (encoded.chosen_ids, encoded.rejected_ids), strict=True):
-            check_tokens(together[side], len(encoded.prompt_ids) + len(ids))
+            check_tokens(what(pair, side), len(encoded.prompt_ids) + len(ids))
 
 
 def _check_prompts(policy: "Policy", prompts: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ SPARK_POINTS = 40
 KEPT_FACTS = 500
 
 LOOK_SECONDS = 0.2
-"""How old a look at the runs may be that all sessions' timers share."""
+"""How old a look at the runs may be that all sessions' questions share."""
 
 
 class Facts(NamedTuple):

@@ -106,7 +106,7 @@ def _loss(run: RunDirectory) -> str:
 
 @lru_cache(KEPT_LOSSES)
 def _saved_loss(path: Path, written: int) -> str:
-    """Read the loss once for each time that the configuration was written: all runs are looked at every second."""
+    """Read the loss once for each time that the configuration was written: all runs are looked at every moment."""
     return RunDirectory(path).config().loss
 
 

@@ -13,7 +13,7 @@ from stepwise_dpo.ui.text import plain
 
 LOSS_POINTS, SMALL_POINTS, MANY_RUNS_POINTS = 1_000, 300, 150
 """The most points of a line: in the large chart, in a small one, and in any where several runs are drawn. They bound
-what is sent to the browser every second, however long a run is."""
+what is sent to the browser at each look, however long a run is."""
 
 MAX_RUNS = len(RUN_COLOURS)
 """As many as can be told apart."""

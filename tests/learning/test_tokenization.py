@@ -131,22 +131,24 @@ def test_many_pairs_at_once_are_what_they_are_one_by_one(name, is_encoder_decode
         pairs[0],
         PreferencePair("</s>é", [Step("a\nb")], [Step("é")]),
     ]
-    many = []
-    for pair in steps._looked_up(pairs):
-        many.append(
-            (steps.encode_prompt(pair.prompt), steps.encode_steps(pair.chosen), steps.encode_steps(pair.rejected))
-        )
-    assert many == [
-        (steps.encode_prompt(p.prompt), steps.encode_steps(p.chosen), steps.encode_steps(p.rejected)) for p in pairs
-    ]
-    assert list(steps.encode_pairs(pairs[:5])) == [steps.encode_pair(pair) for pair in pairs[:5]]
+    usable = [pair for pair in pairs if name == "tiny" or "</s>" not in pair.prompt]
+    one_by_one = [steps.encode_pair(pair) for pair in usable]
+    tokenize, calls = type(steps.tokenizer).__call__, []
+    monkeypatch.setattr(
+        type(steps.tokenizer),
+        "__call__",
+        lambda self, *args, **kwargs: calls.append(1) or tokenize(self, *args, **kwargs),
+    )
+    assert list(steps.encode_pairs(usable)) == one_by_one
+    assert len(calls) == 2 * -(-len(usable) // 3)
     assert list(steps.encode_pairs([])) == []
 
 
 def test_unknown_characters_are_found(sentencepiece, tiny):
     pair = PreferencePair(prompt="2 ☃ = 4", chosen=solution("☃ = 2"), rejected=solution("☃ = 3"), id="1")
-    assert sentencepiece.unknown_characters(pair) == "☃"
-    assert tiny.unknown_characters(pair) == ""  # it reads bytes
+    plain = PreferencePair(prompt="2", chosen=solution("= 2"), rejected=solution("= 3"), id="2")
+    assert sentencepiece.unknown_characters([plain, pair]) == ["", "☃"]
+    assert tiny.unknown_characters([plain, pair]) == ["", ""]  # it reads bytes
 
 
 def test_a_tokenizer_that_loses_every_separator_is_refused():

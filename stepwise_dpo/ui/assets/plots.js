@@ -1,5 +1,5 @@
 // Figures that are drawn once and then updated in place, so that a zoom and the legend's choices survive.
-// value: {"charts": [{"id", "title", "unit", "note", "log", "figure": {"data", "layout", "dark"?, "legend"?}}]};
+// value, as JSON text or an object: {"charts": [{"id", "title", "unit", "note", "log", "figure": {"data", "layout", "dark"?, "legend"?}}]};
 // "dark" holds what differs there: colorscale, colours, inks. All text arrives escaped for plotly or is set as textContent.
 // The legend is ours: its entries are buttons for the keyboard too, and hide all traces of a group ("meta") in all charts
 // of the component. Gradio gives: element, props, trigger, watch.
