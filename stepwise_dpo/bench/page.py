@@ -196,11 +196,14 @@ def many_examples(page: "Page", folder: Path) -> Iterator[Measure]:
     words = f"{MANY:,} examples ({file.stat().st_size / 1e6:.0f} MB)"
     loaded = _seconds(upload, lambda: count.get_by_text(f"{MANY:,} examples").wait_for())
     yield Measure("upload", loaded, "s", None, f"{words}, read, checked and listed")
+    arrow, second = page.get_by_label("Next page").first, page.locator("#data-table").get_by_text("page 2 of")
+    turned = _seconds(arrow.click, second.wait_for)
+    yield Measure("next page", turned, "s", 1.0, "from the press on the arrow to the next examples, in the same set")
     search = page.get_by_label("Search", exact=True).first
     found = _seconds(lambda: search.fill("shop"), lambda: count.get_by_text(f"of {MANY:,} examples").wait_for())
-    yield Measure("search", found, "s", None, "from the last key to the table, in the same set")
+    yield Measure("search", found, "s", 1.0, "from the last key to the table, in the same set")
     stalls = json.loads(page.evaluate("JSON.stringify(window.stalls)"))
-    yield Measure("longest stall", max(stalls, default=0.0), "ms", None, "of the browser meanwhile (long tasks)")
+    yield Measure("longest stall", max(stalls, default=0.0), "ms", 200, "of the browser meanwhile (long tasks)")
 
 
 def _seconds(act: Callable[[], object], wait: Callable[[], object]) -> float:
