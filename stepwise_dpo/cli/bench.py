@@ -94,4 +94,4 @@ def _sessions(options: argparse.Namespace) -> int:
         print(line, flush=True)
     if options.json:
         write(options.json, json.dumps(as_json(result), indent=1) + "\n")
-    return 0
+    return int(bool(result.errors or result.lost))

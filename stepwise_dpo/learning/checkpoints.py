@@ -65,7 +65,7 @@ def faults(folder: Path, *, contents: bool = True) -> list[str]:
             return [f"{MANIFEST} is damaged"]
     except FileNotFoundError:
         return [f"{MANIFEST} is missing: the checkpoint is not complete"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         return [f"{MANIFEST} can't be read: {error}"]
     found = []
     for name, expected in files.items():

@@ -33,6 +33,10 @@ from stepwise_dpo.learning.names import BUNDLED, MODELS_DIR, POLICY, TINY
 from stepwise_dpo.learning.tiny import build_tiny_model, build_tiny_tokenizer
 from stepwise_dpo.learning.tokenization import StepTokenizer
 
+# Read at every load: else Transformers has a service of the Hub convert a model that has pickles only, and loads what
+# that service proposes.
+os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+
 Model = TypeVar("Model", bound=nn.Module)
 
 _FILE_ERRORS = (

@@ -4,7 +4,6 @@ import difflib
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -58,6 +57,10 @@ READ_BY_ONE_LOSS = {
     **dict.fromkeys(("likelihood", "nonpositive", "anchor_to_reference", "train_reward_model"), "stepwise"),
 }
 """Settings that the other loss ignores. A configuration may hold both losses' settings, as the page's form does."""
+
+MAX_CONFIG_CHARACTERS = 100_000
+MAX_PROBLEMS = 10
+"""So many of a configuration's problems are told at once."""
 
 _OF_LOSS = {("demo", "stepwise"): "demo-stepwise"}
 
@@ -249,9 +252,14 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     where = f"configuration {os.fspath(path)!r}"
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        if os.path.lexists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+            raise ConfigError(f"{where} is not a regular file")  # a pipe would be waited for, for ever
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MAX_CONFIG_CHARACTERS + 1)
     except (OSError, ValueError) as error:  # not UTF-8, or a path that can't be one
         raise ConfigError(f"{where} can't be read: {error}") from error
+    if len(text) > MAX_CONFIG_CHARACTERS:
+        raise ConfigError(f"{where} is longer than {MAX_CONFIG_CHARACTERS:,} characters, which no list of settings is")
     return parse_settings(text, where)
 
 
@@ -298,7 +306,9 @@ def parse_settings(text: str, where: str) -> dict[str, Any]:
 
 def problems_of(error: ValidationError, kind: type[BaseModel]) -> str:
     """Write pydantic's errors about settings of this kind as readable clauses on one line."""
-    return "; ".join(_problem(problem, kind) for problem in error.errors())
+    found = error.errors()
+    more = f"; and {len(found) - MAX_PROBLEMS:,} more" if len(found) > MAX_PROBLEMS else ""
+    return "; ".join(_problem(problem, kind) for problem in found[:MAX_PROBLEMS]) + more
 
 
 def _problem(problem: Any, kind: type[BaseModel]) -> str:

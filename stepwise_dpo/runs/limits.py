@@ -1,5 +1,6 @@
 """What a run may use, how many may run and wait, and what a public page allows: all in one place."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,20 @@ PUBLIC_PER_OWNER = 2
 """One that runs and one that waits."""
 
 
+def check_public_model(name: str, allowed: Sequence[str]) -> None:
+    """Refuse a model that strangers may not choose.
+
+    Raises:
+        ConfigError: it isn't on the list, or a folder of that name would be loaded instead of what the list means.
+    """
+    if name not in allowed:
+        raise ConfigError(
+            f"on this public page the model must be one of {', '.join(allowed)}; run the app yourself for others"
+        )
+    if name not in (*BUNDLED, TINY) and Path(name).exists():
+        raise ConfigError(f"model {name!r} is a folder here; on a public page only the Hub's is meant")
+
+
 def check_public(
     config: RunConfig, *, examples: int, held_out: int, steps: int, caps: PublicCaps = PUBLIC_CAPS
 ) -> None:
@@ -111,16 +126,8 @@ def check_public(
         if setting not in caps.settings and getattr(config, setting) != field.default:
             raise ConfigError(f"on this public page {setting} can't be set; leave it out, or run the app yourself")
     for name in (config.model, config.reward_model):
-        if name is None:
-            continue
-        if name not in caps.models:
-            raise ConfigError(
-                f"on this public page the model must be one of {', '.join(caps.models)}; run the app yourself for "
-                "others"
-            )
-        # A folder of that name would be loaded instead of what the list means.
-        if name not in (*BUNDLED, TINY) and Path(name).exists():
-            raise ConfigError(f"model {name!r} is a folder here; on a public page only the Hub's is meant")
+        if name is not None:
+            check_public_model(name, caps.models)
     if config.save_steps is not None and config.save_steps < caps.save_steps:
         raise ConfigError(f"on this public page save_steps must be at least {caps.save_steps}, or left out")
     for words, value, most in (

@@ -440,6 +440,8 @@ class Supervisor:
             return
         # A worker that is still importing has nothing to keep, and can't listen.
         grace = {"starting": 0.0, "stopping": KEEP_GRACE_SECONDS}.get(status.state, STOP_GRACE_SECONDS)
+        if _has_trained(status):  # it saves or evaluates, and hears of the stop when that is done
+            grace = KEEP_GRACE_SECONDS
         if waited > grace:
             self._signal(run, status, signal.SIGKILL if waited > grace + KILL_GRACE_SECONDS else signal.SIGTERM)
 
@@ -525,14 +527,13 @@ class Supervisor:
         """Whether a spare's imports are worth a core now: beside a run that trains only if another one may start."""
         if len(self._live) < self.queue_limits.concurrent:
             return all(worker.seconds > SPARE_PATIENCE_SECONDS for worker in self._live.values())
-        return any(self._has_trained(run_id) for run_id in self._live)
+        return any(self._ends_soon(run_id) for run_id in self._live)
 
-    def _has_trained(self, run_id: str) -> bool:
+    def _ends_soon(self, run_id: str) -> bool:
         try:
-            status = RunDirectory(self.runs_dir / run_id).status()
+            return _has_trained(RunDirectory(self.runs_dir / run_id).status())
         except RunError:  # damaged
             return False
-        return 0 < status.max_steps <= status.global_step
 
     def _spawn(self, run: RunDirectory | None) -> WorkerProcess:
         """Start a process, for a run or as a spare.
@@ -560,3 +561,8 @@ class Supervisor:
         finally:
             os.close(signals)
         return WorkerProcess(process, ready)
+
+
+def _has_trained(status: RunStatus) -> bool:
+    """Whether all optimiser steps are done, so that a run saves or evaluates."""
+    return 0 < status.max_steps <= status.global_step

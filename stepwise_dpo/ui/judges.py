@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import HUB_DEFAULT, POLICY, REWARD, TINY
 from stepwise_dpo.preferences.pairs import PreferencePair
+from stepwise_dpo.runs.limits import check_public_model
 from stepwise_dpo.ui.library import SIDES
 from stepwise_dpo.ui.loaded_models import LoadedModels, in_turns
 from stepwise_dpo.ui.read_limits import check_characters, check_tokens
@@ -169,8 +170,6 @@ def check_model_name(name: object, allowed: Sequence[str], public: bool) -> str:
         raise ConfigError(
             f"name a model: {POLICY}, {REWARD}, {TINY}, a local folder, or a Hub id such as {HUB_DEFAULT}"
         )
-    if public and name.strip() not in allowed:
-        raise ConfigError(
-            f"on this public page the model must be one of {', '.join(allowed)}; run the app yourself for others"
-        )
+    if public:
+        check_public_model(name.strip(), allowed)
     return name.strip()

@@ -159,7 +159,9 @@ def test_a_sealed_folder_is_sound_and_replaces_what_had_its_place(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint-3"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": {}}', '{"files": {}, "sha256": "0"}', "\udcff"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"files": {}}', '{"files": {}, "sha256": "0"}', "\udcff", "[" * 100_000]
+)
 def test_a_manifest_that_is_none(tmp_path, content):
     path = make_checkpoint(tmp_path, 3)
     (path / MANIFEST).write_text(content, errors="surrogateescape")

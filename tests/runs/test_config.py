@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from pydantic import ValidationError
 
@@ -146,3 +148,22 @@ def test_what_the_other_loss_reads_may_stay_in_a_form(tmp_path, loss):
 )
 def test_planned_steps(examples, processes, settings, steps):
     assert planned_steps(make_config({"data": "x", **settings}), examples, processes) == steps
+
+
+def test_a_configuration_that_is_no_file_or_far_too_long_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        read_config_file(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_config_file(tmp_path)
+    (tmp_path / "long.yaml").write_text("seed: 1  # " + "x" * 100_000)
+    with pytest.raises(ConfigError, match="longer than 100,000 characters"):
+        read_config_file(tmp_path / "long.yaml")
+
+
+def test_many_problems_are_counted():
+    with pytest.raises(ConfigError) as problem:
+        make_config({"data": "x"}, {f"sead{number}": 1 for number in range(20_000)})
+    assert "unknown setting 'sead0'; did you mean 'seed'?" in str(problem.value)
+    assert str(problem.value).endswith("; and 19,990 more")
+    assert len(str(problem.value)) < 2_000

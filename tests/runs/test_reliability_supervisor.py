@@ -275,6 +275,23 @@ def test_case_11_who_does_not_listen_is_ended_in_stages(supervisor, config, work
     assert (status.state, status.error) == ("stopped", "ended before anything could be kept")
 
 
+def test_case_11_who_saves_after_the_last_step_may_finish(supervisor, config, worker, monkeypatch):
+    """It hears of a stop between steps only, and there are none any more."""
+    monkeypatch.setattr(module, "STOP_GRACE_SECONDS", 0.2)
+    worker(
+        """
+        saving = replace(run.status(), state="running", phase="saving", global_step=4, max_steps=4)
+        run.write_status(saving)
+        time.sleep(2)
+        run.write_status(replace(saving, state="finished"))
+        """.replace("\n        ", "\n")
+    )
+    run = supervisor.start(config)
+    wait_for(lambda: supervisor.status(run).phase == "saving")
+    supervisor.stop(run)
+    assert stopped_once(supervisor, run, 20).state == "finished"
+
+
 # ----------------------------------------------------------------------------------------- 14, 20, 21, 22: many at once
 
 

@@ -298,6 +298,16 @@ def test_strangers_choose_only_offered_models():
             check_model_name(name, ["tiny"], public=True)
 
 
+def test_a_folder_in_the_place_of_an_offered_model_is_not_loaded_for_strangers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    offered = ["tiny", "google/flan-t5-small"]
+    assert check_model_name("google/flan-t5-small", offered, public=True) == "google/flan-t5-small"
+    (tmp_path / "google" / "flan-t5-small").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="only the Hub's is meant"):
+        check_model_name("google/flan-t5-small", offered, public=True)
+    assert check_model_name("google/flan-t5-small", offered, public=False) == "google/flan-t5-small"
+
+
 # ------------------------------------------------------------------------------------------------------- whole sets
 
 SET = [
