@@ -266,7 +266,10 @@ def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
             if global_step == 1:  # of the uneven batch, and by weights that AdamW has not yet driven apart
                 assert sum(value.abs().sum() for value in alone.values()) > 0
             for key, value in alone.items():
-                torch.testing.assert_close(together[key], value, atol=1e-6 if global_step < 2 else 1e-3, rtol=1e-3)
+                exact = global_step < 2  # weights drift apart only after an update
+                torch.testing.assert_close(
+                    together[key], value, atol=1e-6 if exact else 1e-3, rtol=0 if exact else 1e-3
+                )
         assert len(metrics_of(one)) == len(metrics_of(two)) == 6
         for alone, together in zip(metrics_of(one), metrics_of(two), strict=True):
             assert together == pytest.approx(alone, rel=1e-5, abs=1e-5)
