@@ -1,6 +1,9 @@
+import pytest
+
 from stepwise_dpo.bench.sessions import Memory, Plan, Result, as_json, percentile, run_sessions, table_lines
 
 
+@pytest.mark.slow
 def test_a_few_sessions_lose_nothing():
     plan = Plan(sessions=3, minutes=0.05, runs=1, public=True, reload_seconds=2.0, think_seconds=(0.3, 0.6))
     result = run_sessions(plan)

@@ -3,6 +3,7 @@
 import re
 import time
 
+import pytest
 from driving import App, open_page, open_tab, violations
 from playwright.sync_api import expect
 
@@ -46,6 +47,7 @@ def test_a_link_to_what_is_not_here_says_so(page, app, watch):
     expect(page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
 
 
+@pytest.mark.slow
 def test_an_open_page_outlasts_a_restart_of_the_server_and_questions_without_an_answer(browser, tmp_path):
     """It finds its state gone, as it does where the server kept newer pages' states instead, and loads itself again."""
     runs, log = tmp_path / "runs", tmp_path / "app.log"

@@ -223,6 +223,7 @@ def test_what_a_reader_chose_survives_updates_a_refresh_and_stop(page, app, watc
     assert len(list(app.runs_dir.glob("*/config.json"))) == count
 
 
+@pytest.mark.slow
 def test_case_21_the_browser_closes_mid_run(page, app, browser):
     fill(page, LONG)
     start(page, app)

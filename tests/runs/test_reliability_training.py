@@ -236,6 +236,7 @@ def test_the_commit_is_read_as_git_would(tmp_path):
 # 19: one process and two
 
 
+@pytest.mark.slow
 def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
     """Five pairs in batches of four: two processes get two pairs each, then one gets a pair and the other none."""
     script = str(Path(__file__).with_name("two_processes.py"))
