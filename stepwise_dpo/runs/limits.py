@@ -84,7 +84,7 @@ class PublicCaps:
         *("likelihood", "aggregation", "nonpositive", "anchor_to_reference", "reward_value", "generate"),
         *("max_new_tokens", "save_steps", "group_by_length"),
     )
-    save_steps: int = 100
+    save_steps: int = 50
 
 
 PUBLIC_CAPS = PublicCaps()

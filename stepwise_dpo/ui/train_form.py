@@ -28,7 +28,7 @@ HELD_OUT_SET = "heldout_prm.json"
 MANY_ANSWERS, FEW_ANSWERS = 200, 8
 """The most held-out problems that a model answers before and after, one that writes fast and one that doesn't."""
 
-SAVE_STEPS = 100
+SAVE_STEPS = 50
 """Optimiser steps between checkpoints of the small models; those of large ones take gigabytes."""
 
 MAX_OTHER = 4_000

@@ -202,7 +202,7 @@ def test_remarks_are_made_once_per_example(monkeypatch):
         ({"max_steps": 501}, "at most 500 steps"),
         ({"max_length": 1_000_000_000}, "at most 1,024 tokens"),
         ({"batch_size": 33}, "at most 32 pairs"),
-        ({"save_steps": 1}, "save_steps must be at least 100"),
+        ({"save_steps": 1}, "save_steps must be at least 50"),
         ({"reward_template": "x"}, "reward_template can't be set"),
     ],
 )
