@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -37,7 +36,7 @@ from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.reward_sets import MAX_LOCAL, MAX_PUBLIC
 from stepwise_dpo.ui.run_exports import packed_in_cache
 from stepwise_dpo.ui.run_reader import RunReader
-from stepwise_dpo.ui.train_form import start_on
+from stepwise_dpo.ui.train_form import start_again, start_on
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -164,12 +163,8 @@ class Endpoints:
 
     def runs(self, visitor: str = "") -> list[Row]:
         """List the runs, the newest first: [{"run_id", "state", "global_step", "max_steps", "phase", "error"}]."""
-        own = self._own(visitor)
-        found = []
-        for run in own.runs():
-            with suppress(RunError):  # it has just been deleted
-                found.append(self._shown(run, own.status_or_damage(run)))
-        return found
+        self._own(visitor)  # refuses whoever has no secret
+        return [self._shown(view.run, view.status) for view in self._reader.views(visitor)]
 
     def run_status(self, run_id: str, visitor: str = "") -> Row:
         """Say where a run stands; its own configuration and report are in "config" and "report"."""
@@ -206,6 +201,15 @@ class Endpoints:
     def resume_run(self, run_id: str, visitor: str = "") -> Row:
         """Go on with a run that ended early, from its last verified checkpoint."""
         return self._status(self._own(visitor).resume(run_id))
+
+    def rerun_run(self, run_id: str, visitor: str = "") -> dict[str, str]:
+        """Start a run with the very configuration and examples of another: {"run_id"} of the new one."""
+        return {"run_id": start_again(self._own(visitor), run_id, self._public).id}
+
+    def discard_run(self, run_id: str, visitor: str = "") -> dict[str, str]:
+        """Stop a run and keep nothing: it is deleted as soon as its process has ended, and then not among `runs`."""
+        self._own(visitor).discard(run_id)
+        return {"discarded": run_id}
 
     def delete_run(self, run_id: str, visitor: str = "") -> dict[str, str]:
         """Delete a run that has ended, with everything in it."""

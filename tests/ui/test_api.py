@@ -137,6 +137,24 @@ def test_a_run_from_start_to_delete(local, tmp_path):
     assert call(local, "runs") == []
 
 
+def test_a_run_is_repeated_as_it_was_and_discarded_while_it_trains(local):
+    settings = {**TINY_RUN, "max_steps": 5_000, "learning_rate": 3e-4}
+    first = call(local, "start_run", settings, ROWS, held_out=ROWS[:1])["run_id"]
+    again = call(local, "rerun_run", first)["run_id"]
+    assert again != first
+    assert call(local, "run_status", again)["config"] == call(local, "run_status", first)["config"]
+    for run_id in (again, first):  # one waits for its turn, one is at work
+        assert call(local, "run_status", run_id)["state"] not in ENDED
+        assert call(local, "discard_run", run_id) == {"discarded": run_id}
+    for _ in range(600):
+        if not (left := call(local, "runs")):
+            break
+        time.sleep(0.1)
+    assert left == []
+    with pytest.raises(AppError, match="there is no run"):
+        call(local, "rerun_run", first)
+
+
 @pytest.mark.parametrize(
     ("name", "args", "words"),
     [
@@ -160,6 +178,8 @@ def test_a_run_from_start_to_delete(local, tmp_path):
         ("run_status", ["../x"], "there is no run"),
         ("run_metrics", ["x", "later"], "offset"),
         ("delete_run", ["\x00"], "there is no run"),
+        ("rerun_run", ["../x"], "there is no run"),
+        ("discard_run", ["x"], "there is no run"),
         ("answer", [[]], "1 to 64 prompts"),
         ("answer", [["1 + 1?", "1" * 20_000]], "prompt 2 has 20,0.. tokens, .* at most 2,048"),
         ("answer", [["1 + 1?", "1" * 100_001]], "prompt 2 must have at most 100,000 characters"),
@@ -217,7 +237,7 @@ def test_case_17_limits_of_a_public_page(public, settings, words):
 def test_case_06_no_endpoint_reaches_another_visitors_run(public):
     run_id = call(public, "start_run", {**TINY_RUN, "max_steps": 400}, ROWS, visitor=ANNA)["run_id"]
     calls = {
-        "run_status": [run_id], "run_metrics": [run_id, 0], "run_examples": [run_id], "run_commands": [run_id],
+        "rerun_run": [run_id], "discard_run": [run_id], "run_status": [run_id], "run_metrics": [run_id, 0], "run_examples": [run_id], "run_commands": [run_id],
         "stop_run": [run_id], "resume_run": [run_id], "delete_run": [run_id], "note_run": [run_id, "mine now"],
         "answer": [["p"], "policy", run_id], "step_logps": [ROWS[:1], "policy", run_id], "run_model": [run_id],
     }  # fmt: skip
