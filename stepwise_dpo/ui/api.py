@@ -8,7 +8,6 @@ on a public page decides whose runs are seen; elsewhere it may be left empty.
 import dataclasses
 import inspect
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -25,18 +24,19 @@ from stepwise_dpo.preferences.faults import count_faults, refuse
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pairs
 from stepwise_dpo.preferences.statistics import statistics as statistics_of
 from stepwise_dpo.runs import export
-from stepwise_dpo.runs.config import preset_settings
+from stepwise_dpo.runs.config import check_aggregation, preset_settings
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.notes import read_note, write_note
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui import data_actions
-from stepwise_dpo.ui.judges import JUDGES, POLICIES, Judges, check_model_name
+from stepwise_dpo.ui.judges import JUDGES, POLICIES, SCALES, Judges, check_model_name
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.reward_sets import MAX_LOCAL, MAX_PUBLIC
 from stepwise_dpo.ui.run_exports import packed_in_cache
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.train_form import start_again, start_on
+from stepwise_dpo.ui.waterfall import aggregated, check_known
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -88,10 +88,15 @@ class Endpoints:
         fewest_steps: int = 3,
         most_steps: int = 7,
         largest_number: int = 100,
+        avoid: list[str] | None = None,
     ) -> list[Row]:
-        """Generate labelled pairs, as rows; empty lists mean all families of problems and all kinds of mistakes."""
+        """Generate labelled pairs, as rows; empty lists mean all families of problems and all kinds of mistakes.
+
+        None of the problems is in the bundled sets that `avoid` names; without it in the held-out one, with [] in any.
+        """
+        avoided = data_actions.to_avoid(self._library) if avoid is None else avoid
         recipe = data_actions.Recipe(
-            families or [], corruptions or [], examples, seed, fewest_steps, most_steps, largest_number, []
+            families or [], corruptions or [], examples, seed, fewest_steps, most_steps, largest_number, avoided
         )
         return _rows(data_actions.generate(self._library, recipe, self._public).pairs)
 
@@ -115,29 +120,39 @@ class Endpoints:
         refuse(count_faults(steps, "steps"))
         return self._judges.score_solutions(name, [(prompt, steps)], value)[0]
 
-    def score_pairs(self, rows: list[Row], reward_model: str = REWARD, value: str = "centered") -> list[Row]:
-        """Score each step of both sides: [{"id", "chosen", "rejected", "preference": difference of the sums}]."""
+    def score_pairs(
+        self, rows: list[Row], reward_model: str = REWARD, value: str = "centered", aggregation: str = "sum"
+    ) -> list[Row]:
+        """Score each step of both sides: [{"id", "chosen", "rejected", "preference": aggregated chosen - rejected}].
+
+        aggregation is "sum", "mean", "min", "last", "product" (of value "probability") or "until_error".
+        """
         name, pairs = check_model_name(reward_model, JUDGES, self._public), self._scorable(rows)
+        check_known(aggregation)
+        check_aggregation(aggregation, value)
         scores = self._judges.score(name, pairs, value)
+        neutral = SCALES[value].centre
         return [
             {
                 "id": pair.id,
                 "chosen": chosen,
                 "rejected": rejected,
-                "preference": math.fsum(chosen) - math.fsum(rejected),
+                "preference": aggregated(chosen, aggregation, neutral) - aggregated(rejected, aggregation, neutral),
             }
             for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
         ]
 
     def step_logps(self, rows: list[Row], model: str = POLICY, run_id: str = "", visitor: str = "") -> list[Row]:
-        """Log-probability of each step, in nats, by a model, or by a run's trained one: [{"id", "chosen", "rejected"}].
+        """Log-probability of each step, in nats, by a model, or by a run's trained one.
 
+        [{"id", "chosen", "rejected", "margin"}]; the margin is the log-likelihood gap: mean of chosen minus that of
+        rejected, in nats per token.
         What a run changed, its implicit reward per step over beta, is the difference of two such calls.
         """
         pairs = self._scorable(rows)
         logps = self._policies.logps(self._policy(model, run_id, visitor), pairs)
         return [
-            {"id": pair.id, "chosen": both.chosen.steps, "rejected": both.rejected.steps}
+            {"id": pair.id, "chosen": both.chosen.steps, "rejected": both.rejected.steps, "margin": both.margin}
             for pair, both in zip(pairs, logps, strict=True)
         ]
 

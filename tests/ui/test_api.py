@@ -1,6 +1,7 @@
 """The endpoints, called as a program would: a real server, `gradio_client`, real worker processes."""
 
 import json
+import math
 import time
 import zipfile
 from types import SimpleNamespace
@@ -10,7 +11,9 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from stepwise_dpo.preferences.pairs import PreferencePair
+from stepwise_dpo.learning.evaluation import pair_logps
+from stepwise_dpo.learning.loading import load_policy
+from stepwise_dpo.preferences.pairs import PreferencePair, parse_pairs
 from stepwise_dpo.runs.limits import QueueLimits
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.api import Endpoints, _fault
@@ -92,6 +95,11 @@ def test_examples_are_listed_checked_generated_converted_and_counted(local):
     made = call(local, "generate", 3, seed=5, families=["shopping"])
     assert len(made) == 3
     assert made == call(local, "generate", 3, seed=5, families=["shopping"])
+    held_out = {row["prompt"] for row in call(local, "examples", "heldout_prm.json", count=1_000)}
+    same_seed = {"seed": 1007, "fewest_steps": 2, "most_steps": 6}  # as data/README.md says
+    assert all(row["prompt"] in held_out for row in call(local, "generate", 6, avoid=[], **same_seed))
+    for avoid in ({}, {"avoid": ["onpolicy_prm.json", "heldout_prm.json"]}):
+        assert not any(row["prompt"] in held_out for row in call(local, "generate", 6, **avoid, **same_seed))
     file = call(local, "convert", ROWS, format="trl-preference")
     assert json.loads(file["text"].splitlines()[0])["chosen"]
     assert call(local, "statistics", ROWS)["pairs"] == 4
@@ -105,7 +113,17 @@ def test_steps_are_scored(local):
     judged = call(local, "score_pairs", example)[0]
     assert len(judged["chosen"]) == len(example[0]["chosen"])
     assert judged["preference"] == pytest.approx(sum(judged["chosen"]) - sum(judged["rejected"]))
+    named = {"value": "probability", "aggregation": "product"}
+    product = call(local, "score_pairs", example, **named)[0]
+    assert product["preference"] == pytest.approx(math.prod(product["chosen"]) - math.prod(product["rejected"]))
+    until = call(local, "score_pairs", example, value="probability", aggregation="until_error")[0]
+    wrong = next(i for i, p in enumerate(until["rejected"]) if p < 0.5)
+    assert wrong + 1 < len(until["rejected"])  # else it would be the sum
+    assert until["preference"] == pytest.approx(sum(until["chosen"]) - sum(until["rejected"][: wrong + 1]))
     logps = call(local, "step_logps", example)[0]
+    policy = load_policy("policy")
+    (both,) = pair_logps(policy, parse_pairs(json.dumps(example), "example"))
+    assert logps["margin"] == pytest.approx(both.chosen.mean - both.rejected.mean, abs=1e-5)
     assert all(value < 0 for value in logps["chosen"])
     assert len(logps["rejected"]) == len(example[0]["rejected"])
 
@@ -165,9 +183,12 @@ def test_a_run_is_repeated_as_it_was_and_discarded_while_it_trains(local):
         ("score_steps", ["p", ["a"], "reward", "stars"], "scale must be one of"),
         ("score_pairs", [[{"prompt": "p"}]], "row 1"),
         ("score_pairs", [ROWS * 600], "at most"),
+        ("score_pairs", [ROWS, "reward", "centered", "median"], "aggregation must be one of sum, mean"),
+        ("score_pairs", [ROWS, "reward", "centered", "product"], "needs reward value 'probability'"),
         ("examples", ["no such set"], "no such set"),
         ("validate", ["[" * 100_000], "text.json"),
         ("generate", [10_000_000], "examples"),
+        ("generate", [3, 0, [], [], 3, 7, 100, ["x.json"]], "no example set 'x.json' to avoid"),
         ("convert", [ROWS, "xml"], "no format 'xml'"),
         ("start_run", [{**TINY_RUN, "learning_rate": -1.0}, ROWS], "learning_rate"),
         ("start_run", [{**TINY_RUN, "epochs": -1}, ROWS], "epochs"),
@@ -237,7 +258,8 @@ def test_case_17_limits_of_a_public_page(public, settings, words):
 def test_case_06_no_endpoint_reaches_another_visitors_run(public):
     run_id = call(public, "start_run", {**TINY_RUN, "max_steps": 400}, ROWS, visitor=ANNA)["run_id"]
     calls = {
-        "rerun_run": [run_id], "discard_run": [run_id], "run_status": [run_id], "run_metrics": [run_id, 0], "run_examples": [run_id], "run_commands": [run_id],
+        "rerun_run": [run_id], "discard_run": [run_id],
+        "run_status": [run_id], "run_metrics": [run_id, 0], "run_examples": [run_id], "run_commands": [run_id],
         "stop_run": [run_id], "resume_run": [run_id], "delete_run": [run_id], "note_run": [run_id, "mine now"],
         "answer": [["p"], "policy", run_id], "step_logps": [ROWS[:1], "policy", run_id], "run_model": [run_id],
     }  # fmt: skip
