@@ -22,20 +22,26 @@ from stepwise_dpo.errors import ConfigError, DataError, RunError, StepwiseDPOErr
 from stepwise_dpo.learning.names import POLICY, REWARD
 from stepwise_dpo.preferences.faults import count_faults, refuse
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pairs
+from stepwise_dpo.preferences.rows import MAX_PAIRS
 from stepwise_dpo.preferences.statistics import statistics as statistics_of
 from stepwise_dpo.runs import export
-from stepwise_dpo.runs.config import check_aggregation, preset_settings
+from stepwise_dpo.runs.config import check_aggregation, make_config, planned_steps, preset_settings
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.notes import read_note, write_note
 from stepwise_dpo.runs.own_runs import OwnRuns
+from stepwise_dpo.runs.pace import known_pace
 from stepwise_dpo.ui import data_actions
+from stepwise_dpo.ui.compare_choice import STORED, Choice, both
+from stepwise_dpo.ui.compare_views import remarks
+from stepwise_dpo.ui.comparison import Contrast, contrasts
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, SCALES, Judges, check_model_name
 from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.measuring import models_of, stored_comparison
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.reward_sets import MAX_LOCAL, MAX_PUBLIC
 from stepwise_dpo.ui.run_exports import packed_in_cache
 from stepwise_dpo.ui.run_reader import RunReader
-from stepwise_dpo.ui.train_form import start_again, start_on
+from stepwise_dpo.ui.train_form import check_size, start_again, start_on
 from stepwise_dpo.ui.waterfall import aggregated, check_known
 
 Parameters = ParamSpec("Parameters")
@@ -106,9 +112,17 @@ class Endpoints:
         file = data_actions.download(Library((ExampleSet("rows", tuple(pairs)),), "rows"), format)
         return {"name": file.name, "text": file.text, "remark": file.message}
 
-    def statistics(self, rows: list[Row]) -> Row:
-        """Count over rows: steps per side, length gaps, places of first errors, repetitions."""
-        return json.loads(json.dumps(dataclasses.asdict(statistics_of(_pairs(rows)))))  # type: ignore[no-any-return]
+    def statistics(self, rows: list[Row], other: list[Row] | None = None) -> Row:
+        """Count over rows: steps per side, length gaps, places of first errors, repetitions, prompts of other sets.
+
+        "shared_prompts" says how many of the rows have a prompt of which bundled set, and of the `other` rows if given;
+        sets that share none are left out.
+        """
+        pairs = tuple(_pairs(rows))
+        others = (ExampleSet("other", tuple(_pairs(other))),) if other else ()
+        library = Library((ExampleSet("rows", pairs), *self._library.sets, *others), "rows")
+        counts = {**dataclasses.asdict(statistics_of(pairs)), "shared_prompts": dict(data_actions.leaked(library))}
+        return json.loads(json.dumps(counts))  # type: ignore[no-any-return]
 
     # -------------------------------------------------------------------------------------------------- Rewards
 
@@ -166,15 +180,24 @@ class Endpoints:
         visitor: str = "",
     ) -> dict[str, str]:
         """Train on rows: {"run_id"}; settings are those of `train`, or {"preset": "demo", …}, without data files."""
-        chosen = dict(settings)
-        if {"data", "eval_data"} & set(chosen):
-            raise ConfigError("leave data and eval_data out of the settings: the examples come as rows and held_out")
-        preset = chosen.pop("preset", None)
-        given = {} if preset is None else preset_settings(str(preset), chosen.get("loss"))
-        named = {name: value for name, value in given.items() if name not in ("data", "eval_data")}
+        named = _settings(settings)
         held_out_pairs = tuple(_pairs(held_out)) if held_out else ()
         sets = ExampleSet("rows", tuple(_pairs(rows))), ExampleSet("held-out", held_out_pairs)
-        return {"run_id": start_on(self._own(visitor), {**named, **chosen}, *sets, self._public).id}
+        return {"run_id": start_on(self._own(visitor), named, *sets, self._public).id}
+
+    def plan_run(self, settings: Row, examples: int, held_out: int = 0) -> Row:
+        """Say what `start_run` would do on so many examples: {"max_steps", "pairs_per_step", "seconds"}.
+
+        The optimiser steps, and about how long they take, judged by the last run of this model; null before the first.
+        """
+        if not 1 <= examples <= MAX_PAIRS or not 0 <= held_out <= MAX_PAIRS:
+            raise DataError(f"plan 1 to {MAX_PAIRS:,} examples, and 0 to {MAX_PAIRS:,} of held_out")
+        config = make_config(_settings(settings), {"data": "unwritten"})
+        if self._public:
+            check_size(config, examples, held_out)
+        steps, pairs = planned_steps(config, examples), config.batch_size * config.gradient_accumulation
+        pace = known_pace(self._reader.supervisor.runs(), config.model, config.loss)
+        return {"max_steps": steps, "pairs_per_step": pairs, "seconds": pace and pace.seconds(steps, pairs)}
 
     def runs(self, visitor: str = "") -> list[Row]:
         """List the runs, the newest first: [{"run_id", "state", "global_step", "max_steps", "phase", "error"}]."""
@@ -246,6 +269,28 @@ class Endpoints:
         answers = self._policies.answers(self._policy(model, run_id, visitor), prompts)
         return [{"steps": answer.steps, "complete": answer.complete} for answer in answers]
 
+    def compare(self, before: str, after: str, visitor: str = "") -> Row:
+        """Compare two models on what their runs held out: {"examples", "trained_on", "figures", "remarks"}.
+
+        A model is "before:RUN_ID", what a run started from, or "after:RUN_ID", what it trained. Each figure has a name
+        in "figure"; "units", how many examples or problems it is about; "share", whether it is a share of them, else it
+        is in nats; and in "before", "after" and "change" a "value" with its 95% "interval", null for too few examples.
+        "trained_on" is how many of the examples a model was trained on; null where nobody knows.
+        """
+        for key in (before, after):
+            self._check_compared(key, visitor)
+        models = both(models_of(self._reader.views(visitor)), Choice(before, after, STORED, 0))
+        compared = stored_comparison(*models)
+        if not compared:
+            raise RunError("these runs measured different examples, or none; start both with the same held_out")
+        known = [one.trained_on for one in compared]
+        return {
+            "examples": len(compared),
+            "trained_on": None if None in known else sum(map(bool, known)),
+            "figures": [_figure(contrast) for contrast in contrasts(compared)],
+            "remarks": remarks(compared),
+        }
+
     # ---------------------------------------------------------------------------------------------------- parts
 
     def _own(self, visitor: str) -> OwnRuns:
@@ -262,10 +307,19 @@ class Endpoints:
     def _policy(self, model: str, run_id: str, visitor: str) -> str:
         if not run_id:
             return check_model_name(model, POLICIES, self._public)
+        return str(self._trained(run_id, visitor).final)
+
+    def _trained(self, run_id: str, visitor: str) -> RunDirectory:
         run = self._own(visitor).run(run_id)
         if not run.final.is_dir():
             raise RunError(f"run {run_id!r} has no trained model; wait for its end")
-        return str(run.final)
+        return run
+
+    def _check_compared(self, key: str, visitor: str) -> None:
+        which, _, run_id = key.partition(":")
+        if which not in ("before", "after") or not run_id:
+            raise ConfigError(f"a model to compare is before:RUN_ID or after:RUN_ID, not {key[:80]!r}")
+        self._trained(run_id, visitor)
 
     def _status(self, run: RunDirectory) -> Row:
         return self._shown(run, self._reader.supervisor.status(run))
@@ -321,6 +375,21 @@ def _fault(place: tuple[int | str, ...], words: str, names: list[str]) -> str:
         return words
     first = names[place[0]] if isinstance(place[0], int) and place[0] < len(names) else place[0]
     return f"{'.'.join(map(str, (first, *place[1:])))}: {words}"
+
+
+def _settings(sent: Row) -> Row:
+    """Put a preset's settings under those that were sent with it; the examples come otherwise."""
+    chosen = dict(sent)
+    if {"data", "eval_data"} & set(chosen):
+        raise ConfigError("leave data and eval_data out of the settings: the examples come as rows and held_out")
+    preset = chosen.pop("preset", None)
+    given = {} if preset is None else preset_settings(str(preset), chosen.get("loss"))
+    return {**{name: value for name, value in given.items() if name not in ("data", "eval_data")}, **chosen}
+
+
+def _figure(contrast: Contrast) -> Row:
+    estimates = {name: getattr(contrast, name)._asdict() for name in ("before", "after", "change")}
+    return {"figure": contrast.key, "units": contrast.units, "share": contrast.share, **estimates}
 
 
 def _pairs(rows: list[Row]) -> list[PreferencePair]:
