@@ -8,10 +8,8 @@ on a public page decides whose runs are seen; elsewhere it may be left empty.
 import dataclasses
 import inspect
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -24,20 +22,27 @@ from stepwise_dpo.errors import ConfigError, DataError, RunError, StepwiseDPOErr
 from stepwise_dpo.learning.names import POLICY, REWARD
 from stepwise_dpo.preferences.faults import count_faults, refuse
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pairs
+from stepwise_dpo.preferences.rows import MAX_PAIRS
 from stepwise_dpo.preferences.statistics import statistics as statistics_of
 from stepwise_dpo.runs import export
-from stepwise_dpo.runs.config import preset_settings
+from stepwise_dpo.runs.config import check_aggregation, make_config, planned_steps, preset_settings
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.notes import read_note, write_note
 from stepwise_dpo.runs.own_runs import OwnRuns
+from stepwise_dpo.runs.pace import known_pace
 from stepwise_dpo.ui import data_actions
-from stepwise_dpo.ui.judges import JUDGES, POLICIES, Judges, check_model_name
+from stepwise_dpo.ui.compare_choice import STORED, Choice, both
+from stepwise_dpo.ui.compare_views import remarks
+from stepwise_dpo.ui.comparison import Contrast, contrasts
+from stepwise_dpo.ui.judges import JUDGES, POLICIES, SCALES, Judges, check_model_name
 from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.measuring import models_of, stored_comparison
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.reward_sets import MAX_LOCAL, MAX_PUBLIC
 from stepwise_dpo.ui.run_exports import packed_in_cache
 from stepwise_dpo.ui.run_reader import RunReader
-from stepwise_dpo.ui.train_form import start_on
+from stepwise_dpo.ui.train_form import check_size, start_again, start_on
+from stepwise_dpo.ui.waterfall import aggregated, check_known
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -89,10 +94,15 @@ class Endpoints:
         fewest_steps: int = 3,
         most_steps: int = 7,
         largest_number: int = 100,
+        avoid: list[str] | None = None,
     ) -> list[Row]:
-        """Generate labelled pairs, as rows; empty lists mean all families of problems and all kinds of mistakes."""
+        """Generate labelled pairs, as rows; empty lists mean all families of problems and all kinds of mistakes.
+
+        None of the problems is in the bundled sets that `avoid` names; without it in the held-out one, with [] in any.
+        """
+        avoided = data_actions.to_avoid(self._library) if avoid is None else avoid
         recipe = data_actions.Recipe(
-            families or [], corruptions or [], examples, seed, fewest_steps, most_steps, largest_number, []
+            families or [], corruptions or [], examples, seed, fewest_steps, most_steps, largest_number, avoided
         )
         return _rows(data_actions.generate(self._library, recipe, self._public).pairs)
 
@@ -102,9 +112,17 @@ class Endpoints:
         file = data_actions.download(Library((ExampleSet("rows", tuple(pairs)),), "rows"), format)
         return {"name": file.name, "text": file.text, "remark": file.message}
 
-    def statistics(self, rows: list[Row]) -> Row:
-        """Count over rows: steps per side, length gaps, places of first errors, repetitions."""
-        return json.loads(json.dumps(dataclasses.asdict(statistics_of(_pairs(rows)))))  # type: ignore[no-any-return]
+    def statistics(self, rows: list[Row], other: list[Row] | None = None) -> Row:
+        """Count over rows: steps per side, length gaps, places of first errors, repetitions, prompts of other sets.
+
+        "shared_prompts" says how many of the rows have a prompt of which bundled set, and of the `other` rows if given;
+        sets that share none are left out.
+        """
+        pairs = tuple(_pairs(rows))
+        others = (ExampleSet("other", tuple(_pairs(other))),) if other else ()
+        library = Library((ExampleSet("rows", pairs), *self._library.sets, *others), "rows")
+        counts = {**dataclasses.asdict(statistics_of(pairs)), "shared_prompts": dict(data_actions.leaked(library))}
+        return json.loads(json.dumps(counts))  # type: ignore[no-any-return]
 
     # -------------------------------------------------------------------------------------------------- Rewards
 
@@ -116,29 +134,39 @@ class Endpoints:
         refuse(count_faults(steps, "steps"))
         return self._judges.score_solutions(name, [(prompt, steps)], value)[0]
 
-    def score_pairs(self, rows: list[Row], reward_model: str = REWARD, value: str = "centered") -> list[Row]:
-        """Score each step of both sides: [{"id", "chosen", "rejected", "preference": difference of the sums}]."""
+    def score_pairs(
+        self, rows: list[Row], reward_model: str = REWARD, value: str = "centered", aggregation: str = "sum"
+    ) -> list[Row]:
+        """Score each step of both sides: [{"id", "chosen", "rejected", "preference": aggregated chosen - rejected}].
+
+        aggregation is "sum", "mean", "min", "last", "product" (of value "probability") or "until_error".
+        """
         name, pairs = check_model_name(reward_model, JUDGES, self._public), self._scorable(rows)
+        check_known(aggregation)
+        check_aggregation(aggregation, value)
         scores = self._judges.score(name, pairs, value)
+        neutral = SCALES[value].centre
         return [
             {
                 "id": pair.id,
                 "chosen": chosen,
                 "rejected": rejected,
-                "preference": math.fsum(chosen) - math.fsum(rejected),
+                "preference": aggregated(chosen, aggregation, neutral) - aggregated(rejected, aggregation, neutral),
             }
             for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
         ]
 
     def step_logps(self, rows: list[Row], model: str = POLICY, run_id: str = "", visitor: str = "") -> list[Row]:
-        """Log-probability of each step, in nats, by a model, or by a run's trained one: [{"id", "chosen", "rejected"}].
+        """Log-probability of each step, in nats, by a model, or by a run's trained one.
 
+        [{"id", "chosen", "rejected", "margin"}]; the margin is the log-likelihood gap: mean of chosen minus that of
+        rejected, in nats per token.
         What a run changed, its implicit reward per step over beta, is the difference of two such calls.
         """
         pairs = self._scorable(rows)
         logps = self._policies.logps(self._policy(model, run_id, visitor), pairs)
         return [
-            {"id": pair.id, "chosen": both.chosen.steps, "rejected": both.rejected.steps}
+            {"id": pair.id, "chosen": both.chosen.steps, "rejected": both.rejected.steps, "margin": both.margin}
             for pair, both in zip(pairs, logps, strict=True)
         ]
 
@@ -152,24 +180,29 @@ class Endpoints:
         visitor: str = "",
     ) -> dict[str, str]:
         """Train on rows: {"run_id"}; settings are those of `train`, or {"preset": "demo", …}, without data files."""
-        chosen = dict(settings)
-        if {"data", "eval_data"} & set(chosen):
-            raise ConfigError("leave data and eval_data out of the settings: the examples come as rows and held_out")
-        preset = chosen.pop("preset", None)
-        given = {} if preset is None else preset_settings(str(preset), chosen.get("loss"))
-        named = {name: value for name, value in given.items() if name not in ("data", "eval_data")}
+        named = _settings(settings)
         held_out_pairs = tuple(_pairs(held_out)) if held_out else ()
         sets = ExampleSet("rows", tuple(_pairs(rows))), ExampleSet("held-out", held_out_pairs)
-        return {"run_id": start_on(self._own(visitor), {**named, **chosen}, *sets, self._public).id}
+        return {"run_id": start_on(self._own(visitor), named, *sets, self._public).id}
+
+    def plan_run(self, settings: Row, examples: int, held_out: int = 0) -> Row:
+        """Say what `start_run` would do on so many examples: {"max_steps", "pairs_per_step", "seconds"}.
+
+        The optimiser steps, and about how long they take, judged by the last run of this model; null before the first.
+        """
+        if not 1 <= examples <= MAX_PAIRS or not 0 <= held_out <= MAX_PAIRS:
+            raise DataError(f"plan 1 to {MAX_PAIRS:,} examples, and 0 to {MAX_PAIRS:,} of held_out")
+        config = make_config(_settings(settings), {"data": "unwritten"})
+        if self._public:
+            check_size(config, examples, held_out)
+        steps, pairs = planned_steps(config, examples), config.batch_size * config.gradient_accumulation
+        pace = known_pace(self._reader.supervisor.runs(), config.model, config.loss)
+        return {"max_steps": steps, "pairs_per_step": pairs, "seconds": pace and pace.seconds(steps, pairs)}
 
     def runs(self, visitor: str = "") -> list[Row]:
         """List the runs, the newest first: [{"run_id", "state", "global_step", "max_steps", "phase", "error"}]."""
-        own = self._own(visitor)
-        found = []
-        for run in own.runs():
-            with suppress(RunError):  # it has just been deleted
-                found.append(self._shown(run, own.status_or_damage(run)))
-        return found
+        self._own(visitor)  # refuses whoever has no secret
+        return [self._shown(view.run, view.status) for view in self._reader.views(visitor)]
 
     def run_status(self, run_id: str, visitor: str = "") -> Row:
         """Say where a run stands; its own configuration and report are in "config" and "report"."""
@@ -207,6 +240,15 @@ class Endpoints:
         """Go on with a run that ended early, from its last verified checkpoint."""
         return self._status(self._own(visitor).resume(run_id))
 
+    def rerun_run(self, run_id: str, visitor: str = "") -> dict[str, str]:
+        """Start a run with the very configuration and examples of another: {"run_id"} of the new one."""
+        return {"run_id": start_again(self._own(visitor), run_id, self._public).id}
+
+    def discard_run(self, run_id: str, visitor: str = "") -> dict[str, str]:
+        """Stop a run and keep nothing: it is deleted as soon as its process has ended, and then not among `runs`."""
+        self._own(visitor).discard(run_id)
+        return {"discarded": run_id}
+
     def delete_run(self, run_id: str, visitor: str = "") -> dict[str, str]:
         """Delete a run that has ended, with everything in it."""
         self._own(visitor).delete(run_id)
@@ -227,6 +269,28 @@ class Endpoints:
         answers = self._policies.answers(self._policy(model, run_id, visitor), prompts)
         return [{"steps": answer.steps, "complete": answer.complete} for answer in answers]
 
+    def compare(self, before: str, after: str, visitor: str = "") -> Row:
+        """Compare two models on what their runs held out: {"examples", "trained_on", "figures", "remarks"}.
+
+        A model is "before:RUN_ID", what a run started from, or "after:RUN_ID", what it trained. Each figure has a name
+        in "figure"; "units", how many examples or problems it is about; "share", whether it is a share of them, else it
+        is in nats; and in "before", "after" and "change" a "value" with its 95% "interval", null for too few examples.
+        "trained_on" is how many of the examples a model was trained on; null where nobody knows.
+        """
+        for key in (before, after):
+            self._check_compared(key, visitor)
+        models = both(models_of(self._reader.views(visitor)), Choice(before, after, STORED, 0))
+        compared = stored_comparison(*models)
+        if not compared:
+            raise RunError("these runs measured different examples, or none; start both with the same held_out")
+        known = [one.trained_on for one in compared]
+        return {
+            "examples": len(compared),
+            "trained_on": None if None in known else sum(map(bool, known)),
+            "figures": [_figure(contrast) for contrast in contrasts(compared)],
+            "remarks": remarks(compared),
+        }
+
     # ---------------------------------------------------------------------------------------------------- parts
 
     def _own(self, visitor: str) -> OwnRuns:
@@ -243,10 +307,19 @@ class Endpoints:
     def _policy(self, model: str, run_id: str, visitor: str) -> str:
         if not run_id:
             return check_model_name(model, POLICIES, self._public)
+        return str(self._trained(run_id, visitor).final)
+
+    def _trained(self, run_id: str, visitor: str) -> RunDirectory:
         run = self._own(visitor).run(run_id)
         if not run.final.is_dir():
             raise RunError(f"run {run_id!r} has no trained model; wait for its end")
-        return str(run.final)
+        return run
+
+    def _check_compared(self, key: str, visitor: str) -> None:
+        which, _, run_id = key.partition(":")
+        if which not in ("before", "after") or not run_id:
+            raise ConfigError(f"a model to compare is before:RUN_ID or after:RUN_ID, not {key[:80]!r}")
+        self._trained(run_id, visitor)
 
     def _status(self, run: RunDirectory) -> Row:
         return self._shown(run, self._reader.supervisor.status(run))
@@ -302,6 +375,21 @@ def _fault(place: tuple[int | str, ...], words: str, names: list[str]) -> str:
         return words
     first = names[place[0]] if isinstance(place[0], int) and place[0] < len(names) else place[0]
     return f"{'.'.join(map(str, (first, *place[1:])))}: {words}"
+
+
+def _settings(sent: Row) -> Row:
+    """Put a preset's settings under those that were sent with it; the examples come otherwise."""
+    chosen = dict(sent)
+    if {"data", "eval_data"} & set(chosen):
+        raise ConfigError("leave data and eval_data out of the settings: the examples come as rows and held_out")
+    preset = chosen.pop("preset", None)
+    given = {} if preset is None else preset_settings(str(preset), chosen.get("loss"))
+    return {**{name: value for name, value in given.items() if name not in ("data", "eval_data")}, **chosen}
+
+
+def _figure(contrast: Contrast) -> Row:
+    estimates = {name: getattr(contrast, name)._asdict() for name in ("before", "after", "change")}
+    return {"figure": contrast.key, "units": contrast.units, "share": contrast.share, **estimates}
 
 
 def _pairs(rows: list[Row]) -> list[PreferencePair]:

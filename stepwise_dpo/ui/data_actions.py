@@ -27,6 +27,7 @@ from stepwise_dpo.ui.examples_table import example_key
 from stepwise_dpo.ui.library import Library, new_pair, pair_from_draft
 from stepwise_dpo.ui.text import counted
 
+HELD_OUT = "heldout_prm.json"
 MAX_GENERATED = 10_000
 PUBLIC_MAX_GENERATED = 500  # about a third of a second; other visitors wait for it
 
@@ -157,6 +158,11 @@ class Recipe(NamedTuple):
     most: object
     max_number: object
     avoid: object
+
+
+def to_avoid(library: Library) -> list[str]:
+    """The sets whose problems aren't generated unless somebody asks for them: so nothing held out is trained on."""
+    return [HELD_OUT] if HELD_OUT in library.names else []
 
 
 def generate(library: Library, recipe: Recipe, public: bool) -> NewSet:

@@ -5,11 +5,9 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from stepwise_dpo.preferences.synthetic import CORRUPTIONS, FAMILIES
-from stepwise_dpo.ui.data_actions import MAX_GENERATED, PUBLIC_MAX_GENERATED
+from stepwise_dpo.ui.data_actions import MAX_GENERATED, PUBLIC_MAX_GENERATED, to_avoid
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.text import counted
-
-HELD_OUT = "heldout_prm.json"
 
 
 class Generator(NamedTuple):
@@ -50,7 +48,7 @@ def generator(bundled: Library, public: bool) -> Generator:
         max_number = gr.Number(100, label="Largest number", minimum=20, maximum=10**6, elem_id="data-largest", **small)
         avoid = gr.Dropdown(
             bundled.names,
-            value=[HELD_OUT] if HELD_OUT in bundled.names else [],
+            value=to_avoid(bundled),
             multiselect=True,
             label="No problem that is in",
             info="so that nothing held out is trained on",

@@ -47,12 +47,23 @@ class Bar(NamedTuple):
     counts: bool
 
 
+def check_known(aggregation: str) -> None:
+    """Refuse an aggregation that there isn't.
+
+    Raises:
+        ConfigError: it is none of `AGGREGATIONS`.
+    """
+    if aggregation not in AGGREGATIONS:
+        raise ConfigError(f"the aggregation must be one of {', '.join(AGGREGATIONS)}, not {aggregation[:40]!r}")
+
+
 def aggregated(values: Sequence[float], aggregation: str, neutral: float = 0.0) -> float:
     """Reduce the numbers of a solution's steps to one, as `losses.aggregate_steps` does.
 
     Raises:
         ConfigError: an unknown aggregation.
     """
+    check_known(aggregation)
     if aggregation == "mean":
         return math.fsum(values) / len(values)
     if aggregation == "min":
@@ -63,9 +74,7 @@ def aggregated(values: Sequence[float], aggregation: str, neutral: float = 0.0) 
         return math.prod(values)
     if aggregation == "until_error":
         return math.fsum(values[: first_below(values, neutral, len(values)) + 1])
-    if aggregation == "sum":
-        return math.fsum(values)
-    raise ConfigError(f"the aggregation must be one of {', '.join(AGGREGATIONS)}, not {str(aggregation)[:40]!r}")
+    return math.fsum(values)
 
 
 def first_below(values: Sequence[float], neutral: float, none: int = -1) -> int:

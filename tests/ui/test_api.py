@@ -1,6 +1,7 @@
 """The endpoints, called as a program would: a real server, `gradio_client`, real worker processes."""
 
 import json
+import math
 import time
 import zipfile
 from types import SimpleNamespace
@@ -10,7 +11,9 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from stepwise_dpo.preferences.pairs import PreferencePair
+from stepwise_dpo.learning.evaluation import pair_logps
+from stepwise_dpo.learning.loading import load_policy
+from stepwise_dpo.preferences.pairs import PreferencePair, parse_pairs
 from stepwise_dpo.runs.limits import QueueLimits
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.api import Endpoints, _fault
@@ -78,6 +81,39 @@ def test_every_endpoint_says_what_it_does_and_nothing_else_has_a_name(local):
     assert all(len(endpoint["description"]) > 20 for endpoint in named.values())
 
 
+BY_NAME = {
+    "Data: choose a set": "examples",
+    "Data: upload": "validate",
+    "Data: generate": "generate",
+    "Data: download": "convert",
+    "Data: statistics, prompts of other sets": "statistics",
+    "Train: steps and time before the click": "plan_run",
+    "Train: start": "start_run",
+    "Train: table of runs": "runs",
+    "Train: where a run stands, load into form": "run_status",
+    "Train: curves": "run_metrics",
+    "Train: stop and keep": "stop_run",
+    "Train: discard": "discard_run",
+    "Train: resume": "resume_run",
+    "Train: run again": "rerun_run",
+    "Train: delete": "delete_run",
+    "Train: note": "note_run",
+    "Train: take along, commands and configuration": "run_commands",
+    "Train: take along, model": "run_model",
+    "Rewards: score the set": "score_pairs",
+    "Rewards: score a typed solution": "score_steps",
+    "Rewards: log-probabilities and gap of a policy": "step_logps",
+    "Compare: numbers": "compare",
+    "Compare: examples, download": "run_examples",
+    "Compare: let both answer": "answer",
+}
+
+
+def test_each_action_of_the_page_has_an_endpoint_and_each_endpoint_an_action(local):
+    named = local.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(named) == {f"/{name}" for name in BY_NAME.values()} | {"/example_sets"}  # which sets there are to choose
+
+
 def test_examples_are_listed_checked_generated_converted_and_counted(local):
     names = [known["name"] for known in call(local, "example_sets")]
     assert "heldout_prm.json" in names
@@ -92,9 +128,17 @@ def test_examples_are_listed_checked_generated_converted_and_counted(local):
     made = call(local, "generate", 3, seed=5, families=["shopping"])
     assert len(made) == 3
     assert made == call(local, "generate", 3, seed=5, families=["shopping"])
+    held_out = {row["prompt"] for row in call(local, "examples", "heldout_prm.json", count=1_000)}
+    same_seed = {"seed": 1007, "fewest_steps": 2, "most_steps": 6}  # as data/README.md says
+    assert all(row["prompt"] in held_out for row in call(local, "generate", 6, avoid=[], **same_seed))
+    for avoid in ({}, {"avoid": ["onpolicy_prm.json", "heldout_prm.json"]}):
+        assert not any(row["prompt"] in held_out for row in call(local, "generate", 6, **avoid, **same_seed))
     file = call(local, "convert", ROWS, format="trl-preference")
     assert json.loads(file["text"].splitlines()[0])["chosen"]
-    assert call(local, "statistics", ROWS)["pairs"] == 4
+    counted = call(local, "statistics", [*ROWS, rows[0]], other=ROWS[:1])
+    assert counted["pairs"] == 5
+    assert counted["shared_prompts"] == {"heldout_prm.json": 1, "other": 1}
+    assert call(local, "statistics", ROWS)["shared_prompts"] == {}
 
 
 def test_steps_are_scored(local):
@@ -105,22 +149,50 @@ def test_steps_are_scored(local):
     judged = call(local, "score_pairs", example)[0]
     assert len(judged["chosen"]) == len(example[0]["chosen"])
     assert judged["preference"] == pytest.approx(sum(judged["chosen"]) - sum(judged["rejected"]))
+    named = {"value": "probability", "aggregation": "product"}
+    product = call(local, "score_pairs", example, **named)[0]
+    assert product["preference"] == pytest.approx(math.prod(product["chosen"]) - math.prod(product["rejected"]))
+    until = call(local, "score_pairs", example, value="probability", aggregation="until_error")[0]
+    wrong = next(i for i, p in enumerate(until["rejected"]) if p < 0.5)
+    assert wrong + 1 < len(until["rejected"])  # else it would be the sum
+    assert until["preference"] == pytest.approx(sum(until["chosen"]) - sum(until["rejected"][: wrong + 1]))
     logps = call(local, "step_logps", example)[0]
+    policy = load_policy("policy")
+    (both,) = pair_logps(policy, parse_pairs(json.dumps(example), "example"))
+    assert logps["margin"] == pytest.approx(both.chosen.mean - both.rejected.mean, abs=1e-5)
     assert all(value < 0 for value in logps["chosen"])
     assert len(logps["rejected"]) == len(example[0]["rejected"])
 
 
 def test_a_run_from_start_to_delete(local, tmp_path):
-    run_id = call(local, "start_run", TINY_RUN, ROWS, held_out=ROWS[:2])["run_id"]
+    settings = {**TINY_RUN, "max_steps": 4}
+    assert call(local, "plan_run", settings, 4) == {"max_steps": 4, "pairs_per_step": 2, "seconds": None}
+    run_id = call(local, "start_run", settings, ROWS, held_out=ROWS[:2])["run_id"]
     status = wait(local, run_id)
-    assert (status["state"], status["global_step"]) == ("finished", 2), status
+    assert (status["state"], status["global_step"]) == ("finished", 4), status
     assert status["config"]["model"] == "tiny"
     assert "/" not in status["config"]["data"]
     assert {"before", "after"} <= set(status["report"])
     first = call(local, "run_metrics", run_id)
-    assert [record["global_step"] for record in first["records"] if "loss" in record] == [1, 2]
+    assert [record["global_step"] for record in first["records"] if "loss" in record] == [1, 2, 3, 4]
     assert call(local, "run_metrics", run_id, offset=first["offset"])["records"] == []
     assert len(call(local, "run_examples", run_id)) == 2
+    by_epochs = {**settings, "max_steps": None, "epochs": 3.0}
+    planned = call(local, "plan_run", by_epochs, 5)
+    assert (planned["max_steps"], planned["pairs_per_step"]) == (9, 2)  # three batches of at most two, three times
+    assert 0 < call(local, "plan_run", by_epochs, 1)["seconds"] < planned["seconds"] < 600
+    compared = call(local, "compare", f"before:{run_id}", f"after:{run_id}")
+    assert (compared["examples"], compared["trained_on"], compared["remarks"]) == (2, 2, [])
+    figures = {figure["figure"]: figure for figure in compared["figures"]}
+    assert set(figures) == {"preference_accuracy", "mean_margin", "logps_chosen", "logps_rejected"}
+    for when in ("before", "after"):
+        assert figures["mean_margin"][when]["value"] == pytest.approx(status["report"][when]["mean_margin"], abs=1e-6)
+    low, high = figures["preference_accuracy"]["after"]["interval"]
+    assert 0 <= low <= figures["preference_accuracy"]["after"]["value"] <= high <= 1
+    change = {key: figures["mean_margin"][key]["value"] for key in ("before", "after", "change")}
+    assert change["change"] == pytest.approx(change["after"] - change["before"])
+    with pytest.raises(AppError, match="both sides are the same model"):
+        call(local, "compare", f"after:{run_id}", f"after:{run_id}")
     commands = call(local, "run_commands", run_id)
     assert "--model tiny" in commands["command"]
     assert "accelerate launch" in commands["accelerate"]
@@ -137,6 +209,24 @@ def test_a_run_from_start_to_delete(local, tmp_path):
     assert call(local, "runs") == []
 
 
+def test_a_run_is_repeated_as_it_was_and_discarded_while_it_trains(local):
+    settings = {**TINY_RUN, "max_steps": 5_000, "learning_rate": 3e-4}
+    first = call(local, "start_run", settings, ROWS, held_out=ROWS[:1])["run_id"]
+    again = call(local, "rerun_run", first)["run_id"]
+    assert again != first
+    assert call(local, "run_status", again)["config"] == call(local, "run_status", first)["config"]
+    for run_id in (again, first):  # one waits for its turn, one is at work
+        assert call(local, "run_status", run_id)["state"] not in ENDED
+        assert call(local, "discard_run", run_id) == {"discarded": run_id}
+    for _ in range(600):
+        if not (left := call(local, "runs")):
+            break
+        time.sleep(0.1)
+    assert left == []
+    with pytest.raises(AppError, match="there is no run"):
+        call(local, "rerun_run", first)
+
+
 @pytest.mark.parametrize(
     ("name", "args", "words"),
     [
@@ -147,9 +237,12 @@ def test_a_run_from_start_to_delete(local, tmp_path):
         ("score_steps", ["p", ["a"], "reward", "stars"], "scale must be one of"),
         ("score_pairs", [[{"prompt": "p"}]], "row 1"),
         ("score_pairs", [ROWS * 600], "at most"),
+        ("score_pairs", [ROWS, "reward", "centered", "median"], "aggregation must be one of sum, mean"),
+        ("score_pairs", [ROWS, "reward", "centered", "product"], "needs reward value 'probability'"),
         ("examples", ["no such set"], "no such set"),
         ("validate", ["[" * 100_000], "text.json"),
         ("generate", [10_000_000], "examples"),
+        ("generate", [3, 0, [], [], 3, 7, 100, ["x.json"]], "no example set 'x.json' to avoid"),
         ("convert", [ROWS, "xml"], "no format 'xml'"),
         ("start_run", [{**TINY_RUN, "learning_rate": -1.0}, ROWS], "learning_rate"),
         ("start_run", [{**TINY_RUN, "epochs": -1}, ROWS], "epochs"),
@@ -160,6 +253,14 @@ def test_a_run_from_start_to_delete(local, tmp_path):
         ("run_status", ["../x"], "there is no run"),
         ("run_metrics", ["x", "later"], "offset"),
         ("delete_run", ["\x00"], "there is no run"),
+        ("rerun_run", ["../x"], "there is no run"),
+        ("discard_run", ["x"], "there is no run"),
+        ("plan_run", [TINY_RUN, 0], "plan 1 to 100,000 examples"),
+        ("plan_run", [TINY_RUN, 10**400], "plan 1 to 100,000 examples"),
+        ("plan_run", [{**TINY_RUN, "learning_rte": 1.0}, 4], "learning_rate"),
+        ("plan_run", [{**TINY_RUN, "data": "/etc/passwd"}, 4], "leave data"),
+        ("compare", ["before:x", "after:x"], "there is no run 'x'"),
+        ("compare", ["policy", "after:x"], "before:RUN_ID or after:RUN_ID, not 'policy'"),
         ("answer", [[]], "1 to 64 prompts"),
         ("answer", [["1 + 1?", "1" * 20_000]], "prompt 2 has 20,0.. tokens, .* at most 2,048"),
         ("answer", [["1 + 1?", "1" * 100_001]], "prompt 2 must have at most 100,000 characters"),
@@ -209,6 +310,8 @@ def test_remarks_are_made_once_per_example(monkeypatch):
 def test_case_17_limits_of_a_public_page(public, settings, words):
     with pytest.raises(AppError, match=words):
         call(public, "start_run", {**TINY_RUN, **settings}, ROWS, visitor=ANNA)
+    with pytest.raises(AppError, match=words):
+        call(public, "plan_run", {**TINY_RUN, **settings}, 4)
     with pytest.raises(AppError, match="must be one of"):
         call(public, "score_steps", "p", ["a"], reward_model="./reward")
     assert call(public, "runs", visitor=ANNA) == []
@@ -217,6 +320,7 @@ def test_case_17_limits_of_a_public_page(public, settings, words):
 def test_case_06_no_endpoint_reaches_another_visitors_run(public):
     run_id = call(public, "start_run", {**TINY_RUN, "max_steps": 400}, ROWS, visitor=ANNA)["run_id"]
     calls = {
+        "rerun_run": [run_id], "discard_run": [run_id],
         "run_status": [run_id], "run_metrics": [run_id, 0], "run_examples": [run_id], "run_commands": [run_id],
         "stop_run": [run_id], "resume_run": [run_id], "delete_run": [run_id], "note_run": [run_id, "mine now"],
         "answer": [["p"], "policy", run_id], "step_logps": [ROWS[:1], "policy", run_id], "run_model": [run_id],
@@ -225,6 +329,7 @@ def test_case_06_no_endpoint_reaches_another_visitors_run(public):
         e for e in vars(Endpoints) if not e.startswith("_") and "run_id" in getattr(Endpoints, e).__annotations__
     }
     assert set(calls) == with_runs | {"run_model"}
+    calls["compare"] = [f"before:{run_id}", f"after:{run_id}"]
     for name, args in calls.items():
         with pytest.raises(AppError, match="there is no run"):
             call(public, name, *args, BEN)
