@@ -146,7 +146,8 @@ def run_table(**options: Any) -> gr.HTML:
     """Make the table of runs; its value comes from `run_table.table_value`, its events are named in run_table.js."""
     return gr.HTML(
         {},
-        html_template='<div class="run-table"></div>',
+        # The script moves the explanation beside the head that it belongs to.
+        html_template=f'<div class="run-table">{what("run_result")}</div>',
         apply_default_css=False,
         js_on_load=asset("run_table.js"),
         **options,
@@ -188,10 +189,15 @@ def notes(messages: Sequence[str], heading: str) -> str:
 _made = count()
 
 
-def what(key: str) -> str:
-    """Write a small button that explains a term of the glossary in a popover."""
+def what(key: str, name: str = "") -> str:
+    """Write a small button that explains a term of the glossary in a popover.
+
+    Args:
+        key: of the term.
+        name: the popover's id, where the same HTML is written again and again and an open one must stay; "" for any.
+    """
     entry = GLOSSARY[key]
-    name = f"what-{next(_made)}"
+    name = name or f"what-{next(_made)}"
     formula = f'<span class="math">{shown(entry.formula)}</span>' if entry.formula else ""
     source = f'<span class="source">{shown(entry.source)}</span>' if entry.source else ""
     label = plain(f"What is {entry.title}?")

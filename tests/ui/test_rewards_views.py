@@ -392,6 +392,7 @@ def test_typed_steps_are_shown_with_the_first_doubt():
     assert harmless(html)
     assert "doubts step 2 first (−0.80)" in html
     assert "knows the bundled kinds of problems only" in html
+    assert "What is Process reward?" in html
     assert "doubts no step" in free_text.typed_html(typed, [0.9, 0.8], "probability", "product", TINY)
 
 
