@@ -254,10 +254,11 @@ def solution(
         position: the distance from `centre` that has the full colour.
         centre: the value without colour.
         with_sign: whether values have a sign, as all but probabilities do.
-        source: who says that a step is wrong.
+        source: who says that a step is wrong. Where some steps have a label, the others say that they have none.
     """
     rows = []
     first_wrong = first_error(steps)
+    labelled = any(step.label is not None for step in steps)
     for index, step in enumerate(steps):
         if index == diverges_at:
             rows.append('<li class="diverges">diverges here</li>')
@@ -265,6 +266,8 @@ def solution(
         if step.label is False:
             kind, said = ("tag", "first error") if index == first_wrong else ("tag later", "wrong")
             tag = f'<span class="{kind}">{said} ({shown(source)})</span>'
+        elif step.label is None and labelled:  # else it would look like one that is labelled right
+            tag = '<span class="tag later">no label</span>'
         text = f'<span class="number">{index + 1}</span><span class="text"><bdi>{shown(step.text)}</bdi>{tag}</span>'
         if values is None:
             rows.append(f'<li class="step plain">{text}</li>')

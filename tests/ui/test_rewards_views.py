@@ -204,6 +204,16 @@ def test_agreement_with_labels():
     )
 
 
+def test_a_step_without_a_label_does_not_look_like_a_right_one():
+    partly = PreferencePair("p", [Step("a", True), Step("b")], [Step("c", False), Step("d"), Step("e")])
+    rows = re.findall(r'<li class="step plain">(.*?)</li>', plain_rows(partly))
+    assert [words(row) for row in rows] == [
+        *("1 a", "2 b no label"),
+        *("1 c first error (label)", "2 d no label", "3 e no label"),
+    ]
+    assert "no label" not in plain_rows(PAIR) + plain_rows(PreferencePair("p", [Step("a")], [Step("b")]))
+
+
 def test_without_rewards_the_steps_stand_alone():
     html = plain_rows(PAIR)
     assert 'class="value"' not in html
