@@ -27,9 +27,6 @@ PLOTLY_URL = "/plotly.min.js"
 """Where the page serves it; by Gradio's own way its address would say where it lies on this machine."""
 PLOTLY_TAG = f'<script src="{PLOTLY_URL}?{plotly.__version__}"></script>'
 
-LISTED = 300
-"""The most items of a list that are sent to the browser; a search narrows it down."""
-
 
 class Item(NamedTuple):
     """One entry of a list; `title` is escaped here, `sub_html` is HTML already."""
@@ -214,16 +211,15 @@ def empty_state(what: str, do: str) -> str:
 
 
 def list_html(head: str, items: Sequence[Item], current: str, label: str) -> str:
-    """Write the value of a `choice_list`."""
+    """Write the value of a `choice_list`; `head` is text."""
     rows = "".join(
         f'<button type="button" class="list-item" data-key="{plain(item.key)}" '
         f'aria-current="{"true" if item.key == current else "false"}">'
         f'<span class="title">{plain(item.title, 160)}</span><span class="sub">{item.sub_html}</span></button>'
-        for item in items[:LISTED]
+        for item in items
     )
-    more = f" · the first {LISTED} are listed" if len(items) > LISTED else ""
     return (
-        f'<p class="list-head">{shown(head)}{more}</p>'
+        f'<p class="list-head">{shown(head)}</p>'
         f'<div class="list-pane" role="group" aria-label="{plain(label)}">{rows}</div>'
     )
 

@@ -344,6 +344,25 @@ def test_the_list_says_what_is_known():
     assert harmless(reward_sets.list_view([PAIR], [0], {}, 0, Look()))
 
 
+def test_the_open_example_is_listed_wherever_it_stands():
+    def listed(selected, order):
+        html = reward_sets.list_view([SET[1]] * 450, order, {}, selected, Look())
+        found = re.findall(r'data-key="(\d+)" aria-current="(\w+)"', html)
+        return [int(key) for key, _ in found], [int(key) for key, now in found if now == "true"], words(html)
+
+    everything = list(range(450))
+    keys, current, text = listed(420, everything)
+    assert (keys, current) == ([*range(reward_sets.LISTED), 420], [420])
+    assert "450 examples · the first 300 and the open one are listed; the search, and the table in Data, find" in text
+    assert "421. b" in text
+    keys, current, text = listed(7, everything)
+    assert (keys, current) == ([*range(reward_sets.LISTED)], [7])
+    assert "the first 300 are listed" in text
+    keys, current, text = listed(420, everything[100:110])  # a search that leaves it out
+    assert (keys, current) == ([*range(100, 110)], [])
+    assert "are listed" not in text
+
+
 def test_agreement_figures():
     found = reward_sets.agreement(SET, KNOWN, Look())
     # Wrong solutions: a's is found at 2, b's not; right ones: both chosen.
