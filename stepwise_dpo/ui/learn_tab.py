@@ -143,7 +143,7 @@ def _numbers(point: Point) -> str:
         (signed(point.d, 3), f"gap d, nats per token {what('log_likelihood_gap')}"),
         (f"{point.loss:.3f}", f"step-wise loss, {MINUS}ln σ(p·d), nats {what('stepwise')}"),
         (signed(point.pull, 3), f"its pull on d: {meaning(point)} {what('learn_pull')}"),
-        ("0.693", f"DPO’s loss before its first step: ln 2 for every example {what('dpo')}"),
+        ("0.693", f"DPO’s first loss: ln 2 for every example {what('dpo')}"),
     ]
     return stats(cells)
 
