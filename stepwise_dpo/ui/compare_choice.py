@@ -81,6 +81,12 @@ def defaults(models: Sequence[Model], run_id: str, choice: Choice) -> Choice:
     return choice._replace(before=f"before:{run}", after=f"after:{run}", source=STORED)
 
 
+def opened_run(models: Sequence[Model], choice: Choice) -> str:
+    """The run whose trained policy the others are compared with; "" where that side is no run's."""
+    after = next((model for model in models if model.key == choice.after), None)
+    return after.view.run.id if after is not None and after.which == "after" else ""
+
+
 def both(models: Sequence[Model], choice: Choice) -> tuple[Model, Model]:
     """Find the two models that a browser names.
 

@@ -25,6 +25,7 @@ from stepwise_dpo.ui.compare_choice import (
     defaults,
     examples_of,
     look_up,
+    opened_run,
     typed,
 )
 from stepwise_dpo.ui.compare_figures import margin_charts
@@ -185,7 +186,9 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
     def on_pick(before: Session, text: object, library: Library, visitor: str, *sent: object) -> list[Any]:
         models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
         shown_now = whole(*looked_up(models, choice, library), before, text)
-        return [*form_of(models, choice, library, most)[2:], *shown_now]
+        # The address names it, and who comes back finds this choice: `on_show` knows that run already.
+        run_id = opened_run(models, choice) or gr.skip()
+        return [run_id, run_id, *form_of(models, choice, library, most)[2:], *shown_now]
 
     def on_measure(before: Session, text: object, library: Library, visitor: str, *sent: object) -> Iterator[list[Any]]:
         models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
@@ -265,7 +268,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
     # What is measured for the choice before would otherwise cover what belongs to this one.
     picked: dict[str, Any] = {**quietly, "cancels": [measuring]}
     for event in (before.input, after.input, source.input, count.input):
-        event(on_pick, now, [source, count, measure, *result], **picked)
+        event(on_pick, now, [shared.run_id, seen_run, source, count, measure, *result], **picked)
     only.input(on_filter, [session, prompt, only], [session, *opened], **quietly)
     for event in (listing.choose, charts.choose):
         event(on_table, [session, prompt], [session, *opened], **clicks("compare-table"))

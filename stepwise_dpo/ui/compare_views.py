@@ -111,8 +111,8 @@ def table_html(compared: Sequence[Compared], names: tuple[str, str], place: Plac
     page = min(place.page, pages - 1)
     heads = [
         _head("Example", "order", place),
-        "<th>Preferred</th>",
-        _head(f"Margin {_short(names[0])}", "before", place),
+        f"<th>Preferred {what('preferred')}</th>",
+        _head(f"Margin {_short(names[0])}", "before", place, "margin"),
         _head(f"Margin {_short(names[1])}", "after", place),
         _head("Change", "change", place),
         "<th>Answer</th>",
@@ -124,12 +124,12 @@ def table_html(compared: Sequence[Compared], names: tuple[str, str], place: Plac
     )
 
 
-def _head(words: str, sort: str, place: Place) -> str:
+def _head(words: str, sort: str, place: Place, term: str = "") -> str:
     order = ("descending" if place.descending else "ascending") if place.sort == sort else "none"
     arrow = {"descending": " ↓", "ascending": " ↑", "none": ""}[order]
     return (
         f'<th aria-sort="{order}"><button type="button" class="sort" data-key="sort:{sort}">'
-        f'{shown(words)}<span aria-hidden="true">{arrow}</span></button></th>'
+        f'{shown(words)}<span aria-hidden="true">{arrow}</span></button>{what(term) if term else ""}</th>'
     )
 
 

@@ -27,9 +27,6 @@ PLOTLY_URL = "/plotly.min.js"
 """Where the page serves it; by Gradio's own way its address would say where it lies on this machine."""
 PLOTLY_TAG = f'<script src="{PLOTLY_URL}?{plotly.__version__}"></script>'
 
-LISTED = 300
-"""The most items of a list that are sent to the browser; a search narrows it down."""
-
 
 class Item(NamedTuple):
     """One entry of a list; `title` is escaped here, `sub_html` is HTML already."""
@@ -146,7 +143,8 @@ def run_table(**options: Any) -> gr.HTML:
     """Make the table of runs; its value comes from `run_table.table_value`, its events are named in run_table.js."""
     return gr.HTML(
         {},
-        html_template='<div class="run-table"></div>',
+        # The script moves the explanation beside the head that it belongs to.
+        html_template=f'<div class="run-table">{what("run_result")}</div>',
         apply_default_css=False,
         js_on_load=asset("run_table.js"),
         **options,
@@ -188,10 +186,15 @@ def notes(messages: Sequence[str], heading: str) -> str:
 _made = count()
 
 
-def what(key: str) -> str:
-    """Write a small button that explains a term of the glossary in a popover."""
+def what(key: str, name: str = "") -> str:
+    """Write a small button that explains a term of the glossary in a popover.
+
+    Args:
+        key: of the term.
+        name: the popover's id, where the same HTML is written again and again and an open one must stay; "" for any.
+    """
     entry = GLOSSARY[key]
-    name = f"what-{next(_made)}"
+    name = name or f"what-{next(_made)}"
     formula = f'<span class="math">{shown(entry.formula)}</span>' if entry.formula else ""
     source = f'<span class="source">{shown(entry.source)}</span>' if entry.source else ""
     label = plain(f"What is {entry.title}?")
@@ -208,16 +211,15 @@ def empty_state(what: str, do: str) -> str:
 
 
 def list_html(head: str, items: Sequence[Item], current: str, label: str) -> str:
-    """Write the value of a `choice_list`."""
+    """Write the value of a `choice_list`; `head` is text."""
     rows = "".join(
         f'<button type="button" class="list-item" data-key="{plain(item.key)}" '
         f'aria-current="{"true" if item.key == current else "false"}">'
         f'<span class="title">{plain(item.title, 160)}</span><span class="sub">{item.sub_html}</span></button>'
-        for item in items[:LISTED]
+        for item in items
     )
-    more = f" · the first {LISTED} are listed" if len(items) > LISTED else ""
     return (
-        f'<p class="list-head">{shown(head)}{more}</p>'
+        f'<p class="list-head">{shown(head)}</p>'
         f'<div class="list-pane" role="group" aria-label="{plain(label)}">{rows}</div>'
     )
 
@@ -248,10 +250,11 @@ def solution(
         position: the distance from `centre` that has the full colour.
         centre: the value without colour.
         with_sign: whether values have a sign, as all but probabilities do.
-        source: who says that a step is wrong.
+        source: who says that a step is wrong. Where some steps have a label, the others say that they have none.
     """
     rows = []
     first_wrong = first_error(steps)
+    labelled = any(step.label is not None for step in steps)
     for index, step in enumerate(steps):
         if index == diverges_at:
             rows.append('<li class="diverges">diverges here</li>')
@@ -259,6 +262,8 @@ def solution(
         if step.label is False:
             kind, said = ("tag", "first error") if index == first_wrong else ("tag later", "wrong")
             tag = f'<span class="{kind}">{said} ({shown(source)})</span>'
+        elif step.label is None and labelled:  # else it would look like one that is labelled right
+            tag = '<span class="tag later">no label</span>'
         text = f'<span class="number">{index + 1}</span><span class="text"><bdi>{shown(step.text)}</bdi>{tag}</span>'
         if values is None:
             rows.append(f'<li class="step plain">{text}</li>')

@@ -7,7 +7,7 @@ from stepwise_dpo.learning.names import REWARD
 from stepwise_dpo.preferences.checker import is_known
 from stepwise_dpo.preferences.faults import MAX_STEPS
 from stepwise_dpo.preferences.pairs import Step
-from stepwise_dpo.ui.components import coloured, empty_state, note, solution
+from stepwise_dpo.ui.components import coloured, empty_state, note, solution, what
 from stepwise_dpo.ui.judges import SCALES
 from stepwise_dpo.ui.text import signed
 from stepwise_dpo.ui.waterfall import AGGREGATIONS, aggregated, first_below
@@ -73,7 +73,7 @@ def typed_html(typed: Typed, values: list[float], scale_name: str, aggregation: 
         "Your solution",
         typed.steps,
         values,
-        sum_html=f"{AGGREGATIONS[aggregation].lower()} {number}",
+        sum_html=f"{AGGREGATIONS[aggregation].lower()} {number}{what('process_reward')}",
         position=far,
         centre=scale.centre,
         with_sign=scale.signed,

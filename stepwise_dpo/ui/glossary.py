@@ -37,9 +37,9 @@ GLOSSARY: dict[str, Entry] = {
     ),
     "process_reward": Entry(
         "Process reward",
-        "What a reward model thinks of one step, given the problem and the steps before it. Centred: 2p − 1, where p "
-        "is its probability that the step is right.",
-        "",
+        "What a reward model thinks of one step, given the problem and the steps before it: centred around 0, as its "
+        "probability p that the step is right, or as log-odds, in nats. All three say the same on another scale.",
+        "centred: 2p − 1,  log-odds: ln(p / (1 − p))",
         "Lightman et al. 2023, arXiv 2305.20050",
     ),
     "implicit_reward": Entry(
@@ -89,6 +89,11 @@ GLOSSARY: dict[str, Entry] = {
         "The share of pairs whose chosen answer is likelier per token than the rejected one. (The reward accuracy in "
         "Train measures both against the policy before training instead.)",
     ),
+    "preferred": Entry(
+        "Preferred answer",
+        "The one that the second model finds likelier per token. An arrow leads to it from the first model's, where "
+        "the two differ.",
+    ),
     "mean_margin": Entry(
         "Mean margin",
         "Log-likelihood of chosen minus that of rejected, per token, averaged over pairs.",
@@ -122,6 +127,12 @@ GLOSSARY: dict[str, Entry] = {
         "Solve rate",
         "The share of held-out problems whose generated answer the checker finds right. The interval says where "
         "it may lie on other problems of the kind, at 95%.",
+    ),
+    "run_result": Entry(
+        "Result of a run",
+        "Before training → after it: the solve rate, which is the share of held-out problems whose generated answer "
+        "the checker finds right. Where no checker knows the problems, the preference accuracy: the share of pairs "
+        "whose chosen answer is likelier per token.",
     ),
     "beta": Entry(
         "Beta",

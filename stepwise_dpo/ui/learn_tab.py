@@ -1,6 +1,7 @@
 """Learn: the two losses with sliders, the trap of a negative preference, and the chosen example's real point."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -84,14 +85,18 @@ def sliders(**options: Any) -> gr.HTML:
     """Make the lesson with its sliders and charts; its value comes from `lesson_value`."""
     return gr.HTML(
         lesson_value(None),
-        # Nobody's text but ours is in this template: Gradio compiles it as JavaScript.
-        html_template=asset("learn.html"),
+        html_template=lesson_html(),
         apply_default_css=False,
         head=PLOTLY_TAG,
         js_on_load=f"const drawInto = (element, props, trigger, watch) => {{\n{asset('plots.js')}\n}};\n"
         + asset("learn.js"),
         **options,
     )
+
+
+def lesson_html() -> str:
+    """Write the lesson with its explanations; nobody's text but ours is in it, for Gradio compiles it as JavaScript."""
+    return re.sub("<!-- what:(.+?) -->", lambda term: what(term[1]), asset("learn.html"))
 
 
 def lesson_value(point: Point | None) -> dict[str, Any]:
@@ -136,9 +141,9 @@ def _numbers(point: Point) -> str:
     cells: Sequence[tuple[str, str]] = [
         (signed(point.p), f"preference p {what('preference')}"),
         (signed(point.d, 3), f"gap d, nats per token {what('log_likelihood_gap')}"),
-        (f"{point.loss:.3f}", f"step-wise loss, {MINUS}ln σ(p·d), nats"),
-        (signed(point.pull, 3), f"its pull on d: {meaning(point)}"),
-        ("0.693", "DPO’s loss before its first step: ln 2 for every example"),
+        (f"{point.loss:.3f}", f"step-wise loss, {MINUS}ln σ(p·d), nats {what('stepwise')}"),
+        (signed(point.pull, 3), f"its pull on d: {meaning(point)} {what('learn_pull')}"),
+        ("0.693", f"DPO’s first loss: ln 2 for every example {what('dpo')}"),
     ]
     return stats(cells)
 

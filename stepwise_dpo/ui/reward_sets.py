@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from stepwise_dpo.preferences.pairs import PreferencePair, first_error
 from stepwise_dpo.preferences.statistics import hardly_differ
-from stepwise_dpo.ui.components import LISTED, Item, list_html, note, plots_value, stats, what
+from stepwise_dpo.ui.components import Item, list_html, note, plots_value, stats, what
 from stepwise_dpo.ui.figures import Chart, HeatmapRow, reward_heatmap
 from stepwise_dpo.ui.reward_rows import label_agreement
 from stepwise_dpo.ui.reward_views import Look, Sides, reach
@@ -21,6 +21,9 @@ SORTS = {
 NEEDS_SCORES = ("preference", "disagreement")
 MAX_ROWS = 500
 """The most examples that one heatmap draws."""
+
+LISTED = 300
+"""The most examples of the list that are sent to the browser, beside the open one; a search narrows them down."""
 
 FLAT = (
     "Nearly all steps have the same score, so a preference says little more than how many steps there are: this judge "
@@ -125,13 +128,17 @@ def list_view(
     look: Look,
     scored_only: bool = False,
 ) -> str:
-    """Write the list of examples, with what is known of each."""
+    """Write the list of examples, with what is known of each: the first `LISTED`, and the selected one."""
     head = counted(len(pairs), "example") if len(order) == len(pairs) else f"{len(order):,} of {len(pairs):,} examples"
     if scored_only and len(known) < len(pairs):
         head += f" · {len(known):,} scored"
-    items = [_item(pairs[i], i, known.get(i), look) for i in order[:LISTED]]
-    # Only the listed ones are sent; the list says so where it is longer.
-    items += [Item("", "", "")] * (len(order) - len(items))
+    listed = list(order[:LISTED])
+    if len(order) > LISTED:
+        beyond = [i for i in order[LISTED:] if i == selected]
+        listed += beyond
+        named = f"the first {LISTED} and the open one" if beyond else f"the first {LISTED}"
+        head += f" · {named} are listed; the search, and the table in Data, find the others"
+    items = [_item(pairs[i], i, known.get(i), look) for i in listed]
     return list_html(head, items, str(selected), "Examples")
 
 

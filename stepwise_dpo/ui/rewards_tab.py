@@ -187,7 +187,9 @@ def _lay_out(public: bool) -> _Parts:
             with gr.Column(elem_id="rewards-example"):
                 made["question"] = html(elem_id="rewards-question")
                 with gr.Row(elem_id="rewards-switches"):
-                    made["quantity"] = _segments("What is shown", QUANTITIES, "centered", "rewards-quantity")
+                    with gr.Row(elem_classes="with-what"):
+                        made["quantity"] = _segments("What is shown", QUANTITIES, "centered", "rewards-quantity")
+                        html(what("process_reward"))
                     made["when"] = _segments("Before or after training", WHENS, "before", "rewards-when")
                     gr.HTML(
                         None, html_template="", js_on_load=asset("segments.js"), elem_id="rewards-keys", padding=False

@@ -13,7 +13,7 @@ from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.discarding import is_discarded
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui.colours import LOSS_COLOURS, MUTED
-from stepwise_dpo.ui.components import note
+from stepwise_dpo.ui.components import note, what
 from stepwise_dpo.ui.curves import Curves
 from stepwise_dpo.ui.text import MINUS, duration, plain, shown
 
@@ -181,7 +181,7 @@ def head_html(view: RunView | None, curves: Curves, result: str = "") -> str:
     if status.active and status.phase == "training" and not curves.count("loss"):
         parts.append("<span>waiting for the first step</span>")
     if result:
-        parts.append(f"<span>{shown(result)}</span>")
+        parts.append(f"<span>{shown(result)} {what('run_result', 'what-run-result')}</span>")
     parts.append("</div>")
     if status.state in ("failed", "interrupted"):
         parts.append(_failure(view))

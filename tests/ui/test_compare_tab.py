@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 
+import gradio as gr
 import pytest
 
 from stepwise_dpo.errors import ConfigError, RunError
@@ -26,6 +27,7 @@ from stepwise_dpo.ui.compare_choice import (
     defaults,
     examples_of,
     look_up,
+    opened_run,
     typed,
 )
 from stepwise_dpo.ui.compare_tab import row_of, summary_html, with_rewards
@@ -34,6 +36,7 @@ from stepwise_dpo.ui.inference_results import jsonl_text
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.measuring import Measurements, models_of, names_of, replies_to, stored_comparison
+from stepwise_dpo.ui.page import build_app
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.runs_view import look
 
@@ -101,6 +104,7 @@ def test_the_table_marks_what_flipped():
         'aria-sort="descending"><button type="button" class="sort" data-key="sort:change"'
         in compare_views.table_html(rows, (BEFORE, AFTER), Place(sort="change", descending=True), 0)
     )
+    assert re.findall('aria-label="What is (.+?)[?]"', html) == ["Preferred answer", "Margin"]
     assert "Nothing is “newly solved” here" in compare_views.table_html(
         rows[1:], (BEFORE, AFTER), Place(only="newly_solved"), 0
     )
@@ -256,6 +260,30 @@ def test_the_sessions_run_is_compared_with_its_base(models):
     assert defaults([], "", nothing)[:2] == (None, None)
     assert chosen(every, choice(keys("before", 1), keys("after", 2)))
     assert not chosen(every, nothing)
+
+
+def test_the_chosen_run_is_the_sessions(runs, models):
+    """So the address names it; whoever comes back to the tab finds the other fields as they were."""
+    every = list(models.values())
+    assert opened_run(every, choice(keys("before", 1), keys("after", 2))) == "20260102-000000-dpo-bbbb"
+    assert opened_run(every, choice(keys("after", 2), keys("before", 1))) == ""
+    assert opened_run(every, choice(None, "after:gone")) == ""
+
+    page = build_app(runs.runs_dir)
+    numbers = {getattr(block, "elem_id", None): number for number, block in page.blocks.items()}
+    functions = [function for function in page.fns.values() if function.fn]
+    pick = next(function for function in functions if (numbers["compare-after"], "input") in function.targets)
+    show = next(f for f in functions if f.fn.__name__ == "on_show" and pick.outputs[3] in f.outputs)
+    wish = choice(keys("before", 1), keys("after", 2), "heldout_prm.json", 12)
+    state = [Session(), "", LIBRARY, "visitor"]
+    run_id, seen, *_ = pick.fn(*state, *wish)
+    assert run_id == seen == "20260102-000000-dpo-bbbb"
+    assert pick.outputs[:2] == show.inputs[:2]
+    kept = show.fn(run_id, seen, *state, *wish)[1:4]
+    assert [field.value for field in kept] == [*wish[:3]]
+    fresh = show.fn(run_id, "", *state, None, None, STORED, 12)[1:4]  # after a refresh
+    assert [field.value for field in fresh] == [keys("before", 2), keys("after", 2), STORED]
+    assert pick.fn(*state, *wish._replace(after=keys("before", 2)))[:2] == [gr.skip(), gr.skip()]
 
 
 @pytest.mark.parametrize("sent", [None, "", "before:../../etc", 3, ["after:x"]])

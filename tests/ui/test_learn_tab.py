@@ -8,7 +8,16 @@ from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs
 from stepwise_dpo.ui.glossary import GLOSSARY
 from stepwise_dpo.ui.judges import Judges
-from stepwise_dpo.ui.learn_tab import CHARTS, Point, example_html, formulas_html, lesson_value, meaning, point_of
+from stepwise_dpo.ui.learn_tab import (
+    CHARTS,
+    Point,
+    example_html,
+    formulas_html,
+    lesson_html,
+    lesson_value,
+    meaning,
+    point_of,
+)
 from stepwise_dpo.ui.policies import Policies
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}}"
@@ -52,6 +61,15 @@ def test_an_example_with_its_numbers():
     assert "−1.462" in html  # -2 sigmoid(1)
     assert "towards rejected" in html
     assert "stat" not in example_html(pair, None)
+    assert html.count('class="what"') == html.count('class="stat"') == 5
+
+
+def test_every_slider_explains_itself_and_the_template_holds_no_code():
+    html = lesson_html()
+    for title in ("Preference", "Log-likelihood gap", "Beta"):
+        assert f'aria-label="What is {title}?"' in html
+    assert "<!--" not in html
+    assert not [part for part in ("`", "${", "{{") if part in html]
 
 
 def test_directions_in_words():

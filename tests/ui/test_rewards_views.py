@@ -204,6 +204,16 @@ def test_agreement_with_labels():
     )
 
 
+def test_a_step_without_a_label_does_not_look_like_a_right_one():
+    partly = PreferencePair("p", [Step("a", True), Step("b")], [Step("c", False), Step("d"), Step("e")])
+    rows = re.findall(r'<li class="step plain">(.*?)</li>', plain_rows(partly))
+    assert [words(row) for row in rows] == [
+        *("1 a", "2 b no label"),
+        *("1 c first error (label)", "2 d no label", "3 e no label"),
+    ]
+    assert "no label" not in plain_rows(PAIR) + plain_rows(PreferencePair("p", [Step("a")], [Step("b")]))
+
+
 def test_without_rewards_the_steps_stand_alone():
     html = plain_rows(PAIR)
     assert 'class="value"' not in html
@@ -344,6 +354,25 @@ def test_the_list_says_what_is_known():
     assert harmless(reward_sets.list_view([PAIR], [0], {}, 0, Look()))
 
 
+def test_the_open_example_is_listed_wherever_it_stands():
+    def listed(selected, order):
+        html = reward_sets.list_view([SET[1]] * 450, order, {}, selected, Look())
+        found = re.findall(r'data-key="(\d+)" aria-current="(\w+)"', html)
+        return [int(key) for key, _ in found], [int(key) for key, now in found if now == "true"], words(html)
+
+    everything = list(range(450))
+    keys, current, text = listed(420, everything)
+    assert (keys, current) == ([*range(reward_sets.LISTED), 420], [420])
+    assert "450 examples · the first 300 and the open one are listed; the search, and the table in Data, find" in text
+    assert "421. b" in text
+    keys, current, text = listed(7, everything)
+    assert (keys, current) == ([*range(reward_sets.LISTED)], [7])
+    assert "the first 300 are listed" in text
+    keys, current, text = listed(420, everything[100:110])  # a search that leaves it out
+    assert (keys, current) == ([*range(100, 110)], [])
+    assert "are listed" not in text
+
+
 def test_agreement_figures():
     found = reward_sets.agreement(SET, KNOWN, Look())
     # Wrong solutions: a's is found at 2, b's not; right ones: both chosen.
@@ -402,6 +431,7 @@ def test_typed_steps_are_shown_with_the_first_doubt():
     assert harmless(html)
     assert "doubts step 2 first (−0.80)" in html
     assert "knows the bundled kinds of problems only" in html
+    assert "What is Process reward?" in html
     assert "doubts no step" in free_text.typed_html(typed, [0.9, 0.8], "probability", "product", TINY)
 
 

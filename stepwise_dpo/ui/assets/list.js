@@ -7,7 +7,7 @@ function keepInView() {
   const pane = box.querySelector('.list-pane');
   if (!current || !pane) return;
   // Not scrollIntoView: that would also scroll the page.
-  const top = current.offsetTop - pane.offsetTop;
+  const top = current.getBoundingClientRect().top - pane.getBoundingClientRect().top + pane.scrollTop;
   if (top < pane.scrollTop) pane.scrollTop = top;
   else if (top + current.offsetHeight > pane.scrollTop + pane.clientHeight) pane.scrollTop = top + current.offsetHeight - pane.clientHeight;
 }
