@@ -14,10 +14,14 @@ from gradio_client.exceptions import AppError
 from stepwise_dpo.learning.evaluation import pair_logps
 from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.preferences.pairs import PreferencePair, parse_pairs
+from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+from stepwise_dpo.runs.discarding import FILE as DISCARDED
 from stepwise_dpo.runs.limits import QueueLimits
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.api import Endpoints, _fault
 from stepwise_dpo.ui.page import build_app, launch_options
+from stepwise_dpo.ui.run_reader import RunReader
 
 ROWS = [
     {"id": str(n), "prompt": f"{n} + 1?", "chosen": [{"text": f"{n} + 1 = {n + 1}", "label": True}],
@@ -225,6 +229,17 @@ def test_a_run_is_repeated_as_it_was_and_discarded_while_it_trains(local):
     assert left == []
     with pytest.raises(AppError, match="there is no run"):
         call(local, "rerun_run", first)
+
+
+def test_whoever_lists_runs_deletes_the_discarded_ones_that_have_ended(tmp_path):
+    for name in ("kept", "discarded"):
+        run = RunDirectory(tmp_path / name)
+        run.create(make_config({**TINY_RUN, "data": "pairs.json"}))
+        run.write_status(RunStatus("stopped"))
+    (tmp_path / "discarded" / DISCARDED).touch()  # its process ended after the request, and no page is open
+    endpoints = Endpoints(None, RunReader(Supervisor(tmp_path)), None, None)
+    assert [run["run_id"] for run in endpoints.runs()] == ["kept"]
+    assert not (tmp_path / "discarded").exists()
 
 
 @pytest.mark.parametrize(
