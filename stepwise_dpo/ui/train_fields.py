@@ -8,8 +8,8 @@ import gradio as gr
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.learning.names import LOSS_TYPES, POLICY
 from stepwise_dpo.runs.pace import known_pace
-from stepwise_dpo.ui.components import Shared, asset, error, html, note, what
-from stepwise_dpo.ui.glossary import GLOSSARY
+from stepwise_dpo.ui.components import Shared, error, html, note
+from stepwise_dpo.ui.formula import formula_html
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, POLICY_NOTES
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.run_reader import RunReader
@@ -32,11 +32,7 @@ SPACE_NOTE = (
 )
 
 _PRESETS = [("Quick demo", "demo"), ("Phase 1", "phase1"), ("Phase 2", "phase2")]
-_FORMULAS = {
-    "demo": ("formula_dpo_imitation.html", ("imitation", "beta")),
-    "demo-dpo": ("formula_dpo.html", ("dpo", "beta")),
-    "demo-stepwise": ("formula_stepwise.html", ("stepwise", "preference", "aggregation")),
-}
+_IN_FORMULA = ("loss_type", "likelihood", "aggregation", "nonpositive", "reward_value", "anchor")
 _NEXT_WORDS = "the next ones of the same set"
 
 
@@ -60,13 +56,6 @@ class Fields(NamedTuple):
     planned: list[Any]
 
 
-def formula_html(loss: str) -> str:
-    """Write a loss as a formula with an explanation of its terms."""
-    name, terms = _FORMULAS[loss]
-    explained = "".join(f"<span>{shown(GLOSSARY[term].title)} {what(term)}</span>" for term in terms)
-    return f'<div class="with-terms">{asset(name)}<span class="terms">{explained}</span></div>'
-
-
 def fill(library: Library, form: Form) -> list[Any]:
     """Write a form's values, and which fields its loss has, for `Fields.filled`."""
     loss = str(form.loss)
@@ -74,7 +63,13 @@ def fill(library: Library, form: Form) -> list[Any]:
     values["held_out_set"] = gr.update(choices=[(_NEXT_WORDS, ""), *library.names], value=form.held_out_set)
     for name, shown_now in _of_loss(loss).items():
         values[name] = gr.update(value=values[name], visible=shown_now)
-    return [*values.values(), formula_html(loss), _note_of(form.model), gr.update(visible=loss == "demo-stepwise")]
+    options = [getattr(form, name) for name in _IN_FORMULA]
+    return [
+        *values.values(),
+        formula_html(loss, *options),
+        _note_of(form.model),
+        gr.update(visible=loss == "demo-stepwise"),
+    ]
 
 
 def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
@@ -165,12 +160,12 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         words = plan_words(planned, pace)
         return [words.button, *map(_hint, (words.estimate, data_words(library, Form(*values))))]
 
-    def on_loss(value: str, rate: object, beta: object) -> list[Any]:
+    def on_loss(value: str, rate: object, beta: object, *options: object) -> list[Any]:
         # Other losses' fields are hidden, not cleared: what was set comes back with the loss.
         visible = {name: gr.update(visible=shown_now) for name, shown_now in _of_loss(value).items()}
         visible["beta"] = gr.update(visible=_of_loss(value)["beta"], value=own_value(value, "beta", beta))
         return [
-            formula_html(value),
+            formula_html(value, *options),
             *visible.values(),
             gr.update(visible=value == "demo-stepwise"),
             own_value(value, "learning_rate", rate),
@@ -191,12 +186,15 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
 
     filled = [*form, formula, policy_note, stepwise]
     planned = ([shared.library, *form], [start, estimate, data])
+    in_formula = [form[Form._fields.index(name)] for name in _IN_FORMULA]
     loss.input(
         on_loss,
-        [loss, learning_rate, beta],
+        [loss, learning_rate, beta, *in_formula],
         [formula, reward_model, beta, loss_type, stepwise, learning_rate],
         show_progress="hidden",
     )
+    for option in in_formula:
+        option.input(formula_html, [loss, *in_formula], formula, show_progress="hidden", trigger_mode="always_last")
     model.change(_note_of, model, policy_note, show_progress="hidden", trigger_mode="always_last")
     preset.input(on_preset, [shared.library, preset], [shared.library, message, *filled], show_progress="hidden")
     tab.select(on_show, [shared.library, held_out_set], held_out_set, show_progress="hidden")
