@@ -186,7 +186,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
 
     filled = [*form, formula, policy_note, stepwise]
     planned = ([shared.library, *form], [start, estimate, data])
-    in_formula = [form[Form._fields.index(name)] for name in _IN_FORMULA]
+    in_formula: list[Any] = [form[Form._fields.index(name)] for name in _IN_FORMULA]
     loss.input(
         on_loss,
         [loss, learning_rate, beta, *in_formula],

@@ -71,7 +71,7 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app)
     # On a first visit the button is seen without scrolling, and the charts stand there, empty.
     expect(page.locator("#train-start")).to_be_in_viewport(ratio=1)
     expect(page.locator("#train-charts .plot.empty")).to_have_count(7)
-    expect(page.locator("#train-estimate")).to_contain_text("time unknown until the first run of this model")
+    expect(page.locator("#train-estimate")).to_contain_text("about 1 min on two cores; not measured here yet")
     fill(page, SHORT)
     page.get_by_label("DPO", exact=True).check()
     expect(page.locator("#train-start")).to_have_text("Train 8 steps")
