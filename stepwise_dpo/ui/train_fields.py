@@ -11,6 +11,7 @@ from stepwise_dpo.runs.pace import known_pace
 from stepwise_dpo.ui.components import Shared, error, html, note
 from stepwise_dpo.ui.formula import formula_html
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, POLICY_NOTES
+from stepwise_dpo.ui.kept_form import KEEP_JS, keep, kept_form
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.text import MINUS, shown
@@ -69,6 +70,7 @@ def fill(library: Library, form: Form) -> list[Any]:
         formula_html(loss, *options),
         _note_of(form.model),
         gr.update(visible=loss == "demo-stepwise"),
+        keep(form),
     ]
 
 
@@ -148,7 +150,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         start = gr.Button("Train", variant="primary", elem_id="train-start")
         if public:
             html(f'<p class="hint">{SPACE_NOTE}</p>')
-    form = [
+    form: list[Any] = [
         *(loss, model, reward_model, examples, held_out, held_out_set, epochs, max_steps, batch_size, learning_rate),
         *(beta, seed, max_length, loss_type, likelihood, aggregation, nonpositive, reward_value, anchor, other),
     ]
@@ -179,25 +181,39 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         opened = library.current.name
         return [library, note(f"Trains on {opened}, which is now open in the Data tab."), *fill(library, chosen)]
 
-    def on_show(library: Library, held_out_set: object) -> Any:
-        return gr.update(
+    def on_show(library: Library, held_out_set: object, kept: object, shown_before: bool) -> list[Any]:
+        restored = None if shown_before else kept_form(kept, library.names, public)
+        if restored is not None:
+            return [True, None, *fill(library, restored)]  # no preset: each of them can be chosen
+        unchanged: list[Any] = [gr.skip()] * len(filled)
+        unchanged[Form._fields.index("held_out_set")] = gr.update(
             choices=[(_NEXT_WORDS, ""), *library.names], value=held_out_set if held_out_set in library.names else ""
         )
+        return [True, gr.skip(), *unchanged]
 
-    filled = [*form, formula, policy_note, stepwise]
+    kept, shown_before = shared.kept_form, gr.State(False)
+    filled = [*form, formula, policy_note, stepwise, kept]
     planned = ([shared.library, *form], [start, estimate, data])
-    in_formula: list[Any] = [form[Form._fields.index(name)] for name in _IN_FORMULA]
+    in_formula = [form[Form._fields.index(name)] for name in _IN_FORMULA]
     loss.input(
         on_loss,
         [loss, learning_rate, beta, *in_formula],
         [formula, reward_model, beta, loss_type, stepwise, learning_rate],
         show_progress="hidden",
-    )
+    ).then(None, form, kept, js=KEEP_JS, show_progress="hidden")
+    for field in form[1:]:
+        # What a visitor changes, by the browser alone; what fills the form keeps it as well.
+        field.input(None, form, kept, js=KEEP_JS, show_progress="hidden")
     for option in in_formula:
         option.input(formula_html, [loss, *in_formula], formula, show_progress="hidden", trigger_mode="always_last")
     model.change(_note_of, model, policy_note, show_progress="hidden", trigger_mode="always_last")
     preset.input(on_preset, [shared.library, preset], [shared.library, message, *filled], show_progress="hidden")
-    tab.select(on_show, [shared.library, held_out_set], held_out_set, show_progress="hidden")
+    tab.select(
+        on_show,
+        [shared.library, held_out_set, kept, shown_before],
+        [shown_before, preset, *filled],
+        show_progress="hidden",
+    )
     # Not shared.library.change: Gradio would hash the whole library at each event that may change it.
     tab.select(on_plan, *planned, show_progress="hidden")
     for field in (loss, model, examples, held_out, held_out_set, epochs, max_steps, batch_size, other):

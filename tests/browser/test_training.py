@@ -260,6 +260,37 @@ def test_bad_settings_are_explained_beside_the_button(page, app):
     expect(page.locator("#train-head .message.error")).to_contain_text("no such folder")
 
 
+def test_the_form_survives_a_refresh(page, app, watch):
+    open_tab(page, "Train")
+    epochs, aggregation = page.locator("#train-epochs input"), page.get_by_label("Step rewards become one number by")
+    page.get_by_label("Step-wise", exact=True).check()
+    expect(page.locator("#train-rate input")).to_have_value("0.000003")
+    page.get_by_role("button", name="More options").click()
+    aggregation.click()
+    page.get_by_role("option", name="min", exact=True).click()
+    expect(page.locator("#train-formula")).to_contain_text("the lowest reward of a step stands in place")
+    epochs.fill("7")
+    watch.refresh()
+    open_tab(page, "Train")
+    expect(epochs).to_have_value("7")
+    expect(page.locator("#train-rate input")).to_have_value("0.000003")
+    expect(page.locator("#train-formula")).to_contain_text("the lowest reward of a step stands in place")
+    expect(page.locator("#train-reward-model")).to_be_visible()
+    # A preset that is chosen later is what stays, and an address leads to it too.
+    page.get_by_label("Phase 2", exact=True).check()
+    expect(epochs).to_have_value("3")
+    watch.go(f"{app.url}/?tab=train")
+    expect(page.locator("#train-model input")).to_have_value("google/flan-t5-small")
+    # What isn't the page's own is passed over.
+    page.evaluate("localStorage.setItem('stepwise-dpo-train-form', 'junk')")
+    watch.refresh()
+    open_tab(page, "Train")
+    expect(page.locator("#train-start")).to_have_text("Train 114 steps")
+    expect(epochs).to_have_value("2")
+    # Gradio says so in the console.
+    watch.problems = [text for text in watch.problems if "Error reading from localStorage" not in text]
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 def test_every_tab_fits_and_is_accessible(app, browser, width, theme):
