@@ -71,7 +71,9 @@ def build_app(
             # Its secret has to be the same after a restart, or the browser could not read what it kept; what is kept
             # is a secret of its own.
             browser = gr.BrowserState("", storage_key="stepwise-dpo-visitor", secret="stepwise-dpo")
-            shared = Shared(gr.State(known), gr.State(0), gr.State(""), gr.State(""), gr.State(0.0))
+            # Here and not within its tab, where the browser reads it back only once that has been opened.
+            kept = gr.BrowserState("", storage_key="stepwise-dpo-train-form", secret="stepwise-dpo")
+            shared = Shared(gr.State(known), gr.State(0), gr.State(""), gr.State(""), gr.State(0.0), kept)
             first_steps = welcome.build()
             message = html(elem_id="page-message")
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.

@@ -64,8 +64,11 @@ def table_value(reader: RunReader, views: Sequence[RunView], current: RunView | 
     rows = []
     for view in views[page * PAGE : (page + 1) * PAGE]:
         own = facts[view.run.id]
+        differs: list[str] | None = None
         # Those that are drawn together are compared with each other, any other one with the opened run.
         against = together if view.run.id in colours else together[:1]
+        if view.run.id != _id(current) or len(drawn) > 1:
+            differs = differences(own.config, against)
         colour = colours.get(view.run.id, LOSS_COLOURS.get(view.loss, MUTED))
         rows.append(
             {
@@ -81,7 +84,8 @@ def table_value(reader: RunReader, views: Sequence[RunView], current: RunView | 
                 "loss": three_digits(own.loss) if own.loss is not None else "",
                 "spark": sparkline(own.spark),
                 "result": result_words(own),
-                "differs": differences(own.config, against) if view.run.id != _id(current) or len(drawn) > 1 else None,
+                "differs": differs and shortened(differs),
+                "all": "\n".join(differs) if differs and len(differs) > MOST_DIFFERENCES else "",
                 "note": own.note,
                 "opened": view.run.id == _id(current),
                 "overlaid": view.run.id in colours,
@@ -97,10 +101,14 @@ def differences(config: RunConfig | None, others: Sequence[RunConfig]) -> list[s
         return None
     own = config.model_dump()
     dumps = [other.model_dump() for other in others]
-    found = [f"{name} {setting(name, own[name])}" for name in own if any(other[name] != own[name] for other in dumps)]
-    if len(found) > MOST_DIFFERENCES:
-        return [*found[:MOST_DIFFERENCES], f"and {len(found) - MOST_DIFFERENCES} more"]
-    return found
+    return [f"{name} {setting(name, own[name])}" for name in own if any(other[name] != own[name] for other in dumps)]
+
+
+def shortened(found: Sequence[str]) -> list[str]:
+    """Cut differences to what a cell has room for, and count the others."""
+    if len(found) <= MOST_DIFFERENCES:
+        return list(found)
+    return [*found[:MOST_DIFFERENCES], f"and {len(found) - MOST_DIFFERENCES} more"]
 
 
 def result_words(facts: Facts) -> str:

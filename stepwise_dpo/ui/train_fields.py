@@ -8,9 +8,10 @@ import gradio as gr
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.learning.names import LOSS_TYPES, POLICY
 from stepwise_dpo.runs.pace import known_pace
-from stepwise_dpo.ui.components import Shared, asset, error, html, note, what
-from stepwise_dpo.ui.glossary import GLOSSARY
+from stepwise_dpo.ui.components import Shared, error, html, note
+from stepwise_dpo.ui.formula import formula_html
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, POLICY_NOTES
+from stepwise_dpo.ui.kept_form import KEEP_JS, keep, kept_form
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.text import MINUS, shown
@@ -32,11 +33,7 @@ SPACE_NOTE = (
 )
 
 _PRESETS = [("Quick demo", "demo"), ("Phase 1", "phase1"), ("Phase 2", "phase2")]
-_FORMULAS = {
-    "demo": ("formula_dpo_imitation.html", ("imitation", "beta")),
-    "demo-dpo": ("formula_dpo.html", ("dpo", "beta")),
-    "demo-stepwise": ("formula_stepwise.html", ("stepwise", "preference", "aggregation")),
-}
+_IN_FORMULA = ("loss_type", "likelihood", "aggregation", "nonpositive", "reward_value", "anchor")
 _NEXT_WORDS = "the next ones of the same set"
 
 
@@ -60,13 +57,6 @@ class Fields(NamedTuple):
     planned: list[Any]
 
 
-def formula_html(loss: str) -> str:
-    """Write a loss as a formula with an explanation of its terms."""
-    name, terms = _FORMULAS[loss]
-    explained = "".join(f"<span>{shown(GLOSSARY[term].title)} {what(term)}</span>" for term in terms)
-    return f'<div class="with-terms">{asset(name)}<span class="terms">{explained}</span></div>'
-
-
 def fill(library: Library, form: Form) -> list[Any]:
     """Write a form's values, and which fields its loss has, for `Fields.filled`."""
     loss = str(form.loss)
@@ -74,7 +64,14 @@ def fill(library: Library, form: Form) -> list[Any]:
     values["held_out_set"] = gr.update(choices=[(_NEXT_WORDS, ""), *library.names], value=form.held_out_set)
     for name, shown_now in _of_loss(loss).items():
         values[name] = gr.update(value=values[name], visible=shown_now)
-    return [*values.values(), formula_html(loss), _note_of(form.model), gr.update(visible=loss == "demo-stepwise")]
+    options = [getattr(form, name) for name in _IN_FORMULA]
+    return [
+        *values.values(),
+        formula_html(loss, *options),
+        _note_of(form.model),
+        gr.update(visible=loss == "demo-stepwise"),
+        keep(form),
+    ]
 
 
 def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
@@ -153,7 +150,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         start = gr.Button("Train", variant="primary", elem_id="train-start")
         if public:
             html(f'<p class="hint">{SPACE_NOTE}</p>')
-    form = [
+    form: list[Any] = [
         *(loss, model, reward_model, examples, held_out, held_out_set, epochs, max_steps, batch_size, learning_rate),
         *(beta, seed, max_length, loss_type, likelihood, aggregation, nonpositive, reward_value, anchor, other),
     ]
@@ -165,12 +162,12 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         words = plan_words(planned, pace)
         return [words.button, *map(_hint, (words.estimate, data_words(library, Form(*values))))]
 
-    def on_loss(value: str, rate: object, beta: object) -> list[Any]:
+    def on_loss(value: str, rate: object, beta: object, *options: object) -> list[Any]:
         # Other losses' fields are hidden, not cleared: what was set comes back with the loss.
         visible = {name: gr.update(visible=shown_now) for name, shown_now in _of_loss(value).items()}
         visible["beta"] = gr.update(visible=_of_loss(value)["beta"], value=own_value(value, "beta", beta))
         return [
-            formula_html(value),
+            formula_html(value, *options),
             *visible.values(),
             gr.update(visible=value == "demo-stepwise"),
             own_value(value, "learning_rate", rate),
@@ -184,22 +181,39 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         opened = library.current.name
         return [library, note(f"Trains on {opened}, which is now open in the Data tab."), *fill(library, chosen)]
 
-    def on_show(library: Library, held_out_set: object) -> Any:
-        return gr.update(
+    def on_show(library: Library, held_out_set: object, kept: object, shown_before: bool) -> list[Any]:
+        restored = None if shown_before else kept_form(kept, library.names, public)
+        if restored is not None:
+            return [True, None, *fill(library, restored)]  # no preset: each of them can be chosen
+        unchanged: list[Any] = [gr.skip()] * len(filled)
+        unchanged[Form._fields.index("held_out_set")] = gr.update(
             choices=[(_NEXT_WORDS, ""), *library.names], value=held_out_set if held_out_set in library.names else ""
         )
+        return [True, gr.skip(), *unchanged]
 
-    filled = [*form, formula, policy_note, stepwise]
+    kept, shown_before = shared.kept_form, gr.State(False)
+    filled = [*form, formula, policy_note, stepwise, kept]
     planned = ([shared.library, *form], [start, estimate, data])
+    in_formula = [form[Form._fields.index(name)] for name in _IN_FORMULA]
     loss.input(
         on_loss,
-        [loss, learning_rate, beta],
+        [loss, learning_rate, beta, *in_formula],
         [formula, reward_model, beta, loss_type, stepwise, learning_rate],
         show_progress="hidden",
-    )
+    ).then(None, form, kept, js=KEEP_JS, show_progress="hidden")
+    for field in form[1:]:
+        # What a visitor changes, by the browser alone; what fills the form keeps it as well.
+        field.input(None, form, kept, js=KEEP_JS, show_progress="hidden")
+    for option in in_formula:
+        option.input(formula_html, [loss, *in_formula], formula, show_progress="hidden", trigger_mode="always_last")
     model.change(_note_of, model, policy_note, show_progress="hidden", trigger_mode="always_last")
     preset.input(on_preset, [shared.library, preset], [shared.library, message, *filled], show_progress="hidden")
-    tab.select(on_show, [shared.library, held_out_set], held_out_set, show_progress="hidden")
+    tab.select(
+        on_show,
+        [shared.library, held_out_set, kept, shown_before],
+        [shown_before, preset, *filled],
+        show_progress="hidden",
+    )
     # Not shared.library.change: Gradio would hash the whole library at each event that may change it.
     tab.select(on_plan, *planned, show_progress="hidden")
     for field in (loss, model, examples, held_out, held_out_set, epochs, max_steps, batch_size, other):

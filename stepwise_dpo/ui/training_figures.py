@@ -168,11 +168,15 @@ def training_charts(runs: Sequence[Drawn]) -> list[Chart]:
 
 
 def run_colours(runs: Sequence[Drawn]) -> list[str]:
-    """Give each run a colour of its own: the loss's own to the first run of a loss, and what is left to the others."""
+    """Give each run a colour of its own: the loss's own to the first run of a loss, and what is left to the others.
+
+    The other loss's colour is the last to go: on the rest of the page it means that loss.
+    """
     own = [LOSS_COLOURS.get(run.loss, MARGIN) for run in runs]
     first = [colour not in own[:index] for index, colour in enumerate(own)]
     taken = {colour for colour, is_first in zip(own, first, strict=True) if is_first}
-    others = iter([colour for colour in RUN_COLOURS if colour not in taken])
+    left = [colour for colour in RUN_COLOURS if colour not in taken]
+    others = iter(sorted(left, key=lambda colour: colour in LOSS_COLOURS.values()))
     return [colour if is_first else next(others) for colour, is_first in zip(own, first, strict=True)]
 
 

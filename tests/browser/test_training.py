@@ -71,7 +71,7 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app)
     # On a first visit the button is seen without scrolling, and the charts stand there, empty.
     expect(page.locator("#train-start")).to_be_in_viewport(ratio=1)
     expect(page.locator("#train-charts .plot.empty")).to_have_count(7)
-    expect(page.locator("#train-estimate")).to_contain_text("time unknown until the first run of this model")
+    expect(page.locator("#train-estimate")).to_contain_text("about 1 min on two cores; not measured here yet")
     fill(page, SHORT)
     page.get_by_label("DPO", exact=True).check()
     expect(page.locator("#train-start")).to_have_text("Train 8 steps")
@@ -259,6 +259,37 @@ def test_bad_settings_are_explained_beside_the_button(page, app):
     start(page, app)
     expect(state(page, "failed")).to_be_visible(timeout=ENDED)
     expect(page.locator("#train-head .message.error")).to_contain_text("no such folder")
+
+
+def test_the_form_survives_a_refresh(page, app, watch):
+    open_tab(page, "Train")
+    epochs, aggregation = page.locator("#train-epochs input"), page.get_by_label("Step rewards become one number by")
+    page.get_by_label("Step-wise", exact=True).check()
+    expect(page.locator("#train-rate input")).to_have_value("0.000003")
+    page.get_by_role("button", name="More options").click()
+    aggregation.click()
+    page.get_by_role("option", name="min", exact=True).click()
+    expect(page.locator("#train-formula")).to_contain_text("the lowest reward of a step stands in place")
+    epochs.fill("7")
+    watch.refresh()
+    open_tab(page, "Train")
+    expect(epochs).to_have_value("7")
+    expect(page.locator("#train-rate input")).to_have_value("0.000003")
+    expect(page.locator("#train-formula")).to_contain_text("the lowest reward of a step stands in place")
+    expect(page.locator("#train-reward-model")).to_be_visible()
+    # A preset that is chosen later is what stays, and an address leads to it too.
+    page.get_by_label("Phase 2", exact=True).check()
+    expect(epochs).to_have_value("3")
+    watch.go(f"{app.url}/?tab=train")
+    expect(page.locator("#train-model input")).to_have_value("google/flan-t5-small")
+    # What isn't the page's own is passed over.
+    page.evaluate("localStorage.setItem('stepwise-dpo-train-form', 'junk')")
+    watch.refresh()
+    open_tab(page, "Train")
+    expect(page.locator("#train-start")).to_have_text("Train 114 steps")
+    expect(epochs).to_have_value("2")
+    # Gradio says so in the console.
+    watch.problems = [text for text in watch.problems if "Error reading from localStorage" not in text]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

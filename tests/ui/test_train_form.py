@@ -168,7 +168,7 @@ def test_the_button_says_what_it_does():
 
 
 def test_time_is_told_only_where_a_run_has_told_it():
-    form = FORM._replace(examples=40, batch_size=4)
+    form = FORM._replace(examples=40, batch_size=4, model="google/flan-t5-small")
     assert words(form).estimate == "30 optimiser steps of 4 pairs · time unknown until the first run of this model"
     # 30 steps x 4 pairs x 0.5 s, and 10 s around them
     assert "about 1 min 10 s" in words(form, Pace("a", 0.5, 10.0)).estimate

@@ -164,14 +164,16 @@ def test_the_table_says_only_what_differs(run, make, reader):
     assert together[same.id] == []
 
 
-def test_many_differences_are_counted_not_cut_in_silence():
-    one = make_config({"data": "a"})
-    other = make_config(
-        {"data": "b", "seed": 1, "beta": 3.0, "epochs": 1.0, "batch_size": 9, "model": "tiny", "generate": 0}
-    )
-    found = run_table.differences(one, [other])
-    assert found == ["model policy", "data a", "epochs 3", "batch_size 2", "seed 42", "and 2 more"]
-    assert run_table.differences(None, [other]) is None
+def test_many_differences_are_counted_and_all_are_in_the_title(run, make, reader):
+    few = make("20261122-154000-stepwise-0000", seed=1)
+    many = make("20261122-155000-stepwise-1111", seed=1, beta=3.0, epochs=1.0, batch_size=9, model="tiny", generate=0)
+    views = reader.views("")
+    rows = {row["id"]: row for row in table_value(reader, views, runs_view.find(views, run.id), Choice())["rows"]}
+    shown = ["model tiny", "epochs 1", "batch_size 9", "seed 1", "beta 3"]
+    assert rows[many.id]["differs"] == [*shown, "and 1 more"]
+    assert rows[many.id]["all"].split("\n") == [*shown, "generate 0"]
+    assert [rows[each.id]["all"] for each in (run, few)] == ["", ""]
+    assert run_table.differences(None, [make_config({"data": "b"})]) is None
 
 
 def test_a_row_of_the_table(run, reader):

@@ -162,6 +162,13 @@ def test_as_many_colours_as_runs():
         assert sorted(colours) == sorted(RUN_COLOURS)
 
 
+@pytest.mark.parametrize("loss", LOSS_COLOURS)
+def test_a_loss_keeps_its_colour_from_runs_of_the_other(loss):
+    own, others = LOSS_COLOURS[loss], {colour for name, colour in LOSS_COLOURS.items() if name != loss}
+    assert run_colours([drawn(key=key, loss=loss) for key in "ab"]) == [own, "#009E73"]
+    assert not others & set(run_colours([drawn(key=key, loss=loss) for key in "abcde"]))  # only a sixth has no other
+
+
 def test_a_long_run_is_sent_in_few_bytes():
     rng = np.random.default_rng(0)
     keys = [line for line in RECORDS[0] if line != "global_step"] + [

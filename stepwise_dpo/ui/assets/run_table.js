@@ -107,6 +107,7 @@ function fill(row, run, several) {
   const words = run.differs === null ? (run.opened ? (several ? '' : 'the others are compared with this run') : 'can’t be read')
     : run.differs.length ? run.differs.join(' · ') : 'nothing';
   set(differs, words);
+  differs.title = run.all; // only where the words are cut
   differs.classList.toggle('quiet', !run.differs?.length);
   const note = row.querySelector('.note');
   note.setAttribute('aria-label', `Note on ${run.name}`);
