@@ -43,6 +43,13 @@ def plain_rows(pair: PreferencePair) -> str:
     return _columns(pair, None, Look(), 1.0)
 
 
+def waiting_html(pair: PreferencePair) -> tuple[str, str, str]:
+    """Write rows, bars and remarks before there are numbers, as high as they will be with them: nothing jumps then."""
+    said = '<div class="stat"><span role="status">The models are read, and judge the steps…</span></div>'
+    rows = f'<div class="example">{plain_rows(pair)}<div class="stats waiting">{said}</div></div>'
+    return rows, '<div class="waterfall waiting"></div>', '<div class="made-by waiting"></div>'
+
+
 def rows_html(pair: PreferencePair, facts: Facts, look: Look, cast: Cast) -> str:
     """Write both solutions, and the arithmetic below."""
     far = reach(look.scale, facts.compared)

@@ -13,7 +13,7 @@ from stepwise_dpo.ui.data_actions import chosen_index
 from stepwise_dpo.ui.judges import JUDGE_NOTES, JUDGES, check_model_name
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.newest import Newest
-from stepwise_dpo.ui.reward_rows import example_waterfall, plain_rows, question_html, rows_html
+from stepwise_dpo.ui.reward_rows import example_waterfall, plain_rows, question_html, rows_html, waiting_html
 from stepwise_dpo.ui.reward_sets import (
     MAX_LOCAL,
     MAX_PUBLIC,
@@ -67,8 +67,13 @@ class RewardsHandlers:
 
     # ------------------------------------------------------------------------------------------------- one example
 
-    def arrive(self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any) -> list[Any]:
-        """The tab was opened: runs may have come or gone, the set may be another one."""
+    def arrive(
+        self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any
+    ) -> Iterator[list[Any]]:
+        """The tab was opened: runs may have come or gone, the set may be another one.
+
+        An example that nobody has judged yet is shown without its numbers first: the first models take seconds to load.
+        """
         *values, drawn = fields
         controls = Controls(*values)
         runs = trained_runs(self.reader.own(controls.visitor))
@@ -78,7 +83,26 @@ class RewardsHandlers:
         info = "what “after” means" if runs else "what “after” means; train one in the Train tab"
         field = gr.Dropdown(choices=choices, value=run.run.id if run else "", info=info)
         controls = controls._replace(run=run.run.id if run else None)
-        return [field, *self.show_all(request, library, selected, run_id, *controls, drawn)]
+        if waiting := self._waiting(library, selected, controls):
+            yield [field, *waiting, *self.show_set(request, library, selected, run_id, *controls, drawn)]
+        yield [field, *self.show_all(request, library, selected, run_id, *controls, drawn)]
+
+    def _waiting(self, library: Library, selected: int, controls: Controls) -> list[Any] | None:
+        """What stands in an example's place while it is judged; None where nothing has to be waited for."""
+        pairs = library.current.pairs
+        if not pairs:
+            return None
+        pair = pairs[max(0, min(selected, len(pairs) - 1))]
+        try:
+            view = self._view(controls)
+        except StepwiseDPOError:
+            return None
+        shown_by = plan(view.look, view.cast).shown
+        if shown_by is None or self.scores.known(shown_by, [pair])[0] is not None:
+            return None
+        if shown_by == view.cast.judge and not self.scores.judges.ready(shown_by.name):
+            return None
+        return ["", question_html(pair), *waiting_html(pair), gr.Button(visible=False)]
 
     def show_all(
         self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any, load: bool = False

@@ -146,6 +146,7 @@ def test_two_runs_and_examples_measured_now(compare):
     expect(compare.locator("#compare-summary")).to_contain_text("both sides are the same model")
     pick(compare, "after", "DPO · 1 Jan 09:00:00")
     expect(compare.locator("#compare-summary")).to_contain_text("measured on 1 example")
+    expect(compare).to_have_url(re.compile(f"run={OTHER}"))  # so a refresh opens it
 
     pick(compare, "source", re.compile("the bundled held-out set"))
     expect(compare.locator("#compare-summary .empty-state")).to_contain_text("Not measured yet")

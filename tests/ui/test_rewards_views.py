@@ -4,6 +4,7 @@ import json
 import math
 import re
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,14 +15,26 @@ from stepwise_dpo.errors import ConfigError, DataError, StepwiseDPOError
 from stepwise_dpo.learning.losses import Side, aggregate_steps, stepwise_loss
 from stepwise_dpo.learning.names import TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
+from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import free_text, reward_sets, reward_views, waterfall
 from stepwise_dpo.ui.components import divergence_line
 from stepwise_dpo.ui.judges import Judges, check_model_name
+from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.newest import Newest
 from stepwise_dpo.ui.policies import Policies
-from stepwise_dpo.ui.reward_rows import Facts, example_waterfall, label_agreement, plain_rows, question_html, rows_html
+from stepwise_dpo.ui.reward_rows import (
+    Facts,
+    example_waterfall,
+    label_agreement,
+    plain_rows,
+    question_html,
+    rows_html,
+    waiting_html,
+)
 from stepwise_dpo.ui.reward_sources import facts_of, title_of
 from stepwise_dpo.ui.reward_views import Cast, Look, numbers, plan, read_look, view_numbers
+from stepwise_dpo.ui.rewards_handlers import RewardsHandlers
+from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.step_scores import PairScores, Source, StepScores
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} `x` \u202eabc"
@@ -218,6 +231,28 @@ def test_without_rewards_the_steps_stand_alone():
     html = plain_rows(PAIR)
     assert 'class="value"' not in html
     assert harmless(html)
+
+
+def test_before_the_first_numbers_the_rows_are_there_and_everything_else_keeps_its_place():
+    rows, bars, remarks = waiting_html(PAIR)
+    assert plain_rows(PAIR) in rows
+    assert "judge the steps" in words(rows)
+    assert all("waiting" in part for part in (rows, bars, remarks))
+
+
+def test_an_example_that_nobody_has_judged_is_shown_at_once(scores, tmp_path):
+    handlers = RewardsHandlers(scores, RunReader(Supervisor(tmp_path), public=False))
+    library = Library((ExampleSet("set", (PreferencePair("1 + 4?", [Step("5")], [Step("6")], "new"),)),), "set")
+    fields = ["visitor", "", "file", False, TINY, "", "centered", "before", "sum", None]
+    request = SimpleNamespace(session_hash="session")
+    first, last = handlers.arrive(request, library, 0, "", *fields)
+    question, rows = first[2:4]
+    assert question == last[2]
+    assert "1 + 4?" in question
+    assert ('class="value"' in rows, 'class="value"' in last[3]) == (False, True)
+    assert "1. 1 + 4?" in first[7]  # the list
+    (again,) = handlers.arrive(request, library, 0, "", *fields)  # its numbers are known
+    assert 'class="value"' in again[3]
 
 
 def test_identical_sides_have_no_dashed_line():
