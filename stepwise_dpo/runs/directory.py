@@ -71,6 +71,11 @@ class RunStatus:
         """Whether a process is, or will be, at work."""
         return self.state in ACTIVE
 
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.time() - self.started
+
 
 def new_run_id(loss: str) -> str:
     """Make an id that sorts by time and is unique: "20261122-153000-dpo-1a2b"."""

@@ -99,6 +99,11 @@ def build_app(
             now = address_of(library, selected, run_id)
             return [now, now] if now != before else [gr.skip(), gr.skip()]
 
+        def on_run(
+            visitor: str, library: Library, selected: int, run_id: str, before: object, *state: Any
+        ) -> list[Any]:
+            return [*on_follow(visitor, library, selected, run_id, before), *train.look(*state)]
+
         def on_moved(visitor: str, *state: Any) -> list[Any]:
             if not visitor:
                 return [gr.skip(), LOST, *[gr.skip()] * len(train.outputs)]
@@ -138,9 +143,9 @@ def build_app(
         )
         asking.moved(*moving, **unlimited)
         # Set, example and run are chosen in many places: the address follows them all, and the Train tab the run.
-        for followed in (address.follow, open_set.change, shared.selected.change, shared.run_id.change):
+        for followed in (address.follow, open_set.change, shared.selected.change):
             followed(*following, **unlimited)
-        shared.run_id.change(train.look, train.inputs, train.outputs, **unlimited)
+        shared.run_id.change(on_run, [*following[1], *train.inputs], [*following[2], *train.outputs], **unlimited)
         chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
         first_steps.choose(on_first_step, None, tabs, show_progress="hidden")
         # Clients call the functions that are made for them, not what a click on the page does. Within the same block:

@@ -15,6 +15,10 @@ LOCAL_SECONDS, PUBLIC_SECONDS, SPACE_SECONDS = 0.25, 0.8, 2.5  # Spaces answer 4
 IDLE = 2
 """Times as long from one question to the next, where no run is at work."""
 
+SETTLING_SECONDS = 3.0
+"""A run that has just begun goes through its phases faster than a page looks, and the look that brings its first point
+would have to wait for those at the phases."""
+
 _SERVER = secrets.token_hex(8)
 """Another one after a restart: what a page knows is old then, and it looks, and finds out that its state is gone."""
 
@@ -49,14 +53,15 @@ def beat(reader: RunReader, visitor: str, seconds: float) -> dict[str, Any]:
 def newest_of(reader: RunReader, visitor: str) -> dict[str, Any]:
     """Say where a visitor's runs stand: {"standing": another one once that has changed, "active": is one at work}.
 
-    All that changes without somebody's click is in it: states, and what a run at work has written. The look at the
-    runs may be a little old, see `RunReader.recent_views`.
+    All that changes without somebody's click is in it: states, phases, and what a run at work has written. The look at
+    the runs may be a little old, see `RunReader.recent_views`.
     """
     views = reader.recent_views(visitor)
     standing: list[object] = [_SERVER]
     for view in views:
-        standing += [view.run.id, view.state]
-        if view.status.active:
-            standing += [view.status.updated, file_size(view.run.path / "metrics.jsonl")]
+        written = file_size(view.run.path / "metrics.jsonl") if view.status.active else None
+        standing += [view.run.id, written]
+        if written != 0 or view.status.state == "queued" or view.stop_requested or view.status.age > SETTLING_SECONDS:
+            standing += [view.state, view.status.phase]
     digest = hashlib.sha256(repr(standing).encode()).hexdigest()[:16]
     return {"standing": digest, "active": any(view.status.active for view in views)}

@@ -42,6 +42,20 @@ def test_what_a_run_at_work_writes_is_heard_of(run, tmp_path):
     assert not ended["active"]
 
 
+def test_the_phases_of_a_run_that_has_just_begun_wait_for_its_first_step(run, tmp_path):
+    reader = RunReader(Supervisor(tmp_path))
+
+    def standing(phase, seconds):
+        run.write_status(RunStatus("running", **{**MINE, "started": time.time() - seconds}, phase=phase))
+        return pulse.newest_of(reader, ANNA)["standing"]
+
+    assert standing("loading models", 0) == standing("training", 0)
+    assert standing("loading models", 10) != standing("training", 10)
+    before = standing("training", 0)
+    run.request_stop()
+    assert standing("training", 0) != before
+
+
 def test_strangers_hear_nothing_of_each_others_runs(run, tmp_path):
     reader = RunReader(Supervisor(tmp_path), public=True)
     nothing = pulse.newest_of(reader, BEN)
