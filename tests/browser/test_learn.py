@@ -110,12 +110,13 @@ def test_sliders_have_names_and_follow_the_keyboard(learn):
     expect(learn.locator("output[for=learn-p]")).to_have_text("+2.3")
     learn.keyboard.press("Home")
     expect(learn.locator("output[for=learn-p]")).to_have_text("−5.0")
+    learn.keyboard.press("Tab")  # what the next slider is
     learn.keyboard.press("Tab")
     learn.keyboard.press("End")
     expect(learn.locator("output[for=learn-d]")).to_have_text("+3.00")
     expect(learn.get_by_role("slider", name=re.compile("Beta"))).to_have_value("0.5")
-    learn.get_by_role("button", name="What is Pull?").click()
-    expect(learn.get_by_text("The gradient with its sign turned")).to_be_visible()
+    learn.get_by_role("button", name="What is Pull?").first.click()
+    expect(learn.get_by_text("The gradient with its sign turned").filter(visible=True)).to_be_visible()
 
 
 def test_the_open_example_has_its_real_point(learn):
