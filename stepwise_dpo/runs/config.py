@@ -251,9 +251,9 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: not readable, not YAML, or not a mapping.
     """
     where = f"configuration {os.fspath(path)!r}"
+    if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+        raise ConfigError(f"{where} is not a regular file")  # a pipe would be waited for, for ever
     try:
-        if os.path.lexists(path) and not os.path.isdir(path) and not os.path.isfile(path):
-            raise ConfigError(f"{where} is not a regular file")  # a pipe would be waited for, for ever
         with open(path, encoding="utf-8") as file:
             text = file.read(MAX_CONFIG_CHARACTERS + 1)
     except (OSError, ValueError) as error:  # not UTF-8, or a path that can't be one

@@ -440,7 +440,7 @@ class Supervisor:
             return
         # A worker that is still importing has nothing to keep, and can't listen.
         grace = {"starting": 0.0, "stopping": KEEP_GRACE_SECONDS}.get(status.state, STOP_GRACE_SECONDS)
-        if _has_trained(status):  # it saves or evaluates, and hears of the stop when that is done
+        if _has_trained(status) and not run.final.exists():  # it saves, and hears of the stop when that is done
             grace = KEEP_GRACE_SECONDS
         if waited > grace:
             self._signal(run, status, signal.SIGKILL if waited > grace + KILL_GRACE_SECONDS else signal.SIGTERM)

@@ -179,7 +179,7 @@ def settings_of(form: Form, held_out: int, public: bool) -> dict[str, Any]:
     }
     if model in (POLICY, TINY):
         settings["save_steps"] = SAVE_STEPS  # a run whose server ends goes on from there
-        settings["group_by_length"] = True  # as the demo's presets do: a quarter of its time would go into padding
+        settings["group_by_length"] = True  # as the demo's presets do: short examples are mostly padding else
     if loss == "stepwise":
         settings |= {
             "reward_model": check_model_name(form.reward_model, JUDGES, public),

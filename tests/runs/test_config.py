@@ -152,8 +152,10 @@ def test_planned_steps(examples, processes, settings, steps):
 
 def test_a_configuration_that_is_no_file_or_far_too_long_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ConfigError, match="not a regular file"):
+    with pytest.raises(ConfigError, match=r"^configuration '[^']*pipe' is not a regular file$"):
         read_config_file(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_config_file("a\0b")
     with pytest.raises(ConfigError, match="can't be read"):
         read_config_file(tmp_path)
     (tmp_path / "long.yaml").write_text("seed: 1  # " + "x" * 100_000)
