@@ -45,12 +45,13 @@ from stepwise_dpo.runs.ticket import read_ticket
 _STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a tiny model's step
 
 
-def run(config: RunConfig, run_dir: str | os.PathLike[str]) -> RunDirectory:
+def run(config: RunConfig, run_dir: str | os.PathLike[str], loaded: Policy | None = None) -> RunDirectory:
     """Do one run from start to end and leave its directory, see `runs.directory`.
 
     Args:
         config: what to do.
         run_dir: a new directory, or one that `RunDirectory.create` prepared for this configuration and this process.
+        loaded: a policy as it was loaded; where it is the configured one, it is trained instead of being loaded again.
 
     Returns:
         the directory; its state is "finished", or "stopped" when somebody asked for that.
@@ -62,10 +63,10 @@ def run(config: RunConfig, run_dir: str | os.PathLike[str]) -> RunDirectory:
     directory = RunDirectory(run_dir)
     if _is_first_process() and not _is_prepared(directory, config):
         directory.create(config)
-    return _attend(config, directory, None)
+    return _attend(config, directory, None, loaded)
 
 
-def resume(run_dir: str | os.PathLike[str]) -> RunDirectory:
+def resume(run_dir: str | os.PathLike[str], loaded: Policy | None = None) -> RunDirectory:
     """Go on with a run that was stopped, interrupted or failed; it ends as if it had never been cut off.
 
     Everything comes from the directory: the configuration as it was saved, the newest checkpoint that is what was
@@ -73,6 +74,7 @@ def resume(run_dir: str | os.PathLike[str]) -> RunDirectory:
 
     Args:
         run_dir: the run's directory.
+        loaded: as for `run`.
 
     Returns:
         the directory, as `run`.
@@ -89,7 +91,7 @@ def resume(run_dir: str | os.PathLike[str]) -> RunDirectory:
     point = find_resume_point(directory)
     if _is_first_process():
         directory.forget_stop()
-    return _attend(config, directory, point)
+    return _attend(config, directory, point, loaded)
 
 
 def _is_prepared(directory: RunDirectory, config: RunConfig) -> bool:
@@ -104,11 +106,13 @@ def _is_prepared(directory: RunDirectory, config: RunConfig) -> bool:
     return ours and directory.config() == config
 
 
-def _attend(config: RunConfig, directory: RunDirectory, point: ResumePoint | None) -> RunDirectory:
+def _attend(
+    config: RunConfig, directory: RunDirectory, point: ResumePoint | None, loaded: Policy | None = None
+) -> RunDirectory:
     """Run, and leave a status that says how it ended, whatever happens."""
     journal = _Journal(directory, point)
     try:
-        _run(config, directory, journal, point)
+        _run(config, directory, journal, point, loaded)
     except _StoppedBeforeTraining:
         kept = "there is nothing to keep" if point is None else f"{point.checkpoint.path.name} is kept"
         journal.end("stopped", f"stopped before the first optimiser step; {kept}")
@@ -128,14 +132,20 @@ def _attend(config: RunConfig, directory: RunDirectory, point: ResumePoint | Non
     return directory
 
 
-def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal", point: ResumePoint | None) -> None:
+def _run(
+    config: RunConfig,
+    directory: RunDirectory,
+    journal: "_Journal",
+    point: ResumePoint | None,
+    loaded: Policy | None,
+) -> None:
     journal.phase("reading data")
     train_pairs = load_pairs(config.data)
     eval_pairs = load_pairs(config.eval_data) if config.eval_data else None
     measured_pairs = eval_pairs or train_pairs
 
     journal.phase("loading models")
-    policy = load_policy(config.model)
+    policy = loaded if loaded is not None and loaded.name == config.model else load_policy(config.model)
     reward_model = _load_reward_model(config) if config.reward_model else None
     everything = [*train_pairs, *(eval_pairs or [])]
     policy.step_tokenizer().check_lengths(everything, config.max_length)

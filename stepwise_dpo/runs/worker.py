@@ -20,12 +20,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from stepwise_dpo.learning.loading import Policy
 
 PARENT_POLL_SECONDS = 1.0
 BEHIND_THE_PAGE = 5
@@ -46,10 +50,11 @@ def main(arguments: list[str], train: Callable[[RunConfig, Path], object] | None
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     # TRL 1.16 uses names that Transformers 5.23 already calls old; in a run's log that would look like a problem.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    loaded: Policy | None = None  # what a spare has in memory already
     if ready is not None:
         # What can't be imported now can't be for the run that comes either, which has a log to say so.
         with suppress(Exception):
-            _import_everything()
+            loaded = _prepare()
         with suppress(BrokenPipeError):  # a run came meanwhile, and nobody asks any more
             os.write(ready, b"1")
         os.close(ready)
@@ -61,7 +66,7 @@ def main(arguments: list[str], train: Callable[[RunConfig, Path], object] | None
     _take_over(directory)
     try:
         signal.signal(signal.SIGTERM, _interrupt)
-        (train or _training(resume=asked["resume"]))(directory.config(), directory.path)
+        (train or _training(resume=asked["resume"], loaded=loaded))(directory.config(), directory.path)
     except StepwiseDPOError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
@@ -93,22 +98,25 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _training(*, resume: bool) -> Callable[[RunConfig, Path], object]:
+def _training(*, resume: bool, loaded: "Policy | None" = None) -> Callable[[RunConfig, Path], object]:
     # Not at the top: torch and TRL take seconds, and the watch of the parent must run meanwhile.
     from stepwise_dpo.runs import training
 
-    return (lambda config, path: training.resume(path)) if resume else training.run
+    if resume:
+        return lambda config, path: training.resume(path, loaded)
+    return lambda config, path: training.run(config, path, loaded)
 
 
-def _import_everything() -> None:
-    """Import what any run needs, and what the bundled models need: no run's configuration is known yet."""
+def _prepare() -> "Policy":
+    """Import what any run needs, and load the bundled policy: no run's configuration is known yet."""
     from stepwise_dpo.learning.loading import load_policy
     from stepwise_dpo.learning.names import POLICY
 
     _training(resume=False)
-    load_policy(POLICY)  # the modules of its architecture, and its files in the system's cache
+    policy = load_policy(POLICY)
     gc.collect()
     gc.freeze()  # modules stay: Accelerate's full collection before training would look through all of them
+    return policy
 
 
 def _end_with_parent(parent: int) -> None:

@@ -65,7 +65,7 @@ def test_a_run_may_come_while_the_spare_still_imports(supervisor, config, worker
 def test_a_spare_that_cannot_import_leaves_the_message_to_the_run(supervisor, config, worker):
     worker(
         "raise ImportError('no torch here')",
-        before="def broken(): raise ImportError\nworker._import_everything = broken",
+        before="def broken(): raise ImportError\nworker._prepare = broken",
     )
     supervisor.warm()
     assert supervisor.wait_until_warm(30)

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import psutil
 import pytest
+import torch
 from processes_of_tests import wait_for
 
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.runs import supervisor as module
 from stepwise_dpo.runs import training, worker
 from stepwise_dpo.runs.config import make_config
@@ -70,7 +72,7 @@ def test_a_run_whose_checkpoints_vanished_is_not_trained_onto_its_old_metrics(ru
 
 def test_a_prepared_run_is_done_only_by_whom_it_was_prepared_for(run, config, monkeypatch):
     begun = []
-    monkeypatch.setattr(training, "_attend", lambda config, directory, point: begun.append(config.seed))
+    monkeypatch.setattr(training, "_attend", lambda config, *others: begun.append(config.seed))
     training.run(config, run.path)
     run.write_status(RunStatus("starting", pid=os.getpid()))
     training.run(config, run.path)
@@ -122,6 +124,16 @@ def test_the_trainer_asks_after_every_batch(small_settings, tmp_path, monkeypatc
     stopped = training.run(make_config(small_settings), tmp_path / "run")
     assert stopped.status().state == "stopped"
     assert next(step for state, step in states if state == "stopping") == 0
+
+
+def test_a_run_trains_the_policy_that_a_spare_has_loaded_if_it_is_its_own(small_settings, tmp_path):
+    config = make_config(small_settings, {"max_steps": 1, "save_steps": None})
+    loaded = load_policy(config.model)
+    same = training.run(config, tmp_path / "same", loaded)
+    other = training.run(config, tmp_path / "other", Policy("another", loaded.model, loaded.tokenizer))
+    assert same.metrics()[0][0]["loss"] == other.metrics()[0][0]["loss"]
+    trained = load_policy(str(same.final)).model.state_dict()
+    assert all(torch.equal(trained[name], values) for name, values in loaded.model.state_dict().items())
 
 
 def test_a_worker_has_time_to_note_its_end_at_sigterm(supervisor, config, worker, monkeypatch):
