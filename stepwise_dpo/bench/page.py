@@ -158,12 +158,19 @@ def training(page: "Page", runs_dir: Path) -> Iterator[Measure]:
     yield Measure("first loss point", first, "s", 2.0, "from the press on Train, default form, warm worker")
     page.wait_for_function(f"{_POINTS} >= 100")
     arrivals = {int(step): at for step, at in page.evaluate("window.arrivals").items()}
-    records, _ = list_runs(runs_dir)[0].metrics()
-    written = {record["global_step"]: record["time"] for record in records if "loss" in record}
-    lags = [arrivals[step] - written[step] for step in arrivals if step in written]
+    run = list_runs(runs_dir)[0]
+
+    def written() -> dict[int, float]:
+        """When the worker wrote each optimiser step."""
+        return {record["global_step"]: record["time"] for record in run.metrics()[0] if "loss" in record}
+
+    known = written()
+    lags = [arrivals[step] - known[step] for step in arrivals if step in known]
     words = f"from metrics.jsonl to the curve, {len(lags)} points; the median is {median(lags):.2f} s"
     yield Measure("live lag, longest", max(lags), "s", 1.0, words)
     page.wait_for_selector('#train-head [data-state="finished"]')
+    took = max(written().values()) - page.evaluate("window.pressedAt")
+    yield Measure("demo run", took, "s", 60.0, "from the press on Train to its last optimiser step, watched live")
 
 
 def heatmap(page: "Page") -> Measure:
