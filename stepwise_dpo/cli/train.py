@@ -43,8 +43,8 @@ def add_commands(commands: Any) -> None:
     train.add_argument(
         "--resume",
         metavar="RUN_DIR",
-        help="go on with a run that was stopped, interrupted or failed, from its newest sound checkpoint; its saved "
-        "configuration says the rest",
+        help="go on with a run that was stopped, interrupted or failed, from its newest sound checkpoint, or again "
+        "from the start where it had none yet; its saved configuration says the rest",
     )
     for name, field in RunConfig.model_fields.items():
         add_setting(train, name, field.annotation, field.description or "", field.get_default())

@@ -130,10 +130,10 @@ class Supervisor:
     def resume(self, run: RunDirectory) -> None:
         """Go on with a run that ended early, from its last sound checkpoint, when its turn comes. Returns at once.
 
-        It stays whose it was.
+        It stays whose it was. One that has no checkpoint yet begins again.
 
         Raises:
-            RunError: it has finished, is active, or has no sound checkpoint; or as `start`.
+            RunError: it has finished, is active, or its checkpoints are damaged; or as `start`.
         """
         with self._lock:
             if self.status(run).active:

@@ -20,7 +20,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from stepwise_dpo.errors import RunError, StepwiseDPOError
-from stepwise_dpo.learning.checkpoints import HIDDEN, clear_hidden, publish, read_own_state, readable_bytes, saving
+from stepwise_dpo.learning.checkpoints import (
+    HIDDEN,
+    Checkpoint,
+    clear_hidden,
+    publish,
+    read_own_state,
+    readable_bytes,
+    saving,
+)
 from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy
 from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.names import SMOOTHED_LOSS_TYPES
@@ -69,7 +77,8 @@ def resume(run_dir: str | os.PathLike[str]) -> RunDirectory:
     """Go on with a run that was stopped, interrupted or failed; it ends as if it had never been cut off.
 
     Everything comes from the directory: the configuration as it was saved, the newest checkpoint that is what was
-    written, and the metrics up to there. The reference is the policy that the run began with.
+    written, and the metrics up to there. The reference is the policy that the run began with. A run that was cut off
+    before its first checkpoint begins again at optimiser step 0, and says so.
 
     Args:
         run_dir: the run's directory.
@@ -78,17 +87,20 @@ def resume(run_dir: str | os.PathLike[str]) -> RunDirectory:
         the directory, as `run`.
 
     Raises:
-        RunError: there is nothing to resume from, or the data changed since; the run is left as it was.
+        RunError: there is nothing to resume, or the data changed since; the run is left as it was.
         StepwiseDPOError: as `run`.
     """
     directory = RunDirectory(run_dir)
     config = directory.config()
     if _is_first_process() and (reason := refuse_to_resume(directory)) is not None:
         raise RunError(reason)
-    check_same_data(directory, config)
     point = find_resume_point(directory)
+    check_same_data(directory, config, point)
     if _is_first_process():
+        tqdm.write(str(point), file=sys.stderr)
         directory.forget_stop()
+        if point.checkpoint is None:
+            directory.forget_results()
     return _attend(config, directory, point)
 
 
@@ -110,7 +122,8 @@ def _attend(config: RunConfig, directory: RunDirectory, point: ResumePoint | Non
     try:
         _run(config, directory, journal, point)
     except _StoppedBeforeTraining:
-        kept = "there is nothing to keep" if point is None else f"{point.checkpoint.path.name} is kept"
+        checkpoint = None if point is None else point.checkpoint
+        kept = "there is nothing to keep" if checkpoint is None else f"{checkpoint.path.name} is kept"
         journal.end("stopped", f"stopped before the first optimiser step; {kept}")
         return directory
     except KeyboardInterrupt:
@@ -187,10 +200,10 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal", point:
         directory.write_report({"before": before.summary()})
 
     journal.phase("training")
-    if point is None:
+    if point is None or point.checkpoint is None:
         trainer.train()
     else:
-        journal.go_on()
+        journal.go_on(point.checkpoint)
         trainer.resume(point.checkpoint.path)
     # The first measurement was made without the autocast that Accelerate has wrapped around this object's forward; the
     # second one shall differ from it by the training only.
@@ -303,14 +316,16 @@ def _record_environment(
     )
     for words in filter(None, [environment["disk"]["warning"]]):
         tqdm.write(f"warning: {words}", file=sys.stderr)
-    began = directory.environment()
-    if point is not None and began is not None:
+    began = directory.environment() or {}
+    if point is not None and point.checkpoint is not None:
         changed = changed_versions(began["versions"], environment["versions"])
         if changed:
             tqdm.write(f"warning: other versions than the run began with: {', '.join(changed)}", file=sys.stderr)
-        tqdm.write(str(point), file=sys.stderr)
-        resumed = {"global_step": point.checkpoint.global_step, "skipped": point.skipped, **environment}
-        environment = {**began, "resumed": [*began.get("resumed", []), resumed]}
+    if point is not None:
+        resumed = {"global_step": point.global_step, "skipped": point.skipped, **environment}
+        # Of a run that begins again, nothing depends any more on what it began with.
+        first = environment if point.checkpoint is None else began
+        environment = {**first, "resumed": [*began.get("resumed", []), resumed]}
     directory.write_environment(environment)
 
 
@@ -385,12 +400,11 @@ class _Journal(TrainerCallback):
     def __init__(self, directory: RunDirectory, point: ResumePoint | None = None) -> None:
         self.directory = directory
         self.writes = _is_first_process()
-        self._point = point
         self._status = RunStatus(
             "running",
             pid=os.getpid(),
             create_time=psutil.Process().create_time(),
-            global_step=0 if point is None else point.checkpoint.global_step,
+            global_step=0 if point is None else point.global_step,
             max_steps=0 if point is None else directory.status().max_steps,
             started=time.time(),
         )
@@ -403,11 +417,10 @@ class _Journal(TrainerCallback):
         """What a checkpoint keeps of the run: where its metrics ended."""
         return {"metrics_bytes": self.directory.metrics_size()}
 
-    def go_on(self) -> None:
+    def go_on(self, checkpoint: Checkpoint) -> None:
         """Forget the metrics that a resumed run is about to write again."""
-        assert self._point is not None
         if self.writes:
-            self.directory.cut_metrics(read_own_state(self._point.checkpoint.path)["beside"]["metrics_bytes"])
+            self.directory.cut_metrics(read_own_state(checkpoint.path)["beside"]["metrics_bytes"])
 
     def phase(self, words: str) -> None:
         """Say what the run does now; before training, also the moment to heed a request to stop."""

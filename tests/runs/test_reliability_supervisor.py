@@ -1,10 +1,10 @@
 """Cases of the reliability list that the supervisor and its workers answer for, each by its number."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -97,7 +97,6 @@ def test_case_07_models_that_are_refused_before_loading(config, tmp_path, monkey
 
 
 def test_case_07_remote_code_and_pickled_weights_are_refused_everywhere(causal_folder, tmp_path):
-    import json
     import shutil
 
     from stepwise_dpo.learning.loading import load_policy
@@ -174,33 +173,43 @@ def test_case_09_so_does_time(make_supervisor, config, worker):
     assert group_of(status.pid) == []
 
 
-def test_case_10_worker_and_spare_end_with_their_server_and_a_new_one_notices(make_supervisor, config, worker):
+SERVER = """
+import json, sys, time
+from stepwise_dpo.runs import supervisor
+from stepwise_dpo.runs.config import make_config
+folder, config, supervisor.WORKER, count, warm = [sys.argv[1], *map(json.loads, sys.argv[2:])]
+made = supervisor.Supervisor(folder)
+made._may_warm = lambda: True
+runs = [made.start(make_config(config)) for _ in range(count)]
+if warm:
+    made.warm()
+    while made._spare is None: time.sleep(0.05)
+print(*(run.path for run in runs), *([made._spare.pid] if warm else []), flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def serve():
+    """A server in a process of its own, to be killed: `serve(folder, config, runs, warm)` gives it and what it says."""
+    servers = []
+
+    def start(runs_dir, config, runs=1, warm=False):
+        arguments = [config.model_dump_json(), *map(json.dumps, (module.WORKER, runs, warm))]
+        command = [sys.executable, "-c", SERVER, str(runs_dir), *arguments]
+        servers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return servers[-1], servers[-1].stdout.readline().split()
+
+    yield start
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
+def test_case_10_worker_and_spare_end_with_their_server_and_a_new_one_notices(make_supervisor, config, worker, serve):
     worker(WITH_A_CHILD + FOREVER)
-    script = textwrap.dedent(
-        """
-        import json, sys, time
-        from stepwise_dpo.runs import supervisor
-        from stepwise_dpo.runs.config import make_config
-        supervisor.WORKER = json.loads(sys.argv[3])
-        made = supervisor.Supervisor(sys.argv[1])
-        made._may_warm = lambda: True
-        runs = [made.start(make_config(json.loads(sys.argv[2]))) for _ in range(2)]
-        made.warm()
-        while made._spare is None: time.sleep(0.05)
-        print(*(run.path for run in runs), made._spare.pid, flush=True)
-        time.sleep(300)
-        """
-    )
     after = make_supervisor()
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-c", script, str(after.runs_dir), config.model_dump_json()),
-            '["' + '", "'.join(module.WORKER) + '"]',
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    path, queued, spare = server.stdout.readline().split()
+    server, (path, queued, spare) = serve(after.runs_dir, config, runs=2, warm=True)
     run, waiting = RunDirectory(path), RunDirectory(queued)
     status = wait_for(lambda: (s := run.status()).state == "running" and s)
     server.kill()
@@ -210,6 +219,25 @@ def test_case_10_worker_and_spare_end_with_their_server_and_a_new_one_notices(ma
     assert ([r.id for r in found.interrupted], [r.id for r in found.queued]) == ([run.id], [waiting.id])
     assert (after.status(run).state, after.status(run).error) == ("interrupted", "its process is gone")
     wait_for(lambda: after.status(waiting).state == "running")  # it was promised a turn, and gets it
+
+
+def test_case_10_a_run_that_really_trains_is_resumed_after_its_server_was_killed(make_supervisor, config, serve):
+    after = make_supervisor()
+    server, (path,) = serve(after.runs_dir, config.model_copy(update={"max_steps": 200}))
+    run = RunDirectory(path)
+    status = wait_for(lambda: (s := run.status()).global_step >= 1 and s)
+    server.kill()
+    server.wait()
+    wait_for(lambda: not group_of(status.pid), seconds=3)
+    assert [found.id for found in after.recover().interrupted] == [run.id]
+    assert (after.status(run).state, run.checkpoints()) == ("interrupted", [])
+    after.resume(run)
+    wait_for(lambda: not after.status(run).active)
+    assert (after.status(run).state, after.status(run).global_step) == ("finished", 200)
+    assert [line["global_step"] for line in run.metrics()[0]] == list(range(1, 201))
+    assert run.environment()["resumed"][0]["global_step"] == 0
+    assert "no checkpoint has been written, so the run begins again at optimiser step 0" in run.events.read_text()
+    assert (run.final / "model.safetensors").is_file()
 
 
 # ------------------------------------------------------------------------------------------------------------- 11: stop

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from stepwise_dpo.cli import main
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.preferences.pairs import load_pairs, save_pairs
+from stepwise_dpo.runs import training
 from stepwise_dpo.runs.checkpoints import refuse_to_resume
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
@@ -188,12 +189,47 @@ def test_runs_that_cannot_be_resumed_are_left_as_they_are(finished, small_settin
     finally:
         os.kill(alive.pid, signal.SIGKILL)
         alive.wait()
-    run.write_status(RunStatus("interrupted"))
+    run.write_status(RunStatus("stopped"))
     for name in ("checkpoint-1", "checkpoint-2"):
         shutil.rmtree(run.path / name)
-    with pytest.raises(RunError, match="has no checkpoint to resume from; a run writes some with save_steps"):
+    with pytest.raises(RunError, match="no checkpoint to go on from, and beginning again would take away the model"):
         resume(run.path)
-    assert run.status().state == "interrupted"
+    assert (run.status().state, (run.final / "config.json").exists()) == ("stopped", True)
+
+
+def test_case_10_a_run_without_a_checkpoint_begins_again(finished, tmp_path, monkeypatch, capsys):
+    """Cut off while it loads, and again after three optimiser steps; what it left doesn't count."""
+    config = make_config(RunDirectory(finished).config().model_dump(), {"save_steps": None})
+    path = tmp_path / "run"
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patches:
+        patches.setattr(training, "load_policy", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, path)
+    assert not (path / "environment.json").exists()
+    with monkeypatch.context() as patches:
+        cut_off_at(3, patches)
+        with pytest.raises(KeyboardInterrupt):
+            resume(path)
+    cut = RunDirectory(path)
+    assert [line["global_step"] for line in cut.metrics()[0]] == [1, 2, 2, 3]
+    shutil.copytree(finished / "final", path / "final")  # as of a run that was killed while it evaluated its policy
+    load, seen = training.load_policy, []
+
+    def look_and_load(name):
+        seen.append((cut.metrics()[0], cut.final.exists()))
+        return load(name)
+
+    monkeypatch.setattr(training, "load_policy", look_and_load)
+    capsys.readouterr()
+    resume(path)
+    assert "no checkpoint has been written, so the run begins again at optimiser step 0" in capsys.readouterr().err
+    assert [entry["global_step"] for entry in cut.environment()["resumed"]] == [0, 0]
+    assert seen[0] == ([], False)
+    assert_same(path, finished)
 
 
 def test_other_data_than_before_is_refused(small_settings, tmp_path, monkeypatch):
@@ -208,9 +244,14 @@ def test_other_data_than_before_is_refused(small_settings, tmp_path, monkeypatch
     with pytest.raises(RunError, match=r"can't be resumed: data \('.*data\.json'\) changed since it began"):
         resume(tmp_path / "run")
     assert metrics_of(RunDirectory(tmp_path / "run")) == before
-    (tmp_path / "run" / "environment.json").unlink()
+    (tmp_path / "run" / "environment.json").rename(tmp_path / "environment.json")
     with pytest.raises(RunError, match=r"without environment\.json"):
         resume(tmp_path / "run")
+    (tmp_path / "environment.json").rename(tmp_path / "run" / "environment.json")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-1")  # nor does it begin again with them
+    with pytest.raises(RunError, match="changed since it began"):
+        resume(tmp_path / "run")
+    assert metrics_of(RunDirectory(tmp_path / "run")) == before
 
 
 @pytest.mark.parametrize("frozen_scores", ["ahead", "as_needed"])

@@ -13,6 +13,7 @@ from processes_of_tests import wait_for
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs import supervisor as module
 from stepwise_dpo.runs import training, worker
+from stepwise_dpo.runs.checkpoints import ResumePoint
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.ticket import Ticket, new_ticket, read_ticket, write_ticket
@@ -58,11 +59,13 @@ def test_a_run_whose_checkpoints_vanished_is_not_trained_onto_its_old_metrics(ru
     me = psutil.Process()
     run.append_metrics({"global_step": 1, "loss": 0.5})
     run.write_status(RunStatus("starting", pid=me.pid, create_time=me.create_time()))
-    monkeypatch.setattr(training, "_attend", lambda *arguments: pytest.fail("it trains"))
-    with pytest.raises(RunError, match="no checkpoint to resume from"):
-        worker._training(resume=True)(config, run.path)
+    begun = []
+    monkeypatch.setattr(training, "_attend", lambda config, run, point: begun.append((point, run.metrics()[0])))
     with pytest.raises(RunError, match="already holds a run"):
         worker._training(resume=False)(config, run.path)
+    assert begun == []
+    worker._training(resume=True)(config, run.path)
+    assert begun == [(ResumePoint(None, []), [])]  # it begins again
 
 
 # ---------------------------------------------------------------------------------------------------------- whose run
