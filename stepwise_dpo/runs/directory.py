@@ -11,7 +11,8 @@
     report.json      {"before": {…}, "after": {…}}
     examples.jsonl   held-out examples before and after, one line each; see `learning.evaluation`
     checkpoint-N/    the training after N optimiser steps, complete and verifiable; see `learning.checkpoints`
-    final/           a normal Transformers checkpoint with its tokenizer
+    final/           a normal Transformers checkpoint with its tokenizer, and a manifest as a checkpoint has it
+    reward_model/    the same of a reward model that was trained with the policy
 
 Nothing here imports torch.
 """

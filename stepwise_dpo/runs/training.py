@@ -20,15 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from stepwise_dpo.errors import RunError, StepwiseDPOError
-from stepwise_dpo.learning.checkpoints import (
-    HIDDEN,
-    Checkpoint,
-    clear_hidden,
-    publish,
-    read_own_state,
-    readable_bytes,
-    saving,
-)
+from stepwise_dpo.learning.checkpoints import Checkpoint, read_own_state, readable_bytes
 from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy
 from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.names import SMOOTHED_LOSS_TYPES
@@ -46,6 +38,7 @@ from stepwise_dpo.runs.checkpoints import (
 )
 from stepwise_dpo.runs.config import RunConfig, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
+from stepwise_dpo.runs.final_save import save_models
 from stepwise_dpo.runs.progress import ProgressBar
 from stepwise_dpo.runs.provenance import changed_versions, describe_environment
 from stepwise_dpo.runs.ticket import read_ticket
@@ -210,17 +203,7 @@ def _run(config: RunConfig, directory: RunDirectory, journal: "_Journal", point:
     vars(policy.model).pop("forward", None)
 
     journal.phase("saving")
-    with saving("the trained policy", directory.path):
-        if journal.writes:
-            clear_hidden(directory.path)
-        beside = directory.path / HIDDEN / "final"
-        trainer.save_model(str(beside))
-        if journal.writes:
-            # A pickle of the arguments; config.json says the same and is safe to share.
-            (beside / "training_args.bin").unlink(missing_ok=True)
-            publish(beside, directory.final)
-            if reward_model is not None and config.train_reward_model:
-                reward_model.save_pretrained(directory.path / "reward_model")
+    save_models(directory, trainer, reward_model if config.train_reward_model else None, writes=journal.writes)
 
     after = measure("after", policy)
     if before is None:
