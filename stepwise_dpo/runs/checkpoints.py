@@ -6,6 +6,7 @@ What makes a checkpoint sound is said in `learning.checkpoints`. Nothing here im
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,26 @@ def check_same_data(directory: RunDirectory, config: RunConfig, point: ResumePoi
         raise RunError(
             f"run {directory.id!r} can't be resumed: {' and '.join(changed)} changed since it began; put the old file "
             "back, or start a new run"
+        )
+
+
+def check_same_weights(directory: RunDirectory, config: RunConfig, now: Mapping[str, str]) -> None:
+    """Refuse to go on with other models than the run began with: a folder, or the Hub, may hold new ones.
+
+    Args:
+        directory: the run's.
+        config: the run's.
+        now: `weights_hash` of each model as it was loaded now, by the setting that names it.
+
+    Raises:
+        RunError: a model is another one.
+    """
+    before = (directory.environment() or {}).get("weights", {})  # older runs noted none
+    changed = [f"{name} ({getattr(config, name)!r})" for name in now if before.get(name, now[name]) != now[name]]
+    if changed:
+        raise RunError(
+            f"run {directory.id!r} can't be resumed: {' and '.join(changed)} changed since it began, in weights or in "
+            "settings; put the old files back, or start a new run"
         )
 
 

@@ -3,6 +3,7 @@
 The command line, the worker and the tests all call these two.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -26,6 +27,7 @@ from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.names import SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
+from stepwise_dpo.learning.weights import weights_hash
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
 from stepwise_dpo.runs.checkpoints import (
     CHECKPOINT_WEIGHTS,
@@ -33,6 +35,7 @@ from stepwise_dpo.runs.checkpoints import (
     bytes_to_write,
     check_disk,
     check_same_data,
+    check_same_weights,
     find_resume_point,
     refuse_to_resume,
 )
@@ -40,7 +43,7 @@ from stepwise_dpo.runs.config import RunConfig, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
 from stepwise_dpo.runs.final_save import save_models
 from stepwise_dpo.runs.progress import ProgressBar
-from stepwise_dpo.runs.provenance import changed_versions, describe_environment
+from stepwise_dpo.runs.provenance import changes, describe_environment
 from stepwise_dpo.runs.ticket import read_ticket
 
 _STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a tiny model's step
@@ -283,8 +286,14 @@ def _record_environment(
     """Write down what the figures depend on, and find out whether the disk has room.
 
     Raises:
-        RunError: it has not.
+        RunError: it has not; or a run that goes on has other models than it began with.
     """
+    weights = {"model": weights_hash(policy.model)}
+    if reward_model is not None:
+        how = json.dumps(reward_model.settings.to_config(), sort_keys=True)
+        weights["reward_model"] = weights_hash(reward_model, how)
+    if point is not None:
+        check_same_weights(directory, config, weights)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     judge = _weights(reward_model) if reward_model is not None and config.train_reward_model else 0
     needed = bytes_to_write(config, _weights(policy.model), judge, planned_steps(config, train_pairs, processes))
@@ -295,15 +304,18 @@ def _record_environment(
         threads=torch.get_num_threads(),
         processes=processes,
         deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
+        weights=weights,
         disk=check_disk(directory, needed),
     )
     for words in filter(None, [environment["disk"]["warning"]]):
         tqdm.write(f"warning: {words}", file=sys.stderr)
     began = directory.environment() or {}
-    if point is not None and point.checkpoint is not None:
-        changed = changed_versions(began["versions"], environment["versions"])
-        if changed:
-            tqdm.write(f"warning: other versions than the run began with: {', '.join(changed)}", file=sys.stderr)
+    if point is not None and point.checkpoint is not None and (changed := changes(began, environment)):
+        tqdm.write(
+            f"warning: the run began with {'; '.join(changed)}: from here on its numbers are not bit for bit those of "
+            "a run without a break",
+            file=sys.stderr,
+        )
     if point is not None:
         resumed = {"global_step": point.global_step, "skipped": point.skipped, **environment}
         # Of a run that begins again, nothing depends any more on what it began with.

@@ -8,11 +8,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from comparing import assert_same, metrics_of
 from safetensors.torch import load_file
 
 from stepwise_dpo.cli import main
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.preferences.pairs import load_pairs, save_pairs
 from stepwise_dpo.runs import training
 from stepwise_dpo.runs.checkpoints import refuse_to_resume
@@ -259,8 +261,6 @@ def test_the_reference_is_the_one_that_the_run_began_with(
     small_settings, causal_folder, tmp_path, monkeypatch, frozen_scores
 ):
     """Not the checkpoint's weights; and a policy's folder that changed since is noticed."""
-    from stepwise_dpo.learning.loading import load_policy
-
     model = tmp_path / "model"
     shutil.copytree(causal_folder, model)
     settings = {"model": str(model), "frozen_scores": frozen_scores, "learning_rate": 1e-2}
@@ -277,11 +277,50 @@ def test_the_reference_is_the_one_that_the_run_began_with(
     policy = load_policy(str(model))
     policy.model.model.norm.weight.data.mul_(1.1)
     policy.model.save_pretrained(model)
-    with pytest.raises(RunError, match=r"checkpoint-1 was trained against another reference: example '.*' had -"):
-        resume(tmp_path / "other")
     other = RunDirectory(tmp_path / "other")
-    assert other.status().state == "failed"
-    assert len(other.checkpoints(verify=True)) == 1
+    for words in (
+        r"model \('.*model'\) changed since it began",
+        "-1 was trained against another reference: example '",
+    ):
+        with pytest.raises(RunError, match=words):
+            resume(other.path)
+        assert other.status().state == "failed"
+        assert len(other.checkpoints(verify=True)) == 1
+        environment = other.environment()
+        environment.pop("weights", None)  # as of an older version
+        other.write_environment(environment)
+
+
+def test_another_reward_model_is_refused_and_other_threads_are_told(
+    small_settings, causal_folder, tmp_path, monkeypatch, capsys
+):
+    judge, aside = tmp_path / "judge", tmp_path / "aside"
+    shutil.copytree(causal_folder, judge)
+    config = make_config(small_settings, STEPWISE, {"reward_model": str(judge), "reward_head": "likelihood"})
+    cut_off_at(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "run")
+    monkeypatch.undo()
+    cut = RunDirectory(tmp_path / "run")
+    before = metrics_of(cut)
+    shutil.copytree(judge, aside)
+    changed = load_policy(str(judge))
+    changed.model.model.norm.weight.data[0] += 1e-6  # no score needs to tell
+    changed.model.save_pretrained(judge)
+    with pytest.raises(RunError, match=r"can't be resumed: reward_model \('.*judge'\) changed since it began, in"):
+        resume(cut.path)
+    assert (cut.status().state, metrics_of(cut)) == ("failed", before)
+    shutil.rmtree(judge)
+    aside.rename(judge)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        resume(cut.path)
+    finally:
+        torch.set_num_threads(threads)
+    assert f"the run began with threads {threads}, now {threads + 1}: from here on" in capsys.readouterr().err
+    assert cut.environment()["threads"] == threads
+    assert cut.environment()["resumed"][0]["threads"] == threads + 1
 
 
 def test_lost_metrics_are_noticed(finished, tmp_path):
