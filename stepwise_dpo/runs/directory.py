@@ -39,6 +39,9 @@ State = Literal["queued", "starting", "running", "stopping", "finished", "stoppe
 ACTIVE: tuple[State, ...] = ("queued", "starting", "running", "stopping")
 """States in which a process is, or will be, at work."""
 
+REMOVED = ".removed-"
+"""Begins the name of what is being removed: no run any more."""
+
 _NOTHING_KEPT = "ended before anything could be kept"
 
 
@@ -434,7 +437,7 @@ def list_runs(runs_dir: str | os.PathLike[str]) -> list[RunDirectory]:
     for path in paths:
         try:
             # A link may lead anywhere: whoever deletes, reads or writes a run shall stay below this folder.
-            if not path.is_symlink() and RunDirectory(path).exists():
+            if not path.is_symlink() and not path.name.startswith(REMOVED) and RunDirectory(path).exists():
                 # Written once, when the run was made; ids sort by time only where nobody chose them.
                 found.append(((path / "config.json").stat().st_mtime_ns, path.name, RunDirectory(path)))
         except OSError:

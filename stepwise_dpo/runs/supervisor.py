@@ -24,6 +24,7 @@ from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State, list_runs, new_run_id
 from stepwise_dpo.runs.event_log import cap_log, last_line
 from stepwise_dpo.runs.example_files import example_folder, files_of, used_names
+from stepwise_dpo.runs.leftovers import put_away, sweep_folder, sweep_run
 from stepwise_dpo.runs.limits import QueueLimits, RunLimits
 from stepwise_dpo.runs.processes import lives, signal_group
 from stepwise_dpo.runs.queue import Queue
@@ -225,12 +226,13 @@ class Supervisor:
             except RunError:
                 config = None
             try:
-                shutil.rmtree(run.path)  # refuses a link, and follows none inside
+                away = put_away(run.path)
+                self._lost.pop(run.id, None)
+                if config is not None:
+                    self._forget_examples(config)
+                shutil.rmtree(away)
             except OSError as error:
                 raise RunError(f"run {run.id!r} can't be removed: {error}") from error
-            self._lost.pop(run.id, None)
-            if config is not None:
-                self._forget_examples(config)
 
     def _forget_examples(self, config: RunConfig) -> None:
         """Remove the example files of a run that is gone, unless another run names them."""
@@ -269,9 +271,10 @@ class Supervisor:
         """Set right what a server before this one left: to be called once, when a server starts.
 
         A run whose process is gone becomes "interrupted". One that waited when its server ended was promised and has
-        lost nothing, so it waits again.
+        lost nothing, so it waits again. What was being written or removed when a process was killed goes.
         """
         with self._lock:
+            sweep_folder(self.runs_dir)
             found = Recovered([], [])
             waiting = []
             for run in self.runs():
@@ -280,8 +283,10 @@ class Supervisor:
                     if status.state == "queued" and ticket is not None and not ticket.server_lives:
                         write_ticket(run, new_ticket(ticket.owner, resume=ticket.resume))
                         waiting.append((status.started, run, ticket.owner))
-                    elif status.active and not self.status(run).active:
-                        found.interrupted.append(run)
+                    elif not self.status(run).active:
+                        sweep_run(run)
+                        if status.active:
+                            found.interrupted.append(run)
                 except (OSError, RunError) as error:
                     _log.warning("run %r is left alone: %s", run.id, error)
             for _, run, owner in sorted(waiting, key=lambda known: (known[0], known[1].id)):
