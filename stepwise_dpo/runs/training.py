@@ -42,6 +42,7 @@ from stepwise_dpo.runs.checkpoints import (
 from stepwise_dpo.runs.config import RunConfig, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
 from stepwise_dpo.runs.final_save import save_models
+from stepwise_dpo.runs.launch import read_launch
 from stepwise_dpo.runs.progress import ProgressBar
 from stepwise_dpo.runs.provenance import changes, describe_environment
 from stepwise_dpo.runs.ticket import read_ticket
@@ -294,7 +295,7 @@ def _record_environment(
         weights["reward_model"] = weights_hash(reward_model, how)
     if point is not None:
         check_same_weights(directory, config, weights)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = read_launch().processes
     judge = _weights(reward_model) if reward_model is not None and config.train_reward_model else 0
     needed = bytes_to_write(config, _weights(policy.model), judge, planned_steps(config, train_pairs, processes))
     environment = describe_environment(
@@ -342,7 +343,7 @@ def _load_reward_model(config: RunConfig) -> LLMRewardModel:
         value=config.reward_value,
     )
     # Each of several processes has its own GPU.
-    return reward_model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
+    return reward_model.to(f"cuda:{read_launch().local_rank}" if torch.cuda.is_available() else "cpu")
 
 
 def _rewards_record(
@@ -378,8 +379,8 @@ def _warn_of_unknown_characters(policy: Policy, pairs: Sequence[PreferencePair])
 
 
 def _is_first_process() -> bool:
-    """Whether this is the only process, or the one of several that writes (`accelerate launch` sets RANK)."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this is the only process, or the one of several that writes."""
+    return read_launch().rank == 0
 
 
 class _StoppedBeforeTraining(Exception):
@@ -420,7 +421,7 @@ class _Journal(TrainerCallback):
     def phase(self, words: str) -> None:
         """Say what the run does now; before training, also the moment to heed a request to stop."""
         self._update(phase=words)
-        alone = os.environ.get("WORLD_SIZE", "1") == "1"  # several processes stop together, in the training loop
+        alone = read_launch().processes == 1  # several processes stop together, in the training loop
         if alone and not self._training and self.directory.stop_requested():
             raise _StoppedBeforeTraining
         if self.writes:
