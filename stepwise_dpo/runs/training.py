@@ -43,6 +43,7 @@ from stepwise_dpo.runs.config import RunConfig, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
 from stepwise_dpo.runs.final_save import save_models
 from stepwise_dpo.runs.launch import read_launch
+from stepwise_dpo.runs.leftovers import sweep_run
 from stepwise_dpo.runs.progress import ProgressBar
 from stepwise_dpo.runs.provenance import changes, describe_environment
 from stepwise_dpo.runs.ticket import read_ticket
@@ -96,6 +97,7 @@ def resume(run_dir: str | os.PathLike[str]) -> RunDirectory:
     if _is_first_process():
         tqdm.write(str(point), file=sys.stderr)
         directory.forget_stop()
+        sweep_run(directory)  # what is half written would look as if this process wrote it
         if point.checkpoint is None:
             directory.forget_results()
     return _attend(config, directory, point)
@@ -471,6 +473,10 @@ class _Journal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Within an evaluation, say that a request to stop was heard."""
+        self._answer_stop()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """After a checkpoint, say that a request to stop was heard."""
         self._answer_stop()
 
     def _answer_stop(self) -> None:

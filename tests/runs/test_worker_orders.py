@@ -11,6 +11,8 @@ import pytest
 from processes_of_tests import wait_for
 
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.checkpoints import faults
+from stepwise_dpo.learning.sound_trainer import SoundTrainer
 from stepwise_dpo.runs import supervisor as module
 from stepwise_dpo.runs import training, worker
 from stepwise_dpo.runs.checkpoints import ResumePoint
@@ -125,6 +127,29 @@ def test_the_trainer_asks_after_every_batch(small_settings, tmp_path, monkeypatc
     stopped = training.run(make_config(small_settings), tmp_path / "run")
     assert stopped.status().state == "stopped"
     assert next(step for state, step in states if state == "stopping") == 0
+
+
+def test_case_11_a_first_stop_during_the_save_of_a_checkpoint(small_settings, tmp_path, monkeypatch):
+    """It is answered as soon as the checkpoint is there, and heeded after the next step."""
+    states = []
+    save, write = SoundTrainer._save_checkpoint, RunDirectory.write_status
+
+    def stop_and_save(self, *arguments):
+        if self.state.global_step == 2:
+            RunDirectory(tmp_path / "run").request_stop()
+        save(self, *arguments)
+
+    def note(self, status):
+        states.append((status.state, status.global_step, (self.path / "checkpoint-2").exists()))
+        write(self, status)
+
+    monkeypatch.setattr(SoundTrainer, "_save_checkpoint", stop_and_save)
+    monkeypatch.setattr(RunDirectory, "write_status", note)
+    stopped = training.run(make_config(small_settings), tmp_path / "run")
+    assert (stopped.status().state, stopped.status().error, stopped.status().global_step) == ("stopped", None, 3)
+    assert [found.global_step for found in stopped.checkpoints(verify=True)] == [3, 2]
+    assert faults(stopped.final) == []
+    assert next(entry for entry in states if entry[0] == "stopping") == ("stopping", 2, True)
 
 
 def test_a_worker_has_time_to_note_its_end_at_sigterm(supervisor, config, worker, monkeypatch):
