@@ -6,6 +6,7 @@ from typing import Any
 from stepwise_dpo.cli.output import quiet_libraries, report_table
 from stepwise_dpo.cli.parsing import add_command, add_setting
 from stepwise_dpo.cli.pretrain import add_pretrain
+from stepwise_dpo.runs.launch import read_launch
 from stepwise_dpo.runs.reward_config import RewardTrainingConfig, make_reward_config
 
 TRAIN_REWARD_EXAMPLES = """examples:
@@ -32,6 +33,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _train_reward(options: argparse.Namespace) -> int:
+    read_launch()  # what is wrong there, Accelerate would say by a traceback
     settings = {name: getattr(options, name) for name in RewardTrainingConfig.model_fields}
     config = make_reward_config(**{name: value for name, value in settings.items() if value is not None})
     quiet_libraries()

@@ -1,7 +1,7 @@
-"""Checkpoint folders that are complete or not there, and that can prove it.
+"""Folders of a training, checkpoints and trained models, that are complete or not there, and that can prove it.
 
-A checkpoint is written below a hidden folder, every file is forced to the disk, a manifest of sizes and SHA-256 comes
-last, and only then the folder gets its name. So a crash at any moment leaves the checkpoints that there were. What
+A folder is written below a hidden folder, every file is forced to the disk, a manifest of sizes and SHA-256 comes
+last, and only then the folder gets its name. So a crash at any moment leaves what there was. What
 happens to the files afterwards (a disk's fault, somebody's hand), the manifest reveals.
 
 Nothing here imports torch.
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,10 +53,10 @@ def find_checkpoints(run_dir: Path) -> list[Checkpoint]:
 
 
 def faults(folder: Path, *, contents: bool = True) -> list[str]:
-    """Say what is wrong with a checkpoint, a clause per file; [] for a sound one.
+    """Say what is wrong with a sealed folder, a clause per file; [] for a sound one.
 
     Args:
-        folder: the checkpoint.
+        folder: a checkpoint or a trained model.
         contents: compare the files' hashes too; sizes alone take no time, but miss a flipped bit.
     """
     try:
@@ -63,23 +64,39 @@ def faults(folder: Path, *, contents: bool = True) -> list[str]:
         files: dict[str, dict[str, Any]] = manifest["files"]
         if manifest["sha256"] != _of_manifest(files):
             return [f"{MANIFEST} is damaged"]
+        sizes = {name: int(expected["size"]) for name, expected in files.items()}
+        place = folder.resolve()
     except FileNotFoundError:
         return [f"{MANIFEST} is missing: the checkpoint is not complete"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         return [f"{MANIFEST} can't be read: {error}"]
     found = []
     for name, expected in files.items():
         try:
-            size = (folder / name).stat().st_size
-            if size != expected["size"]:
-                found.append(f"{name} has {size} bytes instead of {expected['size']}")
-            elif contents and _hash(folder / name) != expected["sha256"]:
+            status = (folder / name).stat()
+            # A manifest may come from anywhere, with a model: nothing else is read for it, and no pipe waited for.
+            if not stat.S_ISREG(status.st_mode) or not (folder / name).resolve().is_relative_to(place):
+                found.append(f"{name} is no file of this folder")
+            elif status.st_size != sizes[name]:
+                found.append(f"{name} has {status.st_size} bytes instead of {sizes[name]}")
+            elif contents and _hash(folder / name) != expected.get("sha256"):
                 found.append(f"{name} has other contents than were written")
         except FileNotFoundError:
             found.append(f"{name} is missing")
-        except OSError as error:
-            found.append(f"{name} can't be read: {error.strerror}")
+        except (OSError, ValueError) as error:
+            found.append(f"{name} can't be read: {getattr(error, 'strerror', None) or error}")
     return found
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether a folder has a manifest of ours, sound or not; another program's file of that name is none."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, RecursionError):
+        return True
+    return isinstance(manifest, dict) and {"files", "sha256"} <= manifest.keys()
 
 
 def read_own_state(folder: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from stepwise_dpo.errors import ModelError
+from stepwise_dpo.learning.checkpoints import MANIFEST, faults, is_sealed
 from stepwise_dpo.learning.names import BUNDLED, MODELS_DIR, POLICY, TINY
 from stepwise_dpo.learning.tiny import build_tiny_model, build_tiny_tokenizer
 from stepwise_dpo.learning.tokenization import StepTokenizer
@@ -215,12 +216,17 @@ def _language_model_class(config: Any) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def _source(name: str) -> tuple[str, dict[str, Any]]:
-    """Where a model's files are, and the options with which all of them are read."""
+def _source(name: str, *, verify: bool = False) -> tuple[str, dict[str, Any]]:
+    """Where a model's files are, and the options with which all of them are read.
+
+    Args:
+        name: of the model.
+        verify: compare the contents of a trained model's files with its manifest, and not their sizes only.
+    """
     source = bundled_folder(name) if name in BUNDLED else name
     if is_local(source):
         source = os.path.expanduser(source)
-        _check_folder(source)
+        _check_folder(source, verify)
     return source, {"trust_remote_code": False, "local_files_only": is_local(source) or not _hub_reachable()}
 
 
@@ -235,7 +241,7 @@ def _load(
         new_head: the files may lack the weights of what stands on the backbone.
         settings: for the model's config.
     """
-    source, options = _source(name)
+    source, options = _source(name, verify=True)
     try:
         auto_class = auto_class_of(AutoConfig.from_pretrained(source, **options))
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -311,7 +317,7 @@ def reads_ahead(model: PreTrainedModel) -> bool:
     return bool(gradient[0, 1].any())
 
 
-def _check_folder(name: str) -> None:
+def _check_folder(name: str, verify: bool) -> None:
     """Say what is wrong with a model folder before Transformers says it in ten lines."""
     folder = Path(name)
     if not folder.is_dir():
@@ -320,6 +326,11 @@ def _check_folder(name: str) -> None:
         raise ModelError(f"model {name!r} is a run folder; its trained model is {str(folder / 'final')!r}")
     if not (folder / "config.json").is_file():
         raise ModelError(f"model {name!r}: no config.json in this folder, so it isn't a saved Transformers model")
+    if is_sealed(folder) and (wrong := faults(folder, contents=verify)):
+        raise ModelError(
+            f"model {name!r} is not what was saved: {', '.join(wrong)}; put the files back, or, if you changed them on "
+            f"purpose, remove {MANIFEST}"
+        )
 
 
 def _hub_reachable() -> bool:

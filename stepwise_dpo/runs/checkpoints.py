@@ -6,6 +6,7 @@ What makes a checkpoint sound is said in `learning.checkpoints`. Nothing here im
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from stepwise_dpo.runs.provenance import data_hashes
 CHECKPOINT_WEIGHTS = 3
 """A checkpoint holds the weights, and AdamW's two moments of each."""
 
+BEGINS_AGAIN = "no checkpoint has been written, so the run begins again at optimiser step 0"
+
 _CLOSE = 1.5  # times what a run will write: less room than this is worth a warning
 
 
@@ -27,20 +30,30 @@ class ResumePoint:
     """Where a run goes on.
 
     Attributes:
-        checkpoint: the newest sound one.
+        checkpoint: the newest sound one; None where the run has none and begins again.
         skipped: newer ones that are not sound, each with what is wrong with it, the newest first.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     skipped: list[str]
 
+    @property
+    def global_step(self) -> int:
+        """Optimiser steps that needn't be done again."""
+        return 0 if self.checkpoint is None else self.checkpoint.global_step
+
     def __str__(self) -> str:
+        if self.checkpoint is None:
+            return BEGINS_AGAIN
         skipped = "".join(f"; skipped {fault}" for fault in self.skipped)
         return f"resuming from {self.checkpoint.path.name}{skipped}"
 
 
 def refuse_to_resume(directory: RunDirectory) -> str | None:
     """Say why a run can't be resumed, as far as that is seen at a glance (sizes of files, no hashes); None if it can.
+
+    A run without any checkpoint can: it begins again. One whose checkpoints are all damaged can't, since somebody may
+    still have their files, and beginning again would write over what is left of them.
 
     Raises:
         RunError: it is no run, or its status is damaged.
@@ -51,32 +64,36 @@ def refuse_to_resume(directory: RunDirectory) -> str | None:
     if status.active and status.pid != os.getpid() and lives(status.pid, status.create_time):
         return f"run {directory.id!r} is still active (process {status.pid}); stop it first"
     if not find_checkpoints(directory.path):
-        return (
-            f"run {directory.id!r} has no checkpoint to resume from; a run writes some with save_steps, and one when "
-            "it is stopped"
-        )
+        if status.state == "stopped" and directory.final.exists():
+            return (
+                f"run {directory.id!r} has no checkpoint to go on from, and beginning again would take away the model "
+                "that it kept; start a new run"
+            )
+        return None
     if not directory.checkpoints():
-        return f"run {directory.id!r} can't be resumed: {'; '.join(_faults(directory, contents=False))}"
+        found = find_checkpoints(directory.path)
+        return _all_damaged(directory, [_words(one, faults(one.path, contents=False)) for one in found])
     return None
 
 
 def find_resume_point(directory: RunDirectory) -> ResumePoint:
-    """Find the newest checkpoint whose every file is what was written.
+    """Find the newest checkpoint whose every file is what was written; none where none has been written yet.
 
     Raises:
-        RunError: there is none.
+        RunError: all that there are are damaged.
     """
     skipped: list[str] = []
     for checkpoint in find_checkpoints(directory.path):
         wrong = faults(checkpoint.path)
         if not wrong:
             return ResumePoint(checkpoint, skipped)
-        skipped.append(f"{checkpoint.path.name} ({', '.join(wrong)})")
-    why = "; ".join(skipped) or "it has no checkpoint"
-    raise RunError(f"run {directory.id!r} can't be resumed: {why}")
+        skipped.append(_words(checkpoint, wrong))
+    if skipped:
+        raise RunError(_all_damaged(directory, skipped))
+    return ResumePoint(None, [])
 
 
-def check_same_data(directory: RunDirectory, config: RunConfig) -> None:
+def check_same_data(directory: RunDirectory, config: RunConfig, point: ResumePoint) -> None:
     """Refuse to go on with other data than the run began with.
 
     Raises:
@@ -85,6 +102,8 @@ def check_same_data(directory: RunDirectory, config: RunConfig) -> None:
     """
     environment = directory.environment()
     if environment is None:
+        if point.checkpoint is None:
+            return  # it was cut off before it had read them, or all that it made of them is made again
         raise RunError(f"run {directory.id!r} can't be resumed: without environment.json nobody knows its data")
     before, now = environment["data"], data_hashes(config)
     changed = [f"{name} ({getattr(config, name)!r})" for name in now if before.get(name) != now[name]]
@@ -92,6 +111,26 @@ def check_same_data(directory: RunDirectory, config: RunConfig) -> None:
         raise RunError(
             f"run {directory.id!r} can't be resumed: {' and '.join(changed)} changed since it began; put the old file "
             "back, or start a new run"
+        )
+
+
+def check_same_weights(directory: RunDirectory, config: RunConfig, now: Mapping[str, str]) -> None:
+    """Refuse to go on with other models than the run began with: a folder, or the Hub, may hold new ones.
+
+    Args:
+        directory: the run's.
+        config: the run's.
+        now: `weights_hash` of each model as it was loaded now, by the setting that names it.
+
+    Raises:
+        RunError: a model is another one.
+    """
+    before = (directory.environment() or {}).get("weights", {})  # older runs noted none
+    changed = [f"{name} ({getattr(config, name)!r})" for name in now if before.get(name, now[name]) != now[name]]
+    if changed:
+        raise RunError(
+            f"run {directory.id!r} can't be resumed: {' and '.join(changed)} changed since it began, in weights or in "
+            "settings; put the old files back, or start a new run"
         )
 
 
@@ -134,9 +173,12 @@ def check_disk(directory: RunDirectory, needed: int) -> dict[str, Any]:
     return {"needed_bytes": needed, "free_bytes": free, "warning": warning}
 
 
-def _faults(directory: RunDirectory, *, contents: bool) -> list[str]:
-    return [
-        f"{checkpoint.path.name} ({', '.join(wrong)})"
-        for checkpoint in find_checkpoints(directory.path)
-        if (wrong := faults(checkpoint.path, contents=contents))
-    ]
+def _words(checkpoint: Checkpoint, wrong: list[str]) -> str:
+    return f"{checkpoint.path.name} ({', '.join(wrong)})"
+
+
+def _all_damaged(directory: RunDirectory, found: list[str]) -> str:
+    return (
+        f"run {directory.id!r} can't be resumed: {'; '.join(found)}; put their files back, or remove these "
+        "checkpoints: then it begins again at optimiser step 0"
+    )

@@ -11,7 +11,8 @@
     report.json      {"before": {…}, "after": {…}}
     examples.jsonl   held-out examples before and after, one line each; see `learning.evaluation`
     checkpoint-N/    the training after N optimiser steps, complete and verifiable; see `learning.checkpoints`
-    final/           a normal Transformers checkpoint with its tokenizer
+    final/           a normal Transformers checkpoint with its tokenizer, and a manifest as a checkpoint has it
+    reward_model/    the same of a reward model that was trained with the policy
 
 Nothing here imports torch.
 """
@@ -20,6 +21,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -29,13 +31,16 @@ from typing import Any, Literal, get_args
 import orjson
 
 from stepwise_dpo.errors import ConfigError, RunError
-from stepwise_dpo.learning.checkpoints import Checkpoint, faults, find_checkpoints
+from stepwise_dpo.learning.checkpoints import Checkpoint, clear_hidden, faults, find_checkpoints
 from stepwise_dpo.runs.config import RunConfig, make_config
 
 State = Literal["queued", "starting", "running", "stopping", "finished", "stopped", "interrupted", "failed"]
 
 ACTIVE: tuple[State, ...] = ("queued", "starting", "running", "stopping")
 """States in which a process is, or will be, at work."""
+
+REMOVED = ".removed-"
+"""Begins the name of what is being removed: no run any more."""
 
 _NOTHING_KEPT = "ended before anything could be kept"
 
@@ -88,6 +93,8 @@ WRITTEN = (
 )
 """What a run writes beside its configuration and its checkpoints."""
 
+_RESULTS = ("metrics.jsonl", "rewards.json", "report.json", "examples.jsonl")
+
 
 class RunDirectory:
     """Reads and writes one run's files.
@@ -138,7 +145,7 @@ class RunDirectory:
                     )
             elif self.status().state != "failed" or (self.path / "metrics.jsonl").exists():
                 raise RunError(f"{str(self.path)!r} already holds a run; choose another output directory")
-            for leftover in ("stop", "events.log", "rewards.json", "environment.json", "report.json", "examples.jsonl"):
+            for leftover in ("stop", "events.log", "environment.json", *_RESULTS):
                 (self.path / leftover).unlink(missing_ok=True)
             # The configuration makes it a run, so it comes last: a run without a status could neither begin nor end.
             self.write_status(RunStatus("queued", started=time.time()))
@@ -193,6 +200,25 @@ class RunDirectory:
         if wrong := [name for name, fits in _STATUS_FITS.items() if not fits(getattr(status, name))]:
             raise RunError(f"run {self.id!r}: status.json has an unusable {wrong[0]}")
         return status
+
+    def forget_results(self) -> None:
+        """Take away what a run has made that is about to begin again: models, metrics, records of its examples.
+
+        What it depends on (environment.json) stays, to be compared with what is there now.
+
+        Raises:
+            RunError: a file can't be removed.
+        """
+        try:
+            for model in ("final", "reward_model"):
+                if (self.path / model).exists():  # moved away first: half a model shall not be seen
+                    hidden = clear_hidden(self.path)
+                    os.replace(self.path / model, hidden / model)
+                    shutil.rmtree(hidden, ignore_errors=True)
+            for name in _RESULTS:
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"run {self.id!r} can't begin again: {error}") from error
 
     def append_metrics(self, metrics: Mapping[str, float]) -> None:
         """Append one line of metrics in a single write, so that a reader never sees half of it without noticing."""
@@ -411,7 +437,7 @@ def list_runs(runs_dir: str | os.PathLike[str]) -> list[RunDirectory]:
     for path in paths:
         try:
             # A link may lead anywhere: whoever deletes, reads or writes a run shall stay below this folder.
-            if not path.is_symlink() and RunDirectory(path).exists():
+            if not path.is_symlink() and not path.name.startswith(REMOVED) and RunDirectory(path).exists():
                 # Written once, when the run was made; ids sort by time only where nobody chose them.
                 found.append(((path / "config.json").stat().st_mtime_ns, path.name, RunDirectory(path)))
         except OSError:

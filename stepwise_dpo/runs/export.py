@@ -16,6 +16,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.checkpoints import MANIFEST, faults, is_sealed
 from stepwise_dpo.learning.names import BUNDLED, TINY
 from stepwise_dpo.runs.config import READ_BY_ONE_LOSS, RunConfig
 from stepwise_dpo.runs.directory import RunDirectory
@@ -129,10 +130,13 @@ def pack(run: RunDirectory, target: Path) -> None:
         target: the archive to write; nothing is left there when it fails.
 
     Raises:
-        RunError: the run has no model (yet), or a file can't be read or written.
+        RunError: the run has no model (yet), its files are not what was saved, or one can't be read or written.
     """
     if not (run.final / "config.json").is_file():
         raise RunError(f"run {run.id!r} has no model to download; it is kept when a run finishes or is stopped")
+    for folder in (run.final, run.path / "reward_model"):
+        if is_sealed(folder) and (wrong := faults(folder)):
+            raise RunError(f"run {run.id!r}: {folder.name} is not what was saved: {', '.join(wrong)}")
     config = portable(run.config())
     files, left_out = _checkpoint_files(run)
     texts = {
@@ -162,6 +166,8 @@ def _checkpoint_files(run: RunDirectory) -> tuple[dict[str, Path], list[str]]:
         if not folder.is_dir():
             continue
         for path in sorted(folder.iterdir()):
+            if path.name == MANIFEST:
+                continue  # it would speak of files that are left out
             # A link could lead anywhere.
             safe = path.is_file() and not path.is_symlink() and path.suffix in SAFE_SUFFIXES
             if safe and prefix + path.name != "README.md":

@@ -1,4 +1,4 @@
-"""How long a run will take, judged by what earlier runs of the same model took on this machine."""
+"""How long a run will take, judged by what earlier runs of the same model took here; and how long its steps take."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -11,6 +11,8 @@ from stepwise_dpo.runs.directory import RunDirectory
 
 LEAST_STEPS = 3
 """Fewer say nothing: the first ones are slower than the rest."""
+
+LAST_STEPS = 20
 
 READ_AT_MOST = 50
 
@@ -40,7 +42,7 @@ def pace_of(run: RunDirectory, config: RunConfig) -> Pace | None:
     Raises:
         RunError: its status can't be read.
     """
-    steps = [(r["global_step"], r["time"]) for r in run.metrics()[0] if {"global_step", "time", "loss"} <= r.keys()]
+    steps = _steps(run)
     if len(steps) < LEAST_STEPS:
         return None
     # The median passes over the pauses in which held-out examples were evaluated.
@@ -50,6 +52,24 @@ def pace_of(run: RunDirectory, config: RunConfig) -> Pace | None:
     if status.state in ("finished", "stopped") and 0 < status.started <= steps[0][1]:
         around = max(0.0, (steps[0][1] - status.started) + (status.updated - steps[-1][1]))
     return Pace(run.id, median(paces) / (config.batch_size * config.gradient_accumulation), around)
+
+
+def step_seconds(run: RunDirectory) -> float | None:
+    """Measure how long a run's optimiser steps take in its present process, in seconds; None before the first one.
+
+    The median over the last ones, which passes over evaluations. The first step counts from the process's beginning.
+
+    Raises:
+        RunError: its status can't be read.
+    """
+    started = run.status().started
+    times = [started, *(moment for _, moment in _steps(run) if moment >= started)][-LAST_STEPS:]
+    return median(b - a for a, b in pairwise(times)) if len(times) > 1 else None
+
+
+def _steps(run: RunDirectory) -> list[tuple[int, float]]:
+    """The global_step and the time, in seconds since 1970, of each optimiser step."""
+    return [(r["global_step"], r["time"]) for r in run.metrics()[0] if {"global_step", "time", "loss"} <= r.keys()]
 
 
 def known_pace(runs: Iterable[RunDirectory], model: str, loss: str) -> Pace | None:

@@ -17,6 +17,7 @@ from stepwise_dpo.errors import DataError
 from stepwise_dpo.runs.config import RunConfig
 
 _LIBRARIES = ("torch", "transformers", "trl", "datasets", "accelerate", "tokenizers", "safetensors", "numpy")
+_ROUNDING = ("threads", "processes", "device")
 
 
 def describe_environment(config: RunConfig, **more: Any) -> dict[str, Any]:
@@ -61,9 +62,20 @@ def data_hashes(config: RunConfig) -> dict[str, str]:
     return hashes
 
 
-def changed_versions(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Say what is installed in another version than before: ["torch 2.13.0, now 2.14.0"]."""
-    return [f"{name} {before[name]}, now {now.get(name)}" for name in before if before[name] != now.get(name)]
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say which versions, and what of the machine, make a run's numbers round in another way: ["threads 1, now 2"].
+
+    Args:
+        before: environment.json of the run.
+        now: the same of this process.
+    """
+    pairs = [(before["versions"], now["versions"], before["versions"]), (before, now, _ROUNDING)]
+    return [
+        f"{name} {old[name]}, now {new.get(name)}"
+        for old, new, names in pairs
+        for name in names
+        if name in old and old[name] != new.get(name)
+    ]
 
 
 def git_commit(root: Path) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.example_files import example_folder, used_names
+from stepwise_dpo.runs.leftovers import sweep_folder
 from stepwise_dpo.runs.supervisor import Supervisor
 
 DAY_SECONDS = 24 * 60 * 60.0
@@ -76,7 +77,7 @@ def forget_uploads(folder: Path, seconds: float = DAY_SECONDS) -> int:
 
 
 def forget(supervisor: Supervisor, seconds: float = DAY_SECONDS) -> list[str]:
-    """Delete runs that ended so long ago, and example files as old that no run reads any more.
+    """Delete runs that ended so long ago, example files as old that no run reads any more, and what `leftovers` knows.
 
     Of a run that can't be read counts when something in it was last written.
 
@@ -96,6 +97,7 @@ def forget(supervisor: Supervisor, seconds: float = DAY_SECONDS) -> list[str]:
                 deleted.append(run.id)
         except (OSError, RunError) as error:
             _log.warning("run %r is kept: %s", run.id, error)
+    deleted += sweep_folder(supervisor.runs_dir)
     used = used_names(supervisor.runs())
     for file in example_folder(supervisor.runs_dir).glob("*.json"):
         try:

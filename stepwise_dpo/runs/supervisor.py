@@ -19,19 +19,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stepwise_dpo.errors import RunError, StepwiseDPOError
+from stepwise_dpo.learning.checkpoints import HIDDEN
 from stepwise_dpo.runs.checkpoints import refuse_to_resume
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State, list_runs, new_run_id
 from stepwise_dpo.runs.event_log import cap_log, last_line
 from stepwise_dpo.runs.example_files import example_folder, files_of, used_names
+from stepwise_dpo.runs.leftovers import put_away, sweep_folder, sweep_run
 from stepwise_dpo.runs.limits import QueueLimits, RunLimits
+from stepwise_dpo.runs.pace import step_seconds
 from stepwise_dpo.runs.processes import lives, signal_group
 from stepwise_dpo.runs.queue import Queue
 from stepwise_dpo.runs.ticket import new_ticket, owner_hash, read_ticket, write_ticket
 from stepwise_dpo.runs.worker_process import WorkerProcess, worker_environment
 
 STOP_GRACE_SECONDS = 30.0
-"""From the request to stop until SIGTERM, unless the worker answers by saying that it is stopping."""
+"""From the request to stop until SIGTERM, unless the worker answers by saying that it is stopping. It can't while it
+computes a batch or writes a checkpoint: where optimiser steps take long, it has the time of two of them."""
 
 KEEP_GRACE_SECONDS = 600.0
 """From that answer until SIGTERM: time to save and to evaluate, which takes minutes for a large model on a CPU."""
@@ -66,6 +70,22 @@ class Recovered(NamedTuple):
     queued: list[RunDirectory]
 
 
+class _Wish(NamedTuple):
+    """That a run shall stop.
+
+    Attributes:
+        run: which one.
+        asked: when that was, by the monotonic clock.
+        deaf_until: when the worker was last seen at what it can't be disturbed in, by the same clock; else `asked`.
+        step: how long an optimiser step of this run takes, in seconds; 0 while nobody knows.
+    """
+
+    run: RunDirectory
+    asked: float
+    deaf_until: float
+    step: float
+
+
 class Supervisor:
     """Runs below one folder.
 
@@ -86,7 +106,7 @@ class Supervisor:
         self.queue_limits = queue_limits or QueueLimits()
         self._queue = Queue(self.queue_limits)
         self._live: dict[str, WorkerProcess] = {}
-        self._stopping: dict[str, tuple[RunDirectory, float]] = {}
+        self._stopping: dict[str, _Wish] = {}
         self._lost: dict[str, str] = {}  # runs whose turn came to nothing, and why: their status files may not say so
         self._spare: WorkerProcess | None = None
         self._keep_warm = False
@@ -130,10 +150,10 @@ class Supervisor:
     def resume(self, run: RunDirectory) -> None:
         """Go on with a run that ended early, from its last sound checkpoint, when its turn comes. Returns at once.
 
-        It stays whose it was.
+        It stays whose it was. One that has no checkpoint yet begins again.
 
         Raises:
-            RunError: it has finished, is active, or has no sound checkpoint; or as `start`.
+            RunError: it has finished, is active, or its checkpoints are damaged; or as `start`.
         """
         with self._lock:
             if self.status(run).active:
@@ -187,8 +207,7 @@ class Supervisor:
                 self._leave_queue(run)
             elif self.status(run).active:
                 run.request_stop()
-                self._stopping.setdefault(run.id, (run, time.monotonic()))
-                self._look_after()
+                self._wait_for(run)
 
     def kill(self, run: RunDirectory) -> None:
         """End a run without a chance to keep anything: for one that is to be deleted. Returns at once.
@@ -202,8 +221,14 @@ class Supervisor:
             elif (status := self.status(run)).active:
                 run.request_stop()  # it may still wait in another server's queue
                 self._signal(run, status, signal.SIGKILL)
-                self._stopping.setdefault(run.id, (run, time.monotonic()))
-                self._look_after()
+                self._wait_for(run)
+
+    def _wait_for(self, run: RunDirectory) -> None:
+        """Have the end of a run waited for that was asked to stop, from the first time on that it was asked."""
+        if run.id not in self._stopping:
+            now = time.monotonic()
+            self._stopping[run.id] = _Wish(run, now, now, step_seconds(run) or 0.0)
+        self._look_after()
 
     def delete(self, run: RunDirectory) -> None:
         """Remove a run, everything in it, and the examples that a page wrote for it and no other run is trained on.
@@ -225,12 +250,13 @@ class Supervisor:
             except RunError:
                 config = None
             try:
-                shutil.rmtree(run.path)  # refuses a link, and follows none inside
+                away = put_away(run.path)
+                self._lost.pop(run.id, None)
+                if config is not None:
+                    self._forget_examples(config)
+                shutil.rmtree(away)
             except OSError as error:
                 raise RunError(f"run {run.id!r} can't be removed: {error}") from error
-            self._lost.pop(run.id, None)
-            if config is not None:
-                self._forget_examples(config)
 
     def _forget_examples(self, config: RunConfig) -> None:
         """Remove the example files of a run that is gone, unless another run names them."""
@@ -269,9 +295,10 @@ class Supervisor:
         """Set right what a server before this one left: to be called once, when a server starts.
 
         A run whose process is gone becomes "interrupted". One that waited when its server ended was promised and has
-        lost nothing, so it waits again.
+        lost nothing, so it waits again. What was being written or removed when a process was killed goes.
         """
         with self._lock:
+            sweep_folder(self.runs_dir)
             found = Recovered([], [])
             waiting = []
             for run in self.runs():
@@ -280,8 +307,10 @@ class Supervisor:
                     if status.state == "queued" and ticket is not None and not ticket.server_lives:
                         write_ticket(run, new_ticket(ticket.owner, resume=ticket.resume))
                         waiting.append((status.started, run, ticket.owner))
-                    elif status.active and not self.status(run).active:
-                        found.interrupted.append(run)
+                    elif not self.status(run).active:
+                        sweep_run(run)
+                        if status.active:
+                            found.interrupted.append(run)
                 except (OSError, RunError) as error:
                     _log.warning("run %r is left alone: %s", run.id, error)
             for _, run, owner in sorted(waiting, key=lambda known: (known[0], known[1].id)):
@@ -364,7 +393,7 @@ class Supervisor:
             return "stopped", run.lost_by_force()
         if code == -signal.SIGKILL:
             return "failed", "killed, probably out of memory"
-        return "failed", last_line(run.events) or f"the process ended with code {code}"
+        return "failed", last_line(run.events).removeprefix("error: ") or f"the process ended with code {code}"
 
     def _goes_on(self, run: RunDirectory, status: RunStatus) -> bool:
         """Whether an active run is waited for by a server, or worked on by a process."""
@@ -419,12 +448,12 @@ class Supervisor:
             worker.over = worker.over or self.limits.exceeded(memory, worker.seconds)
             if worker.over is not None:
                 worker.signal(signal.SIGKILL)
-        for run, asked in list(self._stopping.values()):
+        for wish in list(self._stopping.values()):
             try:
-                self._press(run, time.monotonic() - asked)
+                self._press(wish)
             except RunError as error:
-                _log.warning("run %r is not waited for any more: %s", run.id, error)
-                del self._stopping[run.id]
+                _log.warning("run %r is not waited for any more: %s", wish.run.id, error)
+                del self._stopping[wish.run.id]
         for run in self._queue:
             if run.stop_requested():  # by another process
                 self._leave_queue(run)
@@ -432,16 +461,23 @@ class Supervisor:
         if self._keep_warm and self._spare is None and self._may_warm():
             self._spare = self._spawn(None)
 
-    def _press(self, run: RunDirectory, waited: float) -> None:
+    def _press(self, wish: _Wish) -> None:
         """Wait for a stopping run; end its process group in stages when it doesn't."""
+        run, now = wish.run, time.monotonic()
         status = self.status(run) if run.exists() else None
         if status is None or not status.active:
             del self._stopping[run.id]
             return
-        # A worker that is still importing has nothing to keep, and can't listen.
-        grace = {"starting": 0.0, "stopping": KEEP_GRACE_SECONDS}.get(status.state, STOP_GRACE_SECONDS)
-        if _has_trained(status) and not run.final.exists():  # it saves, and hears of the stop when that is done
+        waited, grace = now - wish.deaf_until, max(STOP_GRACE_SECONDS, 2 * wish.step)
+        if status.state == "starting":
+            grace = 0.0  # a worker that is still importing has nothing to keep, and can't listen
+        elif status.state == "stopping":
+            waited, grace = now - wish.asked, KEEP_GRACE_SECONDS + wish.step  # first it ends its optimiser step
+        elif _has_trained(status) and not run.final.exists():  # it saves, and hears of the stop when that is done
             grace = KEEP_GRACE_SECONDS
+        elif (run.path / HIDDEN).exists() and now - wish.asked < KEEP_GRACE_SECONDS:  # so it does with a checkpoint
+            self._stopping[run.id] = wish._replace(deaf_until=now)
+            return
         if waited > grace:
             self._signal(run, status, signal.SIGKILL if waited > grace + KILL_GRACE_SECONDS else signal.SIGTERM)
 

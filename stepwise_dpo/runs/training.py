@@ -3,6 +3,7 @@
 The command line, the worker and the tests all call these two.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -20,12 +21,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from stepwise_dpo.errors import RunError, StepwiseDPOError
-from stepwise_dpo.learning.checkpoints import HIDDEN, clear_hidden, publish, read_own_state, readable_bytes, saving
+from stepwise_dpo.learning.checkpoints import Checkpoint, read_own_state, readable_bytes
 from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy
 from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.names import SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
+from stepwise_dpo.learning.weights import weights_hash
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
 from stepwise_dpo.runs.checkpoints import (
     CHECKPOINT_WEIGHTS,
@@ -33,13 +35,17 @@ from stepwise_dpo.runs.checkpoints import (
     bytes_to_write,
     check_disk,
     check_same_data,
+    check_same_weights,
     find_resume_point,
     refuse_to_resume,
 )
 from stepwise_dpo.runs.config import RunConfig, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
+from stepwise_dpo.runs.final_save import save_models
+from stepwise_dpo.runs.launch import read_launch
+from stepwise_dpo.runs.leftovers import sweep_run
 from stepwise_dpo.runs.progress import ProgressBar
-from stepwise_dpo.runs.provenance import changed_versions, describe_environment
+from stepwise_dpo.runs.provenance import changes, describe_environment
 from stepwise_dpo.runs.ticket import read_ticket
 
 _STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a tiny model's step
@@ -70,7 +76,8 @@ def resume(run_dir: str | os.PathLike[str], loaded: Policy | None = None) -> Run
     """Go on with a run that was stopped, interrupted or failed; it ends as if it had never been cut off.
 
     Everything comes from the directory: the configuration as it was saved, the newest checkpoint that is what was
-    written, and the metrics up to there. The reference is the policy that the run began with.
+    written, and the metrics up to there. The reference is the policy that the run began with. A run that was cut off
+    before its first checkpoint begins again at optimiser step 0, and says so.
 
     Args:
         run_dir: the run's directory.
@@ -80,17 +87,21 @@ def resume(run_dir: str | os.PathLike[str], loaded: Policy | None = None) -> Run
         the directory, as `run`.
 
     Raises:
-        RunError: there is nothing to resume from, or the data changed since; the run is left as it was.
+        RunError: there is nothing to resume, or the data changed since; the run is left as it was.
         StepwiseDPOError: as `run`.
     """
     directory = RunDirectory(run_dir)
     config = directory.config()
     if _is_first_process() and (reason := refuse_to_resume(directory)) is not None:
         raise RunError(reason)
-    check_same_data(directory, config)
     point = find_resume_point(directory)
+    check_same_data(directory, config, point)
     if _is_first_process():
+        tqdm.write(str(point), file=sys.stderr)
         directory.forget_stop()
+        sweep_run(directory)  # what is half written would look as if this process wrote it
+        if point.checkpoint is None:
+            directory.forget_results()
     return _attend(config, directory, point, loaded)
 
 
@@ -114,7 +125,8 @@ def _attend(
     try:
         _run(config, directory, journal, point, loaded)
     except _StoppedBeforeTraining:
-        kept = "there is nothing to keep" if point is None else f"{point.checkpoint.path.name} is kept"
+        checkpoint = None if point is None else point.checkpoint
+        kept = "there is nothing to keep" if checkpoint is None else f"{checkpoint.path.name} is kept"
         journal.end("stopped", f"stopped before the first optimiser step; {kept}")
         return directory
     except KeyboardInterrupt:
@@ -197,27 +209,17 @@ def _run(
         directory.write_report({"before": before.summary()})
 
     journal.phase("training")
-    if point is None:
+    if point is None or point.checkpoint is None:
         trainer.train()
     else:
-        journal.go_on()
+        journal.go_on(point.checkpoint)
         trainer.resume(point.checkpoint.path)
     # The first measurement was made without the autocast that Accelerate has wrapped around this object's forward; the
     # second one shall differ from it by the training only.
     vars(policy.model).pop("forward", None)
 
     journal.phase("saving")
-    with saving("the trained policy", directory.path):
-        if journal.writes:
-            clear_hidden(directory.path)
-        beside = directory.path / HIDDEN / "final"
-        trainer.save_model(str(beside))
-        if journal.writes:
-            # A pickle of the arguments; config.json says the same and is safe to share.
-            (beside / "training_args.bin").unlink(missing_ok=True)
-            publish(beside, directory.final)
-            if reward_model is not None and config.train_reward_model:
-                reward_model.save_pretrained(directory.path / "reward_model")
+    save_models(directory, trainer, reward_model if config.train_reward_model else None, writes=journal.writes)
 
     after = measure("after", policy)
     if before is None:
@@ -297,9 +299,15 @@ def _record_environment(
     """Write down what the figures depend on, and find out whether the disk has room.
 
     Raises:
-        RunError: it has not.
+        RunError: it has not; or a run that goes on has other models than it began with.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    weights = {"model": weights_hash(policy.model)}
+    if reward_model is not None:
+        how = json.dumps(reward_model.settings.to_config(), sort_keys=True)
+        weights["reward_model"] = weights_hash(reward_model, how)
+    if point is not None:
+        check_same_weights(directory, config, weights)
+    processes = read_launch().processes
     judge = _weights(reward_model) if reward_model is not None and config.train_reward_model else 0
     needed = bytes_to_write(config, _weights(policy.model), judge, planned_steps(config, train_pairs, processes))
     environment = describe_environment(
@@ -309,18 +317,23 @@ def _record_environment(
         threads=torch.get_num_threads(),
         processes=processes,
         deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
+        weights=weights,
         disk=check_disk(directory, needed),
     )
     for words in filter(None, [environment["disk"]["warning"]]):
         tqdm.write(f"warning: {words}", file=sys.stderr)
-    began = directory.environment()
-    if point is not None and began is not None:
-        changed = changed_versions(began["versions"], environment["versions"])
-        if changed:
-            tqdm.write(f"warning: other versions than the run began with: {', '.join(changed)}", file=sys.stderr)
-        tqdm.write(str(point), file=sys.stderr)
-        resumed = {"global_step": point.checkpoint.global_step, "skipped": point.skipped, **environment}
-        environment = {**began, "resumed": [*began.get("resumed", []), resumed]}
+    began = directory.environment() or {}
+    if point is not None and point.checkpoint is not None and (changed := changes(began, environment)):
+        tqdm.write(
+            f"warning: the run began with {'; '.join(changed)}: from here on its numbers are not bit for bit those of "
+            "a run without a break",
+            file=sys.stderr,
+        )
+    if point is not None:
+        resumed = {"global_step": point.global_step, "skipped": point.skipped, **environment}
+        # Of a run that begins again, nothing depends any more on what it began with.
+        first = environment if point.checkpoint is None else began
+        environment = {**first, "resumed": [*began.get("resumed", []), resumed]}
     directory.write_environment(environment)
 
 
@@ -342,7 +355,7 @@ def _load_reward_model(config: RunConfig) -> LLMRewardModel:
         value=config.reward_value,
     )
     # Each of several processes has its own GPU.
-    return reward_model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
+    return reward_model.to(f"cuda:{read_launch().local_rank}" if torch.cuda.is_available() else "cpu")
 
 
 def _rewards_record(
@@ -378,8 +391,8 @@ def _warn_of_unknown_characters(policy: Policy, pairs: Sequence[PreferencePair])
 
 
 def _is_first_process() -> bool:
-    """Whether this is the only process, or the one of several that writes (`accelerate launch` sets RANK)."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this is the only process, or the one of several that writes."""
+    return read_launch().rank == 0
 
 
 class _StoppedBeforeTraining(Exception):
@@ -395,12 +408,11 @@ class _Journal(TrainerCallback):
     def __init__(self, directory: RunDirectory, point: ResumePoint | None = None) -> None:
         self.directory = directory
         self.writes = _is_first_process()
-        self._point = point
         self._status = RunStatus(
             "running",
             pid=os.getpid(),
             create_time=psutil.Process().create_time(),
-            global_step=0 if point is None else point.checkpoint.global_step,
+            global_step=0 if point is None else point.global_step,
             max_steps=0 if point is None else directory.status().max_steps,
             started=time.time(),
         )
@@ -413,16 +425,15 @@ class _Journal(TrainerCallback):
         """What a checkpoint keeps of the run: where its metrics ended."""
         return {"metrics_bytes": self.directory.metrics_size()}
 
-    def go_on(self) -> None:
+    def go_on(self, checkpoint: Checkpoint) -> None:
         """Forget the metrics that a resumed run is about to write again."""
-        assert self._point is not None
         if self.writes:
-            self.directory.cut_metrics(read_own_state(self._point.checkpoint.path)["beside"]["metrics_bytes"])
+            self.directory.cut_metrics(read_own_state(checkpoint.path)["beside"]["metrics_bytes"])
 
     def phase(self, words: str) -> None:
         """Say what the run does now; before training, also the moment to heed a request to stop."""
         self._update(phase=words)
-        alone = os.environ.get("WORLD_SIZE", "1") == "1"  # several processes stop together, in the training loop
+        alone = read_launch().processes == 1  # several processes stop together, in the training loop
         if alone and not self._training and self.directory.stop_requested():
             raise _StoppedBeforeTraining
         if self.writes:
@@ -472,6 +483,10 @@ class _Journal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Within an evaluation, say that a request to stop was heard."""
+        self._answer_stop()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """After a checkpoint, say that a request to stop was heard."""
         self._answer_stop()
 
     def _answer_stop(self) -> None:

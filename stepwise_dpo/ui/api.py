@@ -237,7 +237,7 @@ class Endpoints:
         return self._status(self._own(visitor).stop(run_id))
 
     def resume_run(self, run_id: str, visitor: str = "") -> Row:
-        """Go on with a run that ended early, from its last verified checkpoint."""
+        """Go on with a run that ended early, from its last verified checkpoint, or from the start where it has none."""
         return self._status(self._own(visitor).resume(run_id))
 
     def rerun_run(self, run_id: str, visitor: str = "") -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from stepwise_dpo.errors import StepwiseDPOError
+from stepwise_dpo.runs.checkpoints import BEGINS_AGAIN
 from stepwise_dpo.runs.notes import write_note
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui.components import Shared, clicks, copyable, error, html, note, plots, run_table
@@ -106,7 +107,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML) -> Trai
         return [gr.update(visible=False), None]
 
     def on_resume(visitor: str, run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
-        said = _attempt(lambda: reader.own(visitor).resume(run_id))
+        said = _resume(reader.own(visitor), run_id)
         return [said, *updates(reader, visitor, run_id, choice, seen)]
 
     def on_again(visitor: str, run_id: str, choice: Choice, seen: Seen | None) -> list[Any]:
@@ -230,6 +231,16 @@ def _attempt(act: Callable[[], object]) -> str:
     except StepwiseDPOError as problem:
         return error(str(problem))
     return ""
+
+
+def _resume(own: OwnRuns, run_id: str) -> str:
+    """Go on with a run; what is worth knowing about that, or what went wrong, for the page."""
+    try:
+        begins_again = not own.run(run_id).checkpoints()
+        own.resume(run_id)
+    except StepwiseDPOError as problem:
+        return error(str(problem))
+    return note(f"{BEGINS_AGAIN[:1].upper()}{BEGINS_AGAIN[1:]}.") if begins_again else ""
 
 
 def _sent(event: gr.EventData, name: str) -> object:

@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import signal
 import zipfile
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import pytest
 import yaml
 from driving import App, open_page, open_tab, violations
 from playwright.sync_api import Page, expect
+
+from stepwise_dpo.runs.directory import list_runs
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 ENDED = 150_000
@@ -212,10 +216,23 @@ def test_what_a_reader_chose_survives_updates_a_refresh_and_stop(page, app, watc
     expect(page.get_by_role("button", name="Stop and keep")).to_be_hidden()
     expect(rows(page).nth(1)).to_contain_text("stopped, kept")
 
-    # The same again, and this time nothing of it shall stay.
+    # The same again. Its worker is killed (case 8): that is said, and the page and its only slot serve on. With no
+    # checkpoint yet, the run begins again.
     count = rows(page).count()
     page.locator("#train-again").click()
     expect(rows(page)).to_have_count(count + 1)
+    expect(state(page, "running")).to_be_visible(timeout=60_000)
+    wait_for_points(page, 2)
+    (killed,) = [run for run in list_runs(app.runs_dir) if run.status().active]
+    assert killed.checkpoints() == []
+    os.kill(killed.status().pid, signal.SIGKILL)
+    expect(page.locator("#train-head .message.error")).to_contain_text("killed, probably out of memory")
+    page.locator("#train-resume").click()
+    expect(page.locator("#run-message")).to_contain_text("so the run begins again at optimiser step 0")
+    expect(state(page, "running")).to_be_visible(timeout=60_000)
+    wait_for_points(page, 2)
+
+    # And this time nothing of it shall stay.
     page.locator("#train-discard").click()
     expect(page.locator("#train-confirm")).to_contain_text("Discard the run")
     page.locator("#train-do-it").click()

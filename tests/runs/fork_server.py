@@ -22,6 +22,7 @@ from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory
 
 save_checkpoint = SoundTrainer._save_checkpoint
+save_models = training.save_models
 
 
 def run(config, run_dir):
@@ -33,39 +34,57 @@ def resume(run_dir):
 
 
 def kill_at_every_operation(config, run_dir, copies, global_step):
-    """Train; at one checkpoint, let one process after the other write it in a copy of the run, and die over it.
-
-    The k-th dies right before its k-th operation on files; the last one survives its save. What it does, and at what
-    the others died, is written to `copies`/operations.json.
-    """
+    """Train; at one checkpoint, let one process after the other write it in a copy of the run, and die over it."""
 
     def save(self, model, trial):
+        def save_into(copy):
+            self.args.output_dir = str(copy)
+            save_checkpoint(self, model, trial)
+
         if self.state.global_step == global_step:
-            killed = []
-            while True:
-                copy = Path(copies, f"{len(killed) + 1:03}")
-                shutil.copytree(run_dir, copy)
-                reader, writer = os.pipe()
-                pid = os.fork()
-                if pid == 0:
-                    os.close(reader)
-                    self.args.output_dir = str(copy)
-                    die_before(len(killed) + 1, copy, writer)
-                    save_checkpoint(self, model, trial)
-                    os._exit(0)
-                os.close(writer)
-                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                with os.fdopen(reader, "rb") as pipe:
-                    name = pipe.read().decode()
-                if code == 0:
-                    break
-                assert code == -signal.SIGKILL, (code, name)
-                killed.append(name)
-            Path(copies, "operations.json").write_text(json.dumps(killed))
+            die_at_each(save_into, run_dir, copies)
         save_checkpoint(self, model, trial)
 
     SoundTrainer._save_checkpoint = save
     run(config, run_dir)
+
+
+def kill_at_every_operation_of_the_end(config, run_dir, copies):
+    """The same with the save of the trained models."""
+
+    def save(directory, *models, writes):
+        die_at_each(lambda copy: save_models(RunDirectory(copy), *models, writes=writes), run_dir, copies)
+        save_models(directory, *models, writes=writes)
+
+    training.save_models = save
+    run(config, run_dir)
+
+
+def die_at_each(save, run_dir, copies):
+    """Let processes save into copies of a run; the k-th dies right before its k-th operation on files.
+
+    The last one survives its save. At what the others died is written to `copies`/operations.json.
+    """
+    killed = []
+    while True:
+        copy = Path(copies, f"{len(killed) + 1:03}")
+        shutil.copytree(run_dir, copy)
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            die_before(len(killed) + 1, copy, writer)
+            save(copy)
+            os._exit(0)
+        os.close(writer)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with os.fdopen(reader, "rb") as pipe:
+            name = pipe.read().decode()
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, (code, name)
+        killed.append(name)
+    Path(copies, "operations.json").write_text(json.dumps(killed))
 
 
 def die_before(count, folder, tell):

@@ -1,16 +1,29 @@
 """Checkpoints as files: complete or not there, and able to prove it."""
 
 import json
+import os
 import shutil
 
 import pytest
 from comparing import assert_same
 
-from stepwise_dpo.errors import RunError
-from stepwise_dpo.learning.checkpoints import MANIFEST, clear_hidden, faults, find_checkpoints, prune, publish, seal
+from stepwise_dpo.errors import ModelError, RunError
+from stepwise_dpo.learning.checkpoints import (
+    MANIFEST,
+    _of_manifest,
+    clear_hidden,
+    faults,
+    find_checkpoints,
+    is_sealed,
+    prune,
+    publish,
+    seal,
+)
+from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.runs.checkpoints import bytes_to_write, check_disk, find_resume_point, refuse_to_resume
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+from stepwise_dpo.runs.export import pack
 
 FILES = [
     "config.json", "generation_config.json", "manifest.json", "model.safetensors", "optimizer.pt", "rng_state.pth",
@@ -76,6 +89,32 @@ def test_case_01_killed_at_every_file_boundary_of_a_save(forks, killed):
             assert not list(run.path.glob(".saving"))
 
 
+def test_case_01_killed_at_every_file_boundary_of_the_last_save(forks, small_settings, tmp_path):
+    """Of the policy, and of the reward model that was trained with it."""
+    whole, copies = tmp_path / "whole", tmp_path / "copies"
+    copies.mkdir()
+    judge = {"loss": "stepwise", "reward_model": "tiny", "train_reward_model": True}
+    settings = {**small_settings, **judge, "save_total_limit": 1}
+    assert forks("kill_at_every_operation_of_the_end", config=settings, run_dir=whole, copies=copies) == 0, forks.said()
+    operations = json.loads((copies / "operations.json").read_text())
+    assert len(operations) > 30
+    assert sum(MANIFEST in name for name in operations) == 2
+    assert "\n".join(operations).count("after safe_save_file") == 2
+    groups = {}
+    for index, operation in enumerate(operations, 1):
+        copy = RunDirectory(copies / f"{index:03}")
+        there = tuple(path.name for path in (copy.path / "reward_model", copy.final) if path.exists())
+        assert [faults(copy.path / name) for name in there] == [[]] * len(there), f"killed before {operation}"
+        groups.setdefault(there, []).append(copy)
+    assert list(groups) == [(), ("reward_model",), ("reward_model", "final")]
+    for runs in groups.values():
+        for run in (runs[0], runs[-1]):
+            assert forks("resume", run_dir=run.path) == 0, forks.said()
+            assert_same(run.path, whole)
+            assert faults(run.final) == faults(run.path / "reward_model") == []
+            assert not list(run.path.glob(".saving"))
+
+
 def damage_deleted(file):
     file.unlink()
 
@@ -108,6 +147,41 @@ def test_case_03_damage_is_named_and_skipped(interrupted, tmp_path, name, damage
     damage(run.path / "checkpoint-1" / name)
     with pytest.raises(RunError, match=rf"can't be resumed: checkpoint-2 \({name} .*; checkpoint-1 \({name} "):
         find_resume_point(run)
+
+
+@pytest.mark.parametrize("damage", [damage_deleted, damage_truncated, damage_flipped], ids=lambda f: f.__name__[7:])
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", MANIFEST])
+def test_case_03_damage_of_the_trained_model_is_named_where_it_is_used(interrupted, tmp_path, name, damage):
+    shutil.copytree(interrupted[0], tmp_path / "run")
+    final = RunDirectory(tmp_path / "run").final
+    load_policy(str(final))
+    if (name, damage) == (MANIFEST, damage_deleted):
+        return  # then nobody can tell: an older version wrote none
+    damage(final / name)
+    with pytest.raises(ModelError, match=rf"final' is not what was saved: {name} .* remove manifest.json"):
+        load_policy(str(final))
+    with pytest.raises(RunError, match=rf"run 'run': final is not what was saved: {name} "):
+        pack(RunDirectory(tmp_path / "run"), tmp_path / "x.zip")
+    assert not (tmp_path / "x.zip").exists()
+
+
+def test_another_programs_manifest_is_none_of_ours(tmp_path):
+    for content, ours in (('{"files": []}', False), ("[]", False), ("{", True), ('{"files": {}, "sha256": ""}', True)):
+        (tmp_path / MANIFEST).write_text(content)
+        assert is_sealed(tmp_path) is ours
+
+
+def test_a_manifest_makes_nobody_read_other_places(tmp_path):
+    path = make_checkpoint(tmp_path, 3)
+    (tmp_path / "outside").write_text("")
+    os.mkfifo(path / "pipe")
+    for name in ("../outside", "/dev/zero", "pipe", "inner"):
+        files = {name: {"size": (path / name).stat().st_size, "sha256": ""}}
+        (path / MANIFEST).write_text(json.dumps({"files": files, "sha256": _of_manifest(files)}))
+        assert faults(path) == [f"{name} is no file of this folder"]
+    for files in ({"a": 1}, {"a": {}}, {"a": {"size": "x"}}, [], {"\0": {"size": 1}}):
+        (path / MANIFEST).write_text(json.dumps({"files": files, "sha256": _of_manifest(files)}))
+        assert len(faults(path)) == 1
 
 
 def test_case_03_a_run_goes_on_from_before_the_damage(forks, interrupted, tmp_path):

@@ -7,7 +7,7 @@ from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.discarding import discard, is_discarded, sweep
 from stepwise_dpo.runs.notes import MAX_CHARACTERS, read_note, write_note
-from stepwise_dpo.runs.pace import Pace, known_pace, pace_of
+from stepwise_dpo.runs.pace import Pace, known_pace, pace_of, step_seconds
 from stepwise_dpo.runs.supervisor import Supervisor
 
 
@@ -56,6 +56,16 @@ def test_pace_is_the_median_of_the_steps(make):
     resumed = make("d", times=[1.0, 2.0, 3.0])
     resumed.write_status(RunStatus("finished", started=2.5))
     assert pace_of(resumed, run.config()).around is None
+
+
+def test_a_steps_time_is_that_of_the_present_process(make):
+    run = make("a", times=[100.0, 102.0, 104.0])
+    assert step_seconds(run) == 2.0
+    run.append_metrics({"global_step": 3, "time": 104.0, "eval_loss": 0.5})
+    for started, seconds in ((103.0, 1.0), (1000.0, None)):  # resumed, and no step yet
+        run.write_status(RunStatus("running", started=started))
+        assert step_seconds(run) == seconds
+    assert step_seconds(make("b", times=[7.0 * step for step in range(50)])) == 7.0
 
 
 def test_pace_of_the_same_model_and_if_possible_the_same_loss(make):

@@ -1,10 +1,10 @@
 """Cases of the reliability list that the supervisor and its workers answer for, each by its number."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +20,7 @@ from stepwise_dpo.runs import supervisor as module
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.limits import QueueLimits, RunLimits, check_public
 from stepwise_dpo.runs.supervisor import Supervisor
+from stepwise_dpo.runs.worker_process import WorkerProcess
 
 ANNA, BEN = "a" * 43, "b" * 43
 FOREVER = "say('running')\nwhile True: time.sleep(1)"
@@ -97,7 +98,6 @@ def test_case_07_models_that_are_refused_before_loading(config, tmp_path, monkey
 
 
 def test_case_07_remote_code_and_pickled_weights_are_refused_everywhere(causal_folder, tmp_path):
-    import json
     import shutil
 
     from stepwise_dpo.learning.loading import load_policy
@@ -174,33 +174,43 @@ def test_case_09_so_does_time(make_supervisor, config, worker):
     assert group_of(status.pid) == []
 
 
-def test_case_10_worker_and_spare_end_with_their_server_and_a_new_one_notices(make_supervisor, config, worker):
+SERVER = """
+import json, sys, time
+from stepwise_dpo.runs import supervisor
+from stepwise_dpo.runs.config import make_config
+folder, config, supervisor.WORKER, count, warm = [sys.argv[1], *map(json.loads, sys.argv[2:])]
+made = supervisor.Supervisor(folder)
+made._may_warm = lambda: True
+runs = [made.start(make_config(config)) for _ in range(count)]
+if warm:
+    made.warm()
+    while made._spare is None: time.sleep(0.05)
+print(*(run.path for run in runs), *([made._spare.pid] if warm else []), flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def serve():
+    """A server in a process of its own, to be killed: `serve(folder, config, runs, warm)` gives it and what it says."""
+    servers = []
+
+    def start(runs_dir, config, runs=1, warm=False):
+        arguments = [config.model_dump_json(), *map(json.dumps, (module.WORKER, runs, warm))]
+        command = [sys.executable, "-c", SERVER, str(runs_dir), *arguments]
+        servers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return servers[-1], servers[-1].stdout.readline().split()
+
+    yield start
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
+def test_case_10_worker_and_spare_end_with_their_server_and_a_new_one_notices(make_supervisor, config, worker, serve):
     worker(WITH_A_CHILD + FOREVER)
-    script = textwrap.dedent(
-        """
-        import json, sys, time
-        from stepwise_dpo.runs import supervisor
-        from stepwise_dpo.runs.config import make_config
-        supervisor.WORKER = json.loads(sys.argv[3])
-        made = supervisor.Supervisor(sys.argv[1])
-        made._may_warm = lambda: True
-        runs = [made.start(make_config(json.loads(sys.argv[2]))) for _ in range(2)]
-        made.warm()
-        while made._spare is None: time.sleep(0.05)
-        print(*(run.path for run in runs), made._spare.pid, flush=True)
-        time.sleep(300)
-        """
-    )
     after = make_supervisor()
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-c", script, str(after.runs_dir), config.model_dump_json()),
-            '["' + '", "'.join(module.WORKER) + '"]',
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    path, queued, spare = server.stdout.readline().split()
+    server, (path, queued, spare) = serve(after.runs_dir, config, runs=2, warm=True)
     run, waiting = RunDirectory(path), RunDirectory(queued)
     status = wait_for(lambda: (s := run.status()).state == "running" and s)
     server.kill()
@@ -210,6 +220,25 @@ def test_case_10_worker_and_spare_end_with_their_server_and_a_new_one_notices(ma
     assert ([r.id for r in found.interrupted], [r.id for r in found.queued]) == ([run.id], [waiting.id])
     assert (after.status(run).state, after.status(run).error) == ("interrupted", "its process is gone")
     wait_for(lambda: after.status(waiting).state == "running")  # it was promised a turn, and gets it
+
+
+def test_case_10_a_run_that_really_trains_is_resumed_after_its_server_was_killed(make_supervisor, config, serve):
+    after = make_supervisor()
+    server, (path,) = serve(after.runs_dir, config.model_copy(update={"max_steps": 80}))
+    run = RunDirectory(path)
+    status = wait_for(lambda: (s := run.status()).global_step >= 1 and s)
+    server.kill()
+    server.wait()
+    wait_for(lambda: not group_of(status.pid), seconds=3)
+    assert [found.id for found in after.recover().interrupted] == [run.id]
+    assert (after.status(run).state, run.checkpoints()) == ("interrupted", [])
+    after.resume(run)
+    wait_for(lambda: not after.status(run).active)
+    assert (after.status(run).state, after.status(run).global_step) == ("finished", 80)
+    assert [line["global_step"] for line in run.metrics()[0]] == list(range(1, 81))
+    assert run.environment()["resumed"][0]["global_step"] == 0
+    assert "no checkpoint has been written, so the run begins again at optimiser step 0" in run.events.read_text()
+    assert (run.final / "model.safetensors").is_file()
 
 
 # ------------------------------------------------------------------------------------------------------------- 11: stop
@@ -265,14 +294,34 @@ def test_case_11_stop_during_training_and_again_during_the_save(supervisor, conf
 
 
 def test_case_11_who_does_not_listen_is_ended_in_stages(supervisor, config, worker, monkeypatch):
+    sent, send = [], WorkerProcess.signal
+
+    def record(self, number):
+        sent.append((number, time.monotonic()))
+        send(self, number)
+
+    monkeypatch.setattr(WorkerProcess, "signal", record)
     monkeypatch.setattr(module, "STOP_GRACE_SECONDS", 0.5)
     monkeypatch.setattr(module, "KILL_GRACE_SECONDS", 0.5)
-    worker("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WITH_A_CHILD + FOREVER)
+    worker(
+        "import signal\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('heard', run.stop_requested(), flush=True))\n"
+        + WITH_A_CHILD
+        + FOREVER
+    )
     run = supervisor.start(config)
     wait_for(lambda: supervisor.status(run).state == "running")
+    asked = time.monotonic()
     supervisor.stop(run)
     status = stopped_once(supervisor, run, 20)
     assert (status.state, status.error) == ("stopped", "ended before anything could be kept")
+    # First the flag, then, not before each one's grace, SIGTERM, and SIGKILL.
+    assert set(run.events.read_text().splitlines()) == {"heard True"}
+    numbers = [number for number, _ in sent]
+    assert numbers == sorted(numbers, key=[signal.SIGTERM, signal.SIGKILL].index)
+    first = {number: moment - asked for number, moment in reversed(sent)}
+    assert first[signal.SIGTERM] >= 0.5
+    assert first[signal.SIGKILL] >= 1.0
 
 
 def test_case_11_who_saves_after_the_last_step_may_finish(supervisor, config, worker, monkeypatch):
@@ -290,6 +339,51 @@ def test_case_11_who_saves_after_the_last_step_may_finish(supervisor, config, wo
     wait_for(lambda: supervisor.status(run).phase == "saving")
     supervisor.stop(run)
     assert stopped_once(supervisor, run, 20).state == "finished"
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        "(run.path / '.saving').mkdir()\ntime.sleep(2)\n(run.path / '.saving').rmdir()",
+        # Steps of 100 s by the metrics, and the next one is about to end.
+        "for step in (3, 2, 1):\n"
+        "    run.append_metrics({'global_step': 4 - step, 'loss': 0.5, 'time': time.time() - 100 * step})\n"
+        "run.write_status(replace(run.status(), phase='training', started=time.time() - 400))\n"
+        "time.sleep(2)",
+    ],
+    ids=["a checkpoint", "a batch"],
+)
+def test_case_11_a_first_stop_that_comes_while_the_worker_cannot_listen(supervisor, config, worker, monkeypatch, busy):
+    """It answers after that: by then it would have been ended."""
+    monkeypatch.setattr(module, "STOP_GRACE_SECONDS", 1.0)
+    worker(f"say('running')\n{busy}\nif run.stop_requested(): say('stopping')\nsay('stopped')")
+    run = supervisor.start(config)
+    wait_for(lambda: (run.path / ".saving").exists() or supervisor.status(run).phase == "training")
+    supervisor.stop(run)
+    status = stopped_once(supervisor, run, 20)
+    assert (status.state, status.error) == ("stopped", None)
+
+
+def test_case_12_the_disk_is_full_while_a_worker_writes_its_status(supervisor, config, worker):
+    """It can say so in its log only; its supervisor notes that, and the next run starts."""
+    worker(
+        "from stepwise_dpo.runs import directory\n"
+        "def full(*_): raise OSError(28, os.strerror(28))\n"
+        "say('running')\n"
+        "run.append_metrics({'global_step': 1, 'loss': 0.5})\n"
+        "while not (run.path.parent / 'full').exists(): time.sleep(0.02)\n"
+        "directory.write_atomically = directory._overwrite = full\n"
+        "run.write_last_status(replace(run.status(), state='failed'))"
+    )
+    run, following = supervisor.start(config), supervisor.start(config)
+    wait_for(lambda: supervisor.status(run).state == "running")
+    (supervisor.runs_dir / "full").touch()
+    wait_for(lambda: not run.status().active, seconds=20)
+    assert run.status().state == "failed"
+    assert run.status().error == f"run {run.id!r}: status.json can't be written: No space left on device"
+    assert [line["global_step"] for line in run.metrics()[0]] == [1]
+    wait_for(lambda: following.status().state == "failed")
+    assert supervisor.place(following) == 0
 
 
 # ----------------------------------------------------------------------------------------- 14, 20, 21, 22: many at once
@@ -401,7 +495,7 @@ def test_case_22_another_process_with_the_same_pid_gets_no_signal(supervisor, co
         assert run.status().state == "interrupted"
         # Also where the status says so while a stop is on its way.
         run.write_status(replace(run.status(), state="running"))
-        supervisor._stopping[run.id] = (run, 0.0)
+        supervisor._stopping[run.id] = module._Wish(run, 0.0, 0.0, 0.0)
         supervisor._look_after()
         wait_for(lambda: run.id not in supervisor._stopping)
         assert bystander.poll() is None

@@ -8,12 +8,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from comparing import assert_same, metrics_of
 from safetensors.torch import load_file
 
 from stepwise_dpo.cli import main
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.preferences.pairs import load_pairs, save_pairs
+from stepwise_dpo.runs import training
 from stepwise_dpo.runs.checkpoints import refuse_to_resume
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
@@ -188,12 +191,47 @@ def test_runs_that_cannot_be_resumed_are_left_as_they_are(finished, small_settin
     finally:
         os.kill(alive.pid, signal.SIGKILL)
         alive.wait()
-    run.write_status(RunStatus("interrupted"))
+    run.write_status(RunStatus("stopped"))
     for name in ("checkpoint-1", "checkpoint-2"):
         shutil.rmtree(run.path / name)
-    with pytest.raises(RunError, match="has no checkpoint to resume from; a run writes some with save_steps"):
+    with pytest.raises(RunError, match="no checkpoint to go on from, and beginning again would take away the model"):
         resume(run.path)
-    assert run.status().state == "interrupted"
+    assert (run.status().state, (run.final / "config.json").exists()) == ("stopped", True)
+
+
+def test_case_10_a_run_without_a_checkpoint_begins_again(finished, tmp_path, monkeypatch, capsys):
+    """Cut off while it loads, and again after three optimiser steps; what it left doesn't count."""
+    config = make_config(RunDirectory(finished).config().model_dump(), {"save_steps": None})
+    path = tmp_path / "run"
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patches:
+        patches.setattr(training, "load_policy", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, path)
+    assert not (path / "environment.json").exists()
+    with monkeypatch.context() as patches:
+        cut_off_at(3, patches)
+        with pytest.raises(KeyboardInterrupt):
+            resume(path)
+    cut = RunDirectory(path)
+    assert [line["global_step"] for line in cut.metrics()[0]] == [1, 2, 2, 3]
+    shutil.copytree(finished / "final", path / "final")  # as of a run that was killed while it evaluated its policy
+    load, seen = training.load_policy, []
+
+    def look_and_load(name):
+        seen.append((cut.metrics()[0], cut.final.exists()))
+        return load(name)
+
+    monkeypatch.setattr(training, "load_policy", look_and_load)
+    capsys.readouterr()
+    resume(path)
+    assert "no checkpoint has been written, so the run begins again at optimiser step 0" in capsys.readouterr().err
+    assert [entry["global_step"] for entry in cut.environment()["resumed"]] == [0, 0]
+    assert seen[0] == ([], False)
+    assert_same(path, finished)
 
 
 def test_other_data_than_before_is_refused(small_settings, tmp_path, monkeypatch):
@@ -208,9 +246,14 @@ def test_other_data_than_before_is_refused(small_settings, tmp_path, monkeypatch
     with pytest.raises(RunError, match=r"can't be resumed: data \('.*data\.json'\) changed since it began"):
         resume(tmp_path / "run")
     assert metrics_of(RunDirectory(tmp_path / "run")) == before
-    (tmp_path / "run" / "environment.json").unlink()
+    (tmp_path / "run" / "environment.json").rename(tmp_path / "environment.json")
     with pytest.raises(RunError, match=r"without environment\.json"):
         resume(tmp_path / "run")
+    (tmp_path / "environment.json").rename(tmp_path / "run" / "environment.json")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-1")  # nor does it begin again with them
+    with pytest.raises(RunError, match="changed since it began"):
+        resume(tmp_path / "run")
+    assert metrics_of(RunDirectory(tmp_path / "run")) == before
 
 
 @pytest.mark.parametrize("frozen_scores", ["ahead", "as_needed"])
@@ -218,8 +261,6 @@ def test_the_reference_is_the_one_that_the_run_began_with(
     small_settings, causal_folder, tmp_path, monkeypatch, frozen_scores
 ):
     """Not the checkpoint's weights; and a policy's folder that changed since is noticed."""
-    from stepwise_dpo.learning.loading import load_policy
-
     model = tmp_path / "model"
     shutil.copytree(causal_folder, model)
     settings = {"model": str(model), "frozen_scores": frozen_scores, "learning_rate": 1e-2}
@@ -236,11 +277,50 @@ def test_the_reference_is_the_one_that_the_run_began_with(
     policy = load_policy(str(model))
     policy.model.model.norm.weight.data.mul_(1.1)
     policy.model.save_pretrained(model)
-    with pytest.raises(RunError, match=r"checkpoint-1 was trained against another reference: example '.*' had -"):
-        resume(tmp_path / "other")
     other = RunDirectory(tmp_path / "other")
-    assert other.status().state == "failed"
-    assert len(other.checkpoints(verify=True)) == 1
+    for words in (
+        r"model \('.*model'\) changed since it began",
+        "-1 was trained against another reference: example '",
+    ):
+        with pytest.raises(RunError, match=words):
+            resume(other.path)
+        assert other.status().state == "failed"
+        assert len(other.checkpoints(verify=True)) == 1
+        environment = other.environment()
+        environment.pop("weights", None)  # as of an older version
+        other.write_environment(environment)
+
+
+def test_another_reward_model_is_refused_and_other_threads_are_told(
+    small_settings, causal_folder, tmp_path, monkeypatch, capsys
+):
+    judge, aside = tmp_path / "judge", tmp_path / "aside"
+    shutil.copytree(causal_folder, judge)
+    config = make_config(small_settings, STEPWISE, {"reward_model": str(judge), "reward_head": "likelihood"})
+    cut_off_at(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "run")
+    monkeypatch.undo()
+    cut = RunDirectory(tmp_path / "run")
+    before = metrics_of(cut)
+    shutil.copytree(judge, aside)
+    changed = load_policy(str(judge))
+    changed.model.model.norm.weight.data[0] += 1e-6  # no score needs to tell
+    changed.model.save_pretrained(judge)
+    with pytest.raises(RunError, match=r"can't be resumed: reward_model \('.*judge'\) changed since it began, in"):
+        resume(cut.path)
+    assert (cut.status().state, metrics_of(cut)) == ("failed", before)
+    shutil.rmtree(judge)
+    aside.rename(judge)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        resume(cut.path)
+    finally:
+        torch.set_num_threads(threads)
+    assert f"the run began with threads {threads}, now {threads + 1}: from here on" in capsys.readouterr().err
+    assert cut.environment()["threads"] == threads
+    assert cut.environment()["resumed"][0]["threads"] == threads + 1
 
 
 def test_lost_metrics_are_noticed(finished, tmp_path):

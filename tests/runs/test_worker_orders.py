@@ -13,8 +13,13 @@ from processes_of_tests import wait_for
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.loading import Policy, load_policy
+
+
+from stepwise_dpo.learning.checkpoints import faults
+from stepwise_dpo.learning.sound_trainer import SoundTrainer
 from stepwise_dpo.runs import supervisor as module
 from stepwise_dpo.runs import training, worker
+from stepwise_dpo.runs.checkpoints import ResumePoint
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.ticket import Ticket, new_ticket, read_ticket, write_ticket
@@ -60,11 +65,13 @@ def test_a_run_whose_checkpoints_vanished_is_not_trained_onto_its_old_metrics(ru
     me = psutil.Process()
     run.append_metrics({"global_step": 1, "loss": 0.5})
     run.write_status(RunStatus("starting", pid=me.pid, create_time=me.create_time()))
-    monkeypatch.setattr(training, "_attend", lambda *arguments: pytest.fail("it trains"))
-    with pytest.raises(RunError, match="no checkpoint to resume from"):
-        worker._training(resume=True)(config, run.path)
+    begun = []
+    monkeypatch.setattr(training, "_attend", lambda config, run, point: begun.append((point, run.metrics()[0])))
     with pytest.raises(RunError, match="already holds a run"):
         worker._training(resume=False)(config, run.path)
+    assert begun == []
+    worker._training(resume=True)(config, run.path)
+    assert begun == [(ResumePoint(None, []), [])]  # it begins again
 
 
 # ---------------------------------------------------------------------------------------------------------- whose run
@@ -134,6 +141,29 @@ def test_a_run_trains_the_policy_that_a_spare_has_loaded_if_it_is_its_own(small_
     assert same.metrics()[0][0]["loss"] == other.metrics()[0][0]["loss"]
     trained = load_policy(str(same.final)).model.state_dict()
     assert all(torch.equal(trained[name], values) for name, values in loaded.model.state_dict().items())
+
+
+def test_case_11_a_first_stop_during_the_save_of_a_checkpoint(small_settings, tmp_path, monkeypatch):
+    """It is answered as soon as the checkpoint is there, and heeded after the next step."""
+    states = []
+    save, write = SoundTrainer._save_checkpoint, RunDirectory.write_status
+
+    def stop_and_save(self, *arguments):
+        if self.state.global_step == 2:
+            RunDirectory(tmp_path / "run").request_stop()
+        save(self, *arguments)
+
+    def note(self, status):
+        states.append((status.state, status.global_step, (self.path / "checkpoint-2").exists()))
+        write(self, status)
+
+    monkeypatch.setattr(SoundTrainer, "_save_checkpoint", stop_and_save)
+    monkeypatch.setattr(RunDirectory, "write_status", note)
+    stopped = training.run(make_config(small_settings), tmp_path / "run")
+    assert (stopped.status().state, stopped.status().error, stopped.status().global_step) == ("stopped", None, 3)
+    assert [found.global_step for found in stopped.checkpoints(verify=True)] == [3, 2]
+    assert faults(stopped.final) == []
+    assert next(entry for entry in states if entry[0] == "stopping") == ("stopping", 2, True)
 
 
 def test_a_worker_has_time_to_note_its_end_at_sigterm(supervisor, config, worker, monkeypatch):

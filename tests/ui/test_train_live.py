@@ -1,10 +1,12 @@
 import json
+import sys
 import time
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 
+from stepwise_dpo.runs import supervisor
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.notes import write_note
@@ -16,6 +18,7 @@ from stepwise_dpo.ui.run_exports import exported, packed_in_cache
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.run_table import Choice, overlay, table_value
 from stepwise_dpo.ui.train_live import Actions, Live, forget, take_along_html, updates
+from stepwise_dpo.ui.train_tab import _resume
 
 SETTINGS = {"data": "/secret/place/pairs.json", "model": "<img src=x>", "loss": "stepwise", "reward_model": "tiny"}
 SKIP = gr.skip()
@@ -100,9 +103,22 @@ def test_what_can_be_done_with_a_run(run):
     view = runs_view.RunView(run, RunStatus("running"), False)
     assert Actions.of(view) == Actions(stop=True, discard=True, resume=False, again=False, load=True, delete=False)
     assert not Actions.of(view._replace(discarded=True)).discard
-    ended = view._replace(status=RunStatus("interrupted"))
-    assert Actions.of(ended) == Actions(stop=False, discard=False, resume=False, again=True, load=True, delete=True)
+    for state, resumable in (("finished", False), ("interrupted", True)):  # the other one begins again
+        run.write_status(RunStatus(state))
+        ended = view._replace(status=run.status())
+        expected = Actions(stop=False, discard=False, resume=resumable, again=True, load=True, delete=True)
+        assert Actions.of(ended) == expected
     assert not any(Actions.of(None))
+
+
+def test_resume_says_that_a_run_without_a_checkpoint_begins_again(make, reader, monkeypatch):
+    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", "pass"))
+    run = make("a", "interrupted")
+    (run.path / "checkpoint-2").mkdir()
+    assert "manifest.json is missing" in _resume(reader.own(""), run.id)
+    (run.path / "checkpoint-2").rmdir()
+    assert "No checkpoint has been written, so the run begins again" in _resume(reader.own(""), run.id)
+    assert "still active" in _resume(reader.own(""), run.id)
 
 
 # ------------------------------------------------------------------------------------------------------------ updates
