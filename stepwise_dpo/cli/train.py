@@ -1,7 +1,6 @@
 """The command that trains."""
 
 import argparse
-import os
 import shlex
 import signal
 import sys
@@ -23,6 +22,7 @@ from stepwise_dpo.runs.config import (
     read_config_file,
 )
 from stepwise_dpo.runs.directory import RunDirectory, new_run_id
+from stepwise_dpo.runs.launched import launched
 
 TRAIN_EXAMPLES = """examples:
   python -m stepwise_dpo train --preset demo --output-dir runs/first
@@ -61,7 +61,7 @@ def _train(options: argparse.Namespace) -> int:
     preset, output_dir = options.preset or preset, options.output_dir or output_dir
     if output_dir is not None and not isinstance(output_dir, str):
         raise ConfigError(f"output_dir must be the name of a directory, not {output_dir!r}")
-    if output_dir is None and os.environ.get("WORLD_SIZE", "1") != "1":
+    if not launched().alone and output_dir is None:
         raise ConfigError("several processes need the same place to write to: give --output-dir")
     chosen = {**file, **settings}
     if preset is None and "data" not in chosen:
@@ -116,7 +116,7 @@ def _stopping_at_ctrl_c(run: RunDirectory) -> Iterator[None]:
 
     before = signal.getsignal(signal.SIGINT)
     # Of several processes the launcher takes Ctrl-C, and ends them all.
-    if os.environ.get("WORLD_SIZE", "1") == "1" and before is signal.default_int_handler:
+    if launched().alone and before is signal.default_int_handler:
         signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield
@@ -126,7 +126,7 @@ def _stopping_at_ctrl_c(run: RunDirectory) -> Iterator[None]:
 
 
 def _tell_end(directory: RunDirectory) -> int:
-    if os.environ.get("RANK", "0") == "0":
+    if launched().rank == 0:
         print(report_table(directory.report() or {}))
         state = directory.status().state
         print(f"{state}: {directory.final}")

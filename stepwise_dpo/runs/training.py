@@ -38,6 +38,7 @@ from stepwise_dpo.runs.checkpoints import (
 )
 from stepwise_dpo.runs.config import RunConfig, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
+from stepwise_dpo.runs.launched import launched
 from stepwise_dpo.runs.progress import ProgressBar
 from stepwise_dpo.runs.provenance import changed_versions, describe_environment
 from stepwise_dpo.runs.ticket import read_ticket
@@ -57,6 +58,7 @@ def run(config: RunConfig, run_dir: str | os.PathLike[str]) -> RunDirectory:
 
     Raises:
         RunError: the directory holds another run, or one that a server is to start.
+        ConfigError: as `launched`.
         StepwiseDPOError: bad data, model or configuration; the run's status says "failed" and why.
     """
     directory = RunDirectory(run_dir)
@@ -289,7 +291,7 @@ def _record_environment(
     Raises:
         RunError: it has not.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = launched().world_size
     judge = _weights(reward_model) if reward_model is not None and config.train_reward_model else 0
     needed = bytes_to_write(config, _weights(policy.model), judge, planned_steps(config, train_pairs, processes))
     environment = describe_environment(
@@ -332,7 +334,7 @@ def _load_reward_model(config: RunConfig) -> LLMRewardModel:
         value=config.reward_value,
     )
     # Each of several processes has its own GPU.
-    return reward_model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
+    return reward_model.to(f"cuda:{launched().local_rank}" if torch.cuda.is_available() else "cpu")
 
 
 def _rewards_record(
@@ -368,8 +370,8 @@ def _warn_of_unknown_characters(policy: Policy, pairs: Sequence[PreferencePair])
 
 
 def _is_first_process() -> bool:
-    """Whether this is the only process, or the one of several that writes (`accelerate launch` sets RANK)."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this is the only process, or the one of several that writes."""
+    return launched().rank == 0
 
 
 class _StoppedBeforeTraining(Exception):
@@ -412,8 +414,8 @@ class _Journal(TrainerCallback):
     def phase(self, words: str) -> None:
         """Say what the run does now; before training, also the moment to heed a request to stop."""
         self._update(phase=words)
-        alone = os.environ.get("WORLD_SIZE", "1") == "1"  # several processes stop together, in the training loop
-        if alone and not self._training and self.directory.stop_requested():
+        # Several processes stop together, in the training loop.
+        if launched().alone and not self._training and self.directory.stop_requested():
             raise _StoppedBeforeTraining
         if self.writes:
             tqdm.write(f"[{time.strftime('%H:%M:%S')}] {words}", file=sys.stderr)
