@@ -1,8 +1,8 @@
 """The workbench in a browser: `python app.py`, `gradio app.py`, or a Hugging Face Space."""
 
 import argparse
-import math
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -36,12 +36,14 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Step-level preference optimisation in the browser.")
     runs_dir = os.environ.get("STEPWISE_DPO_RUNS_DIR", "runs")
     parser.add_argument(
-        "--runs-dir", default=runs_dir, metavar="DIR", help="where runs are kept (default: %(default)s)"
+        "--runs-dir", type=_folder, default=runs_dir, metavar="DIR", help="where runs are kept (default: %(default)s)"
     )
     host = "0.0.0.0" if os.environ.get("SPACE_ID") else os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
-    parser.add_argument("--host", default=host, metavar="ADDRESS", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host", type=_address, default=host, metavar="ADDRESS", help="address to listen on (default: %(default)s)"
+    )
     # Without --port Gradio reads GRADIO_SERVER_PORT, or takes the first free port from 7860.
-    parser.add_argument("--port", type=int, metavar="N", help="port (default: GRADIO_SERVER_PORT, or 7860 and up)")
+    parser.add_argument("--port", type=_port, metavar="N", help="port (default: GRADIO_SERVER_PORT, or 7860 and up)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument(
         "--public",
@@ -104,15 +106,47 @@ def own_uploads(runs_dir: Path) -> Path | None:
     return folder
 
 
+def _folder(text: str) -> str:
+    try:
+        with os.scandir(text):
+            return text
+    except FileNotFoundError:
+        is_new = text != ""
+    except OSError:  # no folder, not ours to read, or a name that is too long
+        is_new = False
+    if not is_new:
+        raise argparse.ArgumentTypeError(f"must be a folder, or the name of a new one, not {text[:80]!r}")
+    return text
+
+
+def _address(text: str) -> str:
+    # Gradio would try a hundred ports there, for seconds each.
+    try:
+        found = socket.getaddrinfo(text.strip("[]") or "127.0.0.1", 0, type=socket.SOCK_STREAM)
+        with socket.socket(found[0][0], socket.SOCK_STREAM) as trial:
+            trial.bind(found[0][4])
+    except (OSError, UnicodeError) as error:
+        raise argparse.ArgumentTypeError(f"must be an address of this machine, not {text[:80]!r}") from error
+    return text
+
+
 def _whole(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+    return _at_most(1_000, int(text))
+
+
+def _port(text: str) -> int:
+    return _at_most(65_535, int(text))
+
+
+def _at_most(most: int, number: int) -> int:
+    if not 1 <= number <= most:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {most:,}")
     return number
 
 
 def _positive(text: str) -> float:
-    if not 0 < (number := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError("must be a number above 0")
+    if not 0 < (number := float(text)) <= 1_000_000:
+        raise argparse.ArgumentTypeError("must be a number above 0 and at most 1,000,000")
     return number
 
 

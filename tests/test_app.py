@@ -77,7 +77,24 @@ def test_public_limits_and_their_options(app):
 
 
 @pytest.mark.parametrize(
-    "words", [["--max-concurrent-runs", "0"], ["--max-memory", "nan"], ["--max-minutes", "-1"], ["--max-memory", "x"]]
+    "words",
+    [
+        ["--max-concurrent-runs", "0"],
+        ["--max-concurrent-runs", "1000000000"],
+        ["--max-memory", "nan"],
+        ["--max-memory", "x"],
+        ["--max-memory", "1e308"],  # of GiB, no number of bytes
+        ["--max-minutes", "-1"],
+        ["--max-minutes", "inf"],
+        ["--port", "65536"],
+        ["--port", "-1"],
+        ["--host", "192.0.2.1"],  # nobody's, for documents
+        ["--host", "x" * 70],
+        ["--runs-dir", str(APP)],
+        ["--runs-dir", "x" * 300],
+        ["--runs-dir", ""],
+    ],
+    ids=lambda words: " ".join(words)[:40],
 )
 def test_options_out_of_range(app, capsys, words):
     with pytest.raises(SystemExit):

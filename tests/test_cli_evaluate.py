@@ -181,7 +181,11 @@ def test_mistakes_get_one_line(arguments, code, message, files, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["policy", "--seed", "99999999999999999999"], "must be below 2**32"),
+        (["policy", "--seed", "99999999999999999999"], "must be at most 4,294,967,295"),
+        (["policy", "--limit", "1000000001"], "must be at most 1,000,000,000"),
+        (["policy", "--limit", "9" * 5000], "must be a whole number, not '9999"),
+        (["policy", "--samples", "1", "--temperature", "nan"], "must be a finite number, not nan"),
+        (["reward", "--threshold", "inf"], "must be a finite number, not inf"),
         (["policy", "--samples", "1", "--temperature", "1e-39"], "must be at least 0.001"),
         (["reward", "--json", "FOLDER"], "is a folder; name a file"),
         (["policy", "--json", "/proc/nowhere/x.json"], "can't be written"),

@@ -1,8 +1,10 @@
 """The house plan, checked: who imports whom, what is public, what an import costs."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,54 @@ def test_pure_modules_import_nothing_of_ours(module):
 
 def test_the_supervisor_never_imports_training():
     assert not [name for name in imports(PACKAGE / "runs" / "supervisor.py") if "training" in name]
+
+
+DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "pydantic_core": "pydantic", "gradio_client": "gradio"}
+"""Of which an import is a part, where the name doesn't say it; the last two are pinned by theirs to one version."""
+
+NOT_INSTALLED = {"atheris"}
+"""What only a script imports that is no test, and says itself how it gets it."""
+
+
+def declared(requirements):
+    """Names of distributions, as the index spells them."""
+    lines = [line.partition("#")[0].strip() for line in requirements]
+    return {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in lines if line}
+
+
+def undeclared(paths, known):
+    tops = {(path, name.split(".")[0]) for path in paths for name in imports(path)}
+    own = {"stepwise_dpo", *(path.stem for path in (ROOT / "tests").rglob("*.py"))} | NOT_INSTALLED
+    foreign = [(path, top) for path, top in tops if top not in sys.stdlib_module_names | own]
+    assert len(foreign) > 5, "nothing is imported: this test would prove nothing"
+    return {
+        (path.relative_to(ROOT).as_posix(), top)
+        for path, top in foreign
+        if DISTRIBUTIONS.get(top, top).lower().replace("_", "-") not in known
+    }
+
+
+def test_what_is_imported_is_declared_and_nothing_more():
+    needed = (ROOT / "requirements.txt").read_text().splitlines()
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["test"]
+    benches = [path for path in MODULES if PACKAGE / "bench" in path.parents]
+    package = [*(path for path in MODULES if path not in benches), ROOT / "app.py"]
+    assert undeclared(package, declared(needed)) == set()
+    # A bench that drives a browser says that it needs the tests' extra.
+    others = [*benches, *sorted((ROOT / "tests").rglob("*.py"))]
+    assert undeclared(others, declared([*needed, *extra])) == set()
+    used = {
+        DISTRIBUTIONS.get(name.split(".")[0], name.split(".")[0])
+        for path in package + benches
+        for name in imports(path)
+    }
+    assert declared(needed) <= {name.lower().replace("_", "-") for name in used}
+
+
+def test_every_requirement_has_a_lower_bound():
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if (requirement := line.partition("#")[0].strip()) != "":
+            assert re.search(r"(==|~=|>=)\d", requirement), f"{requirement} has no lower bound"
 
 
 def test_public_names():

@@ -27,8 +27,14 @@ _PLACES = (
 
 
 def find_chromium() -> str | None:
-    """Find an installed browser; CHROME_PATH comes first."""
+    """Find an installed browser; CHROME_PATH comes first.
+
+    Raises:
+        RunError: CHROME_PATH names no program.
+    """
     if path := os.environ.get("CHROME_PATH"):
+        if shutil.which(path) is None:
+            raise RunError(f"CHROME_PATH must name a browser's program, not {path!r}")
         return path
     found = (shutil.which(name) for name in _NAMES)
     return next((path for path in (*found, *_PLACES) if path and Path(path).exists()), None)

@@ -12,6 +12,10 @@ from pydantic_core import PydanticUndefined
 
 from stepwise_dpo.learning.head_settings import DEFAULTS, HEADS, TOKEN_RULES
 from stepwise_dpo.learning.names import REWARD
+from stepwise_dpo.preferences.faults import short
+
+MOST = 1_000_000_000
+"""Above every count that a command takes: more is a slip of the keyboard."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,16 +114,16 @@ def add_reward_options(parser: argparse.ArgumentParser, default: str | None) -> 
 
 
 def positive(text: str) -> int:
-    """Read a whole number of at least 1."""
-    number = _whole_number(text)
+    """Read a whole number from 1 to MOST."""
+    number = _whole_number(text, MOST)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
 
 
-def natural(text: str) -> int:
-    """Read a whole number of at least 0."""
-    number = _whole_number(text)
+def natural(text: str, most: int = MOST) -> int:
+    """Read a whole number from 0 to `most`."""
+    number = _whole_number(text, most)
     if number < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, but is {number}")
     return number
@@ -127,38 +131,41 @@ def natural(text: str) -> int:
 
 def seed(text: str) -> int:
     """Read a seed, which NumPy and torch both take up to 2**32 - 1."""
-    number = natural(text)
-    if number >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be below 2**32, but is {number}")
-    return number
+    return natural(text, 2**32 - 1)
 
 
 def temperature(text: str) -> float:
     """Read a temperature; below a thousandth, dividing by it leaves the range of numbers, and nothing is random."""
     number = real_number(text)
-    if not 1e-3 <= number < math.inf:
+    if number < 1e-3:
         raise argparse.ArgumentTypeError(f"must be at least 0.001, not {text}")
     return number
 
 
 def real_number(text: str) -> float:
-    """Read a number."""
+    """Read a finite number."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from error
+        raise argparse.ArgumentTypeError(f"must be a number, not {short(text)!r}") from error
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a finite number, not {short(text)}")
+    return number
 
 
 def positive_number(text: str) -> float:
     """Read a number above 0."""
     number = real_number(text)
-    if not 0 < number < math.inf:
+    if number <= 0:
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return number
 
 
-def _whole_number(text: str) -> int:
+def _whole_number(text: str, most: int) -> int:
     try:
-        return int(text)
+        number = int(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from error
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {short(text)!r}") from error
+    if number > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most:,}, not {short(text)}")
+    return number

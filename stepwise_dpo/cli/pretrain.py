@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_dpo.cli.output import make_parent, quiet_libraries
-from stepwise_dpo.cli.parsing import add_command, positive, seed
+from stepwise_dpo.cli.parsing import add_command, positive, real_number, seed
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import POLICY, REWARD
 from stepwise_dpo.runs.progress import ProgressBar
@@ -40,7 +40,7 @@ def add_pretrain(kinds: Any) -> None:
     pretrain.add_argument("--line", default="runs/pretraining", metavar="DIR", help="the line of training")
     pretrain.add_argument(
         "--solve-rate",
-        type=float,
+        type=real_number,
         default=_DEFAULTS["solve_rate"],
         metavar="X",
         help="where the policy is taken (default: 0.45)",

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from stepwise_dpo.errors import DataError
+from stepwise_dpo.preferences.bad_bytes import place_of
 from stepwise_dpo.preferences.faults import seen, short
 
 MAX_BYTES = 64 * 2**20
@@ -50,21 +51,26 @@ def parse_rows(data: bytes | str, source: str) -> Rows:
         source: the file's name: it starts each message, and .jsonl at its end means one row per line.
 
     Raises:
-        DataError: too large, not UTF-8, not JSON (with the line), no list, or no rows or too many.
+        DataError: too large, not UTF-8 (with row and field where they can be known), not JSON (with the line), no list,
+            or no rows or too many.
     """
     text = _decoded(data, source)
-    if source.lower().endswith(".jsonl"):
+    if _is_lines(source):
         # StringIO, because splitlines would also split at U+2028, which JSON allows within a string.
         lines = [(i, line.strip()) for i, line in enumerate(io.StringIO(text, newline="\n"), 1) if line.strip()]
         check_row_count(len(lines), source)
-        return Rows("line", [(i, _parsed(line, f"{source}: line {i}")) for i, line in lines])
+        return Rows("line", [(i, parse_json(line, f"{source}: line {i}")) for i, line in lines])
     if not text.strip():
         raise DataError(f"{source}: the file is empty; expected a JSON list of rows")
-    rows = _parsed(text, source)
+    rows = parse_json(text, source)
     if not isinstance(rows, list):
         raise DataError(f"{source}: expected a JSON list of rows, not {seen(rows)}")
     check_row_count(len(rows), source)
     return Rows("row", list(enumerate(rows, 1)))
+
+
+def _is_lines(source: str) -> bool:
+    return source.lower().endswith(".jsonl")
 
 
 def _decoded(data: bytes | str, source: str) -> str:
@@ -75,21 +81,41 @@ def _decoded(data: bytes | str, source: str) -> str:
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = data[error.start]
-        raise DataError(
-            f"{source}: line {line}: is not UTF-8 text (byte 0x{byte:02x} at offset {error.start})"
-        ) from error
+        place = place_of(data, error.start, _is_lines(source), first_digits)
+        byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+        if place.row is None or _is_lines(source):
+            where = f"line {place.line}"
+        else:
+            where, byte = f"row {place.row}", f"{byte}, line {place.line}"
+        what = f"{place.field} is" if place.field else "is"
+        raise DataError(f"{source}: {where}: {what} not UTF-8 text ({byte})") from error
 
 
-def _parsed(text: str, where: str) -> Any:
-    """Parse JSON into _Object, list and scalars.
+def first_digits(digits: str) -> int:
+    """Read an integer's first 26 digits.
+
+    Beyond 64 bits an integer is refused later, with its place. Its first digits are enough for that, and converting all
+    of them would take quadratic time.
+    """
+    return int(digits[:26])
+
+
+def parse_json(text: str, where: str, **hooks: Any) -> Any:
+    """Parse JSON into Object, list and scalars.
 
     Python's own parser, not a faster and stricter one: only it shows repeated keys, and because it lets NaN, 1e999 and
-    lone surrogates through, the checks below can name the row and the field that holds them.
+    lone surrogates through, whoever checks a row can name the field that holds them.
+
+    Args:
+        text: of the file, or of a line.
+        where: it stands, at the start of each message.
+        hooks: of `json.loads`, which read numbers; by default `first_digits` reads integers.
+
+    Raises:
+        DataError: it isn't JSON, or nested deeper than Python reads.
     """
     try:
-        return json.loads(text, object_pairs_hook=_Object, parse_int=_integer)
+        return json.loads(text, object_pairs_hook=Object, **{"parse_int": first_digits, **hooks})
     except json.JSONDecodeError as error:
         hint = ""
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
@@ -100,20 +126,19 @@ def _parsed(text: str, where: str) -> Any:
         raise DataError(f"{where}: is nested too deeply") from None
 
 
-class _Object(dict[str, Any]):
-    """A JSON object that remembers which of its keys were given twice."""
+class Object(dict[str, Any]):
+    """A JSON object that remembers which of its keys were given twice.
+
+    Attributes:
+        repeated: those keys.
+    """
+
+    repeated: tuple[str, ...] = ()  # of the class, since a file has a million objects without
 
     def __init__(self, items: list[tuple[str, Any]]) -> None:
         super().__init__(items)
-        self.repeated: list[str] = []
         if len(self) < len(items):
-            self.repeated = [key for key, count in Counter(key for key, _ in items).items() if count > 1]
-
-
-def _integer(digits: str) -> int:
-    # Beyond 64 bits an integer is refused later, with its place. Its first digits are enough for that, and converting
-    # all of them would take quadratic time.
-    return int(digits[:26])
+            self.repeated = tuple(key for key, count in Counter(key for key, _ in items).items() if count > 1)
 
 
 def check_row_count(count: int, source: str) -> None:

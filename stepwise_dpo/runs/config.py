@@ -80,6 +80,16 @@ def preset_settings(name: str, loss: object = None) -> dict[str, Any]:
     return dict(PRESETS[_OF_LOSS.get((name, str(loss)), name)])
 
 
+MAX_PATH = 4096
+MAX_WORD = 1_000
+MAX_TEMPLATE = 20_000
+"""Characters of a file's name, of a word or a tag, of a question to a reward model."""
+
+MAX_GLOBAL_STEPS = 10_000_000
+"""Of an optimiser. Like all upper bounds here it is far above what anybody trains with, and refuses a slip of the
+keyboard before memory or days are spent on it; what strangers may ask for is in `runs.limits`."""
+
+
 class RunConfig(BaseModel):
     """Everything that decides how a run goes.
 
@@ -102,23 +112,27 @@ class RunConfig(BaseModel):
         max_length=500,
         description=f"process reward model, as model; {REWARD!r} for loss stepwise, loss dpo only logs its scores",
     )
-    data: str = Field(..., min_length=1, description="preference pairs to train on, JSON or JSONL")
-    eval_data: str | None = Field(None, min_length=1, description="held-out pairs; the training pairs if not given")
+    data: str = Field(..., min_length=1, max_length=MAX_PATH, description="preference pairs to train on, JSON or JSONL")
+    eval_data: str | None = Field(
+        None, min_length=1, max_length=MAX_PATH, description="held-out pairs; the training pairs if not given"
+    )
 
     epochs: float = Field(3.0, gt=0, le=10_000, description="passes over the data")
-    max_steps: int | None = Field(None, ge=1, le=10_000_000, description="stop after this many optimiser steps")
+    max_steps: int | None = Field(None, ge=1, le=MAX_GLOBAL_STEPS, description="stop after this many optimiser steps")
     batch_size: int = Field(2, ge=1, le=4096, description="pairs per forward and device")
     gradient_accumulation: int = Field(1, ge=1, le=4096, description="batches per optimiser step")
     group_by_length: bool = Field(
         False, description="batches of examples of similar length: less padding, so less time, and a little less chance"
     )
-    learning_rate: float = Field(5e-5, ge=0, description="peak learning rate of AdamW")
+    learning_rate: float = Field(5e-5, ge=0, le=10, description="peak learning rate of AdamW")
     lr_schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate decays")
-    warmup_steps: int = Field(0, ge=0, description="optimiser steps until the peak learning rate")
+    warmup_steps: int = Field(0, ge=0, le=MAX_GLOBAL_STEPS, description="optimiser steps until the peak learning rate")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="clip the gradient's norm here")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e9, description="clip the gradient's norm here")
     seed: int = Field(42, ge=0, lt=2**32, description="of shuffling and everything else that is random")
-    max_length: int = Field(1024, ge=2, description="the most tokens of prompt and answer; longer examples are refused")
+    max_length: int = Field(
+        1024, ge=2, le=1_000_000, description="the most tokens of prompt and answer; longer examples are refused"
+    )
     frozen_scores: Literal["ahead", "as_needed"] = Field(
         "ahead",
         description="when reference and reward model score an example: ahead of training, or as_needed, when training "
@@ -128,7 +142,7 @@ class RunConfig(BaseModel):
         "auto", description="auto: bfloat16 autocast on a GPU that has it, float32 elsewhere"
     )
 
-    beta: float = Field(0.1, gt=0, description="DPO's beta; also scales the logged rewards/*")
+    beta: float = Field(0.1, gt=0, le=1000, description="DPO's beta; also scales the logged rewards/*")
     loss_type: list[LossType] = Field(
         ["sigmoid"], min_length=1, max_length=len(LOSS_TYPES), description="TRL's loss types for loss dpo"
     )
@@ -153,26 +167,30 @@ class RunConfig(BaseModel):
         None, description="how the reward model scores; like all that follows, what its folder says if not given"
     )
     reward_right_word: str | None = Field(
-        None, min_length=1, description="verbalizer, step_tag: what it says of a right step"
+        None, min_length=1, max_length=MAX_WORD, description="verbalizer, step_tag: what it says of a right step"
     )
     reward_wrong_word: str | None = Field(
-        None, min_length=1, description="verbalizer, step_tag: what it says of a wrong step"
+        None, min_length=1, max_length=MAX_WORD, description="verbalizer, step_tag: what it says of a wrong step"
     )
     reward_template: str | None = Field(
-        None, description="verbalizer: its question, with {prompt} {previous} {step} {right} {wrong}"
+        None,
+        max_length=MAX_TEMPLATE,
+        description="verbalizer: its question, with {prompt} {previous} {step} {right} {wrong}",
     )
-    reward_tag: str | None = Field(None, min_length=1, description="step_tag: the text after each step")
+    reward_tag: str | None = Field(
+        None, min_length=1, max_length=MAX_WORD, description="step_tag: the text after each step"
+    )
     reward_token: TokenRule | None = Field(
         None, description="likelihood: a step's lowest token probability, or their geometric mean"
     )
 
     eval_steps: int | None = Field(
-        None, ge=1, description="evaluate every so many optimiser steps; each epoch if not given"
+        None, ge=1, le=MAX_GLOBAL_STEPS, description="evaluate every so many optimiser steps; each epoch if not given"
     )
     save_steps: int | None = Field(
         None,
         ge=1,
-        le=10_000_000,
+        le=MAX_GLOBAL_STEPS,
         description="write a checkpoint to resume from every so many optimiser steps; if not given, only when the run "
         "is stopped",
     )

@@ -64,6 +64,7 @@ def run(config: RunConfig, run_dir: str | os.PathLike[str], loaded: Policy | Non
 
     Raises:
         RunError: the directory holds another run, or one that a server is to start.
+        ConfigError: as `launch.read_launch`.
         StepwiseDPOError: bad data, model or configuration; the run's status says "failed" and why.
     """
     directory = RunDirectory(run_dir)

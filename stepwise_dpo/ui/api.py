@@ -1,8 +1,9 @@
 """What the page does, for programs: endpoints that `gradio_client` calls by name, on the page's own link "API".
 
 Everything comes as JSON and goes as JSON; examples are rows in the native format. Whoever calls is checked like whoever
-clicks: an error says what to change. `visitor` is a secret of the caller's choice, 32 to 128 letters and digits, which
-on a public page decides whose runs are seen; elsewhere it may be left empty.
+clicks: an error says what to change. What no function can see any more, such as a key that a row holds twice, is
+refused where the request arrives, with status 400 (`ui.request_bodies`). `visitor` is a secret of the caller's choice,
+32 to 128 letters and digits, which on a public page decides whose runs are seen; elsewhere it may be left empty.
 """
 
 import dataclasses

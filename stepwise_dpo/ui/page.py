@@ -24,6 +24,7 @@ from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.places import hide_places
 from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.request_bodies import CheckedBodies
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.security import SecurityHeaders, fetch_nothing
 from stepwise_dpo.ui.sessions import CAPACITY, use_lean_sessions
@@ -202,7 +203,10 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         # What our own functions raise is shown anyway; Gradio's own errors name folders of this machine.
         "show_error": not public,
         "app_kwargs": {
-            "middleware": [Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID")))],
+            "middleware": [
+                Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID"))),
+                Middleware(CheckedBodies),
+            ],
             "routes": [Route(PLOTLY_URL, _plotly)],
         },
     }

@@ -317,11 +317,58 @@ class TestParsing:
             ('"x"', 'f.json: expected a JSON list of rows, not "x"'),
             ("[1,\n 2", "f.json: is not JSON: Expecting ',' delimiter at line 2 column 3"),
             (b"[\n\xff]", "f.json: line 2: is not UTF-8 text (byte 0xff at offset 2)"),
-            (b'["\xed\xa0\x80"]', "f.json: line 1: is not UTF-8 text (byte 0xed at offset 2)"),
+            (b'["\xed\xa0\x80"]', "f.json: row 1: is not UTF-8 text (byte 0xed at offset 2, line 1)"),
         ],
     )
     def test_case_16_whole_file(self, data, expected):
         assert message(data) == expected
+
+    @pytest.mark.parametrize(
+        ("rows", "place"),
+        [
+            ('[{"prompt": "p", "chosen": ["a"], "rejected": ["b"]},\n {"prompt": "BAD"}]', "row 2: prompt"),
+            ('[{"chosen": ["a", {"label": true, "text": "aBAD"}]}]', "row 1: chosen[1].text"),
+            ('[{}, {"prompt": "p", "prompt": "BAD", "prompt": "q"}]', "row 2: prompt"),  # also where it is overruled
+            ('[{"meta": {"\\ufffd": [1, {"k": "BAD"}]}}]', "row 1: meta.\ufffd[1].k"),
+            ('[{"meta": {"a": {"BAD": 1}}}]', "row 1: a key of meta.a"),
+            ('[{"BAD": 1}]', "row 1: a key"),
+            ('[{"prompt": "p", BAD}]', "row 1:"),  # the byte breaks the row
+            ('[{}, {"prompt": "BAD', "row 2:"),  # and here the end is missing
+            ('[{"prompt": "BAD"}, {"chosen": ]', "row 1: prompt"),  # what comes later doesn't matter
+            ('[{"id": %s, "prompt": "BAD"}]' % ("9" * 5_000), "row 1: prompt"),
+            ('\ufeff \n [{"prompt": "é👍BAD"}]', "row 1: prompt"),
+        ],
+    )  # fmt: skip
+    def test_case_16_bad_utf_8_is_refused_with_row_and_field(self, rows, place):
+        data = rows.encode().replace(b"BAD", b"\xc3\x28\xff")
+        at = data.index(b"\xc3\x28")
+        line = data[:at].count(10) + 1
+        assert message(data) == f"f.json: {place} is not UTF-8 text (byte 0xc3 at offset {at}, line {line})"
+
+    @pytest.mark.parametrize(
+        ("text", "place"),
+        [
+            ('{"prompt": "p"}\n\n{"prompt": "BAD"}\n{"prompt": "BAD"}', "line 3: prompt"),
+            ('{"prompt": "p"}\n{"rejected": ["a", "BAD"]}', "line 2: rejected[1]"),
+            ('{"prompt": "p"}\nBAD\n', "line 2:"),
+            ('\n{"prompt": "BAD\n"}', "line 2:"),
+            ("BAD", "line 1:"),
+        ],
+    )
+    def test_case_16_bad_utf_8_in_json_lines(self, text, place):
+        data = text.encode().replace(b"BAD", b"\xff")
+        assert message(data, "f.jsonl") == f"f.jsonl: {place} is not UTF-8 text (byte 0xff at offset {data.index(255)})"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("BAD", "{BAD", "[BAD", "[{}BAD", '[{"a": 1}, BAD', '[{"a": }, {"b": "BAD"}]', '{"prompt": "BAD"}'),
+            "[" * 100_000 + "BAD",
+        ],
+    )
+    def test_case_16_a_byte_outside_of_rows_is_named_by_its_offset(self, text):
+        data = text.encode().replace(b"BAD", b"\xff")
+        assert message(data) == f"f.json: line 1: is not UTF-8 text (byte 0xff at offset {len(text.split('BAD')[0])})"
 
     @pytest.mark.parametrize(
         ("value", "expected"),

@@ -1,10 +1,12 @@
 import os
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, planned_steps, preset_settings, read_config_file
+from stepwise_dpo.runs.reward_config import RewardTrainingConfig, make_reward_config
 
 DATA = {"data": "pairs.json"}
 
@@ -63,12 +65,38 @@ def test_a_preset_leaves_the_check_of_the_loss_to_the_configuration():
         ({"train_reward_model": True}, "train_reward_model needs loss 'stepwise'"),
         ({"aggregation": "product"}, "'product' needs reward value 'probability'"),
         ({"max_new_tokens": 10**9}, "max_new_tokens: .*less than or equal to 4096"),
+        ({"max_length": 10**9}, "max_length: .*less than or equal to 1000000, not 1000000000"),
+        ({"learning_rate": 5e5}, "learning_rate: .*less than or equal to 10, not 500000.0"),
+        ({"learning_rate": -1e-5}, "learning_rate: .*greater than or equal to 0"),
+        ({"epochs": 10**6}, "epochs: .*less than or equal to 10000"),
+        ({"batch_size": 10**9}, "batch_size: .*less than or equal to 4096"),
+        ({"gradient_accumulation": 10**9}, "gradient_accumulation: .*less than or equal to 4096"),
+        ({"data": "x" * 5_000}, "data: .*at most 4096 characters"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ConfigError, match=message) as error:
         make_config(DATA, settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [RunConfig, RewardTrainingConfig])
+def test_every_number_and_every_text_has_a_limit_and_no_number_is_nan(kind):
+    """Also a setting that somebody adds later."""
+    make = make_config if kind is RunConfig else lambda settings: make_reward_config(**settings)
+    needed = {"data": "d.json"} if kind is RunConfig else {"model": "m", "data": "d.json"}
+    numbers = 0
+    for name, field in kind.model_fields.items():
+        types = {field.annotation, *get_args(field.annotation)}
+        if types & {int, float}:
+            numbers += 1
+            for value in (10**400, -(10**400), 1e300, -1e300, float("nan"), float("inf"), float("-inf")):
+                with pytest.raises(ConfigError, match=f"^{name}: "):
+                    make({**needed, name: value})
+        elif str in types:
+            with pytest.raises(ConfigError, match=f"^{name}: .*at most"):
+                make({**needed, name: "x" * 100_000})
+    assert numbers > 4
 
 
 def test_missing_data():
@@ -96,6 +124,8 @@ def test_yaml(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("data: d.json\nlearning_rate: .nan\n", "learning_rate: input should be a finite number, not nan"),
+        ("data: d.json\nbeta: inf\n", "beta: input should be a finite number, not inf"),
         ("- a\n- b\n", "must be a list of 'name: value' lines"),
         ("a: [", "isn't valid YAML"),
         ("seed: 1\nloss: dpo\nseed: 2\n", "gives 'seed' twice"),
@@ -106,7 +136,7 @@ def test_yaml(tmp_path):
 def test_bad_yaml(tmp_path, text, message):
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        read_config_file(tmp_path / "run.yaml")
+        make_config(read_config_file(tmp_path / "run.yaml"))
 
 
 def test_an_empty_file_says_nothing(tmp_path):

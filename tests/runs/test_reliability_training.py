@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from comparing import assert_same, metrics_of
 from safetensors.torch import load_file
 
 from stepwise_dpo.errors import DataError, RunError
+from stepwise_dpo.learning.evaluation import pair_logps
 from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs, save_pairs
 from stepwise_dpo.runs.config import make_config
@@ -116,8 +118,13 @@ def test_a_run_that_does_not_fit_is_refused_before_it_begins(small_settings, sma
 # 13: bad numbers
 
 
+def far_too_fast(settings, learning_rate):
+    """A configuration with a learning rate that no file, form or call may ask for: they stop at 10."""
+    return make_config(settings, {"lr_schedule": "constant"}).model_copy(update={"learning_rate": learning_rate})
+
+
 def test_case_13_a_loss_that_is_not_finite(small_settings, tmp_path):
-    config = make_config(small_settings, {"learning_rate": 1e20, "lr_schedule": "constant"})
+    config = far_too_fast(small_settings, 1e20)
     with pytest.raises(RunError) as error:
         run(config, tmp_path / "run")
     failed = RunDirectory(tmp_path / "run")
@@ -143,15 +150,12 @@ def test_case_13_a_loss_that_is_not_finite(small_settings, tmp_path):
 
 def test_case_13_weights_that_are_not_finite_are_never_saved(small_settings, tmp_path):
     # Larger than a 32-bit number: the first update leaves no finite weight, before any loss tells.
-    config = make_config(small_settings, {"learning_rate": 1e39, "lr_schedule": "constant"})
+    config = far_too_fast(small_settings, 1e39)
     with pytest.raises(RunError, match=r"weights are not finite after global_step 1 \(.* more\).* nothing was saved"):
         run(config, tmp_path / "run")
     assert not list((tmp_path / "run").rglob("*.safetensors"))
     with pytest.raises(RunError, match="weights are not finite after global_step 1"):
-        run(
-            make_config(config.model_dump(), {"save_steps": None, "eval_data": None, "max_steps": 1}),
-            tmp_path / "other",
-        )
+        run(config.model_copy(update={"save_steps": None, "eval_data": None, "max_steps": 1}), tmp_path / "other")
     assert not list((tmp_path / "other").rglob("*.safetensors"))
 
 
@@ -159,17 +163,27 @@ def test_case_13_weights_that_are_not_finite_are_never_saved(small_settings, tmp
 
 
 def command(arguments, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **environment}
+    """Start a process with these variables added; None takes one away."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(
-        [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *arguments],
+        env={name: value for name, value in variables.items() if value is not None},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
 def test_case_18_two_processes_measure_the_same(small_data, tmp_path):
+    """With as many threads as a run gets where nobody says how many; the runs of the other tests have one."""
     words = ["--model", "tiny", "--data", small_data["data"], "--eval-data", small_data["eval_data"], "--generate", "2",
              "--max-new-tokens", "8", "--epochs", "2", "--loss", "stepwise"]  # fmt: skip
     processes = [
-        command(["-m", "stepwise_dpo", "train", *words, "--output-dir", str(tmp_path / seed)], PYTHONHASHSEED=seed)
+        command(
+            ["-m", "stepwise_dpo", "train", *words, "--output-dir", str(tmp_path / seed)],
+            PYTHONHASHSEED=seed,
+            OMP_NUM_THREADS=None,
+        )
         for seed in ("1", "2")
     ]
     for process in processes:
@@ -180,6 +194,7 @@ def test_case_18_two_processes_measure_the_same(small_data, tmp_path):
     assert_same(one.path, other.path)
     alike = [{name: value for name, value in run.environment().items() if name != "disk"} for run in (one, other)]
     assert alike[0] == alike[1]
+    assert alike[0]["threads"] > 1 or os.cpu_count() == 1
 
 
 def test_case_18_another_seed_gives_another_order(forks, whole, small_settings, tmp_path):
@@ -236,6 +251,61 @@ def test_the_commit_is_read_as_git_would(tmp_path):
 # 19: one process and two
 
 
+def logps_of(policy, examples):
+    """{id: (of chosen, of rejected, mean per token of either)}, each example scored by itself."""
+    found = {}
+    for example in examples:
+        (both,) = pair_logps(policy, [example], batch_size=1)
+        found[example.id] = (sum(both.chosen.steps), sum(both.rejected.steps), both.chosen.mean, both.rejected.mean)
+    return found
+
+
+def assert_metrics_are_means_over_examples(run):
+    """Every logged figure, recomputed in this one process from single examples and plain means."""
+    config, examples = run.config(), load_pairs(run.config().data)
+    reference = logps_of(load_policy("tiny"), examples)
+    preferences = {record["id"]: record["preference"] for record in (run.rewards() or {"pairs": []})["pairs"]}
+    lines, seen = metrics_of(run), []
+    for line in lines:
+        is_eval = "eval_loss" in line
+        # A training line is about the weights before its optimiser step, an evaluation about those after.
+        updates = line["global_step"] - (0 if is_eval else 1)
+        policy = load_policy("tiny")
+        if updates:
+            weights = load_file(run.path / f"checkpoint-{updates}" / "model.safetensors")
+            missing, unknown = policy.model.load_state_dict(weights, strict=False)
+            assert not unknown
+            assert set(missing) <= {"lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
+        step = run.path / "gradients-of-2" / f"{line['global_step'] - 1}.json"
+        ids = [example.id for example in examples] if is_eval else json.loads(step.read_text())
+        assert len(set(ids)) == len(ids)
+        seen += [] if is_eval else ids
+        logps = logps_of(policy, examples)
+        chosen, rejected = ([config.beta * (logps[id][side] - reference[id][side]) for id in ids] for side in (0, 1))
+        margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+        if config.loss == "dpo":
+            losses = [math.log1p(math.exp(-margin)) for margin in margins]
+        else:
+            losses = [math.log1p(math.exp(-preferences[id] * (logps[id][2] - logps[id][3]))) for id in ids]
+        truth = {
+            "loss": fmean(losses),
+            "logps/chosen": fmean(logps[id][0] for id in ids),
+            "logps/rejected": fmean(logps[id][1] for id in ids),
+            "rewards/chosen": fmean(chosen),
+            "rewards/rejected": fmean(rejected),
+            "rewards/margins": fmean(margins),
+        }
+        if updates:  # before the first, rounding decides
+            truth["rewards/accuracies"] = fmean(margin > 0 for margin in margins)
+        if config.loss == "stepwise":
+            truth["process_rewards/preference"] = fmean(preferences[id] for id in ids)
+            truth["process_rewards/negative_fraction"] = fmean(preferences[id] < 0 for id in ids)
+        prefix = "eval_" if is_eval else ""
+        logged = {name: line[prefix + name] for name in truth}
+        assert logged == pytest.approx(truth, rel=1e-5, abs=1e-5)
+    assert sorted(seen) == sorted(2 * [example.id for example in examples])  # two epochs, no filler among them
+
+
 @pytest.mark.slow
 def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
     """Five pairs in batches of four: two processes get two pairs each, then one gets a pair and the other none."""
@@ -247,9 +317,10 @@ def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
         (tmp_path / name).mkdir()
         # AdamW makes large updates of tiny differences; at this rate they stay differences of rounding.
         settings = {**small_settings, "batch_size": batch_size, "gradient_accumulation": 1, "learning_rate": 1e-5}
+        settings["eval_data"] = small_settings["data"]  # uneven as well
         (tmp_path / f"{name}.json").write_text(json.dumps({**settings, "save_total_limit": 9}))
         processes[name] = command(
-            [*words, script, str(tmp_path / f"{name}.json"), str(tmp_path / name)],
+            [*words, script, str(tmp_path / f"{name}.json"), str(tmp_path / name), {"one": "1", "two": "2"}[name]],
             GLOO_SOCKET_IFNAME="lo",
             ACCELERATE_USE_CPU="true",
         )
@@ -274,6 +345,7 @@ def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
         assert len(metrics_of(one)) == len(metrics_of(two)) == 6
         for alone, together in zip(metrics_of(one), metrics_of(two), strict=True):
             assert together == pytest.approx(alone, rel=1e-5, abs=1e-5)
+        assert_metrics_are_means_over_examples(two)
     resumed = RunDirectory(tmp_path / "two" / "resumed")
     assert len(resumed.environment()["resumed"]) == 1
     assert_same(resumed.path, tmp_path / "two" / "dpo")

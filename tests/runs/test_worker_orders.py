@@ -12,10 +12,8 @@ import torch
 from processes_of_tests import wait_for
 
 from stepwise_dpo.errors import RunError
-from stepwise_dpo.learning.loading import Policy, load_policy
-
-
 from stepwise_dpo.learning.checkpoints import faults
+from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.sound_trainer import SoundTrainer
 from stepwise_dpo.runs import supervisor as module
 from stepwise_dpo.runs import training, worker

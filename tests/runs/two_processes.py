@@ -1,6 +1,7 @@
-"""Started alone or by `accelerate launch`: train with either loss, keep the gradients, stop one run and resume it.
+"""Started alone or by `accelerate launch`: train with either loss, keep each step's gradients and the names of its
+examples, stop one run and resume it.
 
-python two_processes.py SETTINGS.json FOLDER
+python two_processes.py SETTINGS.json FOLDER PROCESSES
 """
 
 import json
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import distributed
 
 from stepwise_dpo.learning.trainer import StepwiseDPOTrainer
 from stepwise_dpo.runs.config import make_config
@@ -25,13 +27,21 @@ def keep_gradients(self, *arguments, **settings):
         folder = Path(self.args.output_dir, f"gradients-of-{self.accelerator.num_processes}")
         folder.mkdir(exist_ok=True)
         save_file(gradients, folder / f"{self.state.global_step}.safetensors")
+        (folder / f"{self.state.global_step}.json").write_text(json.dumps(self.ids_of_step))
     return get_grad_norm(self, *arguments, **settings)
 
 
-def main(settings_file, folder):
+def world_size():
+    """How many processes there really are, as the library that connects them says."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def main(settings_file, folder, processes):
     settings = json.loads(Path(settings_file).read_text())
     StepwiseDPOTrainer._get_grad_norm = keep_gradients
     run(make_config(settings), Path(folder, "dpo"))
+    assert world_size() == int(processes)
+    assert processes == "1" or distributed.get_backend() == "gloo"
     run(make_config(settings, {"loss": "stepwise", "reward_model": "tiny"}), Path(folder, "stepwise"))
 
     append = RunDirectory.append_metrics

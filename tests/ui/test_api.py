@@ -290,6 +290,108 @@ def test_case_17_what_is_wrong_is_said_by_name(local, name, args, words):
     assert call(local, "runs") == []
 
 
+def posted(client, name, arguments):
+    """Call an endpoint with JSON as it stands, which no client would write: (status of the post, what was said)."""
+    with httpx.Client(base_url=client.src, timeout=60) as http:
+        body = arguments if isinstance(arguments, bytes) else f'{{"data": {arguments}}}'.encode()
+        answer = http.post(f"gradio_api/call/{name}", content=body, headers={"content-type": "application/json"})
+        if answer.status_code != 200:
+            return answer.status_code, answer.json()["detail"]
+        return 200, http.get(f"gradio_api/call/{name}/{answer.json()['event_id']}").text
+
+
+NUMBER_OF_NO_RUN = {
+    "learning_rate": ["NaN", "Infinity", "1e999", "-1e-5", "500000.0"],
+    "epochs": ["-1", "NaN"],
+    "max_length": ["1000000000"],
+    "batch_size": ["1000000000", "9" * 900],
+    "gradient_accumulation": ["1000000000"],
+    "beta": ["NaN", "-0.1"],
+    "max_new_tokens": ["1000000000"],
+}
+
+
+NO_JSON = ("NaN", "Infinity", "1e999")
+
+
+@pytest.mark.parametrize("setting", NUMBER_OF_NO_RUN)
+def test_case_17_no_number_out_of_range_starts_a_run(local, setting):
+    for number in NUMBER_OF_NO_RUN[setting]:
+        settings = f'{{"model": "tiny", "{setting}": {number}}}'
+        for name, more in (("start_run", f'{json.dumps(ROWS)}, null, ""'), ("plan_run", "4, 0")):
+            status, said = posted(local, name, f"[{settings}, {more}]")
+            if number in NO_JSON:
+                assert (status, said.partition(",")[0]) == (
+                    400,
+                    f"the request: data[0].{setting} must be a finite number",
+                )
+            else:
+                assert status == 200
+                assert said.startswith("event: error\n"), said
+                assert f"{setting}: " in said
+    assert call(local, "runs") == []
+
+
+DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("start_run", f"[{json.dumps(TINY_RUN)}, {DEEP}]", "the request: is nested too deeply"),
+        ("convert", "[" * 100_000 + "]" * 100_000, "the request: is nested too deeply"),
+        ("convert", "[" * 40 + "]" * 40, "the request: is nested more than 32 levels deep"),
+        ("plan_run", f"[{{}}, {'9' * 5_000}]", "the request: has an integer of 5,000 digits; at most 1,000 are read"),
+        ("convert", b'{"data": [', "the request: is not JSON: Expecting value at column 11"),
+        ("convert", b'{"data": ["\xff"]}', "the request: is not UTF-8 text (byte 0xff at offset 11)"),
+        ("convert", '[[{"prompt": "1", "prompt": "2"}]]', "the request: data[0][0].prompt is given twice"),
+        ("start_run", '[{"epochs": 1, "epochs": 2}, []]', "the request: data[0].epochs is given twice"),
+        (
+            "score_pairs",
+            '[[{"prompt": "1", "chosen": [{"text": "a", "label": true, "label": false}], "rejected": ["b"]}]]',
+            "the request: data[0][0].chosen[0].label is given twice",
+        ),
+        ("plan_run", '[{"beta": NaN, "beta": 1}, 4]', "the request: data[0].beta is given twice"),
+    ],
+    ids=["objects", "lists", "a little", "digits", "half", "bytes", "rows", "settings", "steps", "hidden"],
+)
+def test_case_15_and_16_what_no_endpoint_could_see_is_refused_at_the_door(local, name, arguments, words):
+    status, said = posted(local, name, arguments)
+    assert (status, said.partition("; leave one out")[0]) == (400, words)
+    assert call(local, "validate", json.dumps(ROWS))["examples"] == len(ROWS)  # the server answers
+    assert call(local, "runs") == []
+
+
+def test_case_15_what_is_hostile_within_a_text_is_refused_by_the_endpoint(local):
+    for text in ("[" * 100_000, DEEP, "[" + "9" * 5_000 + "]"):
+        status, said = posted(local, "validate", json.dumps([text, False]))
+        assert (status, said[:13]) == (200, "event: error\n")
+        assert "nested too deeply" in said or "an integer of 25 digits or more" in said
+    assert call(local, "example_sets")
+
+
+def test_case_15_what_is_too_large_is_refused_and_the_server_answers(local):
+    too_large = b'{"data": ["' + b" " * 65 * 2**20 + b'"]}'
+    assert posted(local, "validate", too_large) == (413, "the request is larger than 64 MiB; send less at once")
+    with httpx.Client(base_url=local.src, timeout=60) as http:
+        answer = http.post("gradio_api/upload", files={"files": ("large.json", too_large)})
+        assert answer.status_code == 413
+        assert "maximum allowed size" in answer.text
+        # Not only the endpoints: what the page itself sends goes through the same door.
+        for path in ("queue/join", "component_server", "run/predict", "cancel"):
+            headers = {"content-type": "text/plain"}  # which isn't asked for everywhere
+            answer = http.post(f"gradio_api/{path}", content=b'{"fn_index": 1, "fn_index": 2}', headers=headers)
+            assert answer.status_code == 400
+            assert answer.json() == {"detail": "the request: fn_index is given twice; leave one out"}
+            assert answer.headers["x-content-type-options"] == "nosniff"
+    assert call(local, "validate", json.dumps(ROWS))["examples"] == len(ROWS)
+
+
+def test_a_large_request_is_read_whole(local):
+    rows = [{**ROWS[0], "id": str(n), "meta": {"words": "x" * 1_000}} for n in range(1_000)]  # a thread checks it
+    assert call(local, "statistics", rows)["pairs"] == 1_000
+
+
 @pytest.mark.parametrize(
     ("place", "expected"),
     [((), "words"), ((1,), "second: words"), ((1, "x", 0), "second.x.0: words"), (("named",), "named: words")],
@@ -316,7 +418,8 @@ def test_remarks_are_made_once_per_example(monkeypatch):
         ({"model": "./policy"}, "must be one of"),
         ({"max_steps": 1_000_000_000}, "max_steps"),
         ({"max_steps": 501}, "at most 500 steps"),
-        ({"max_length": 1_000_000_000}, "at most 1,024 tokens"),
+        ({"max_length": 1_000_000_000}, "max_length: input should be less than or equal to 1000000"),
+        ({"max_length": 1_025}, "at most 1,024 tokens"),
         ({"batch_size": 33}, "at most 32 pairs"),
         ({"save_steps": 1}, "save_steps must be at least 50"),
         ({"reward_template": "x"}, "reward_template can't be set"),
