@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from stepwise_dpo.errors import DataError, RunError
@@ -203,7 +203,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
         "show_error": not public,
         "app_kwargs": {
             "middleware": [Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID")))],
-            "routes": [Route(PLOTLY_URL, _plotly)],
+            "routes": [Route(PLOTLY_URL, _plotly), Route("/gradio_api/mcp/schema", _no_tools)],
         },
     }
 
@@ -211,6 +211,12 @@ def launch_options(public: bool = False) -> dict[str, Any]:
 def _plotly(_: Request) -> FileResponse:
     # Its address names its version.
     return FileResponse(PLOTLY_JS, media_type="text/javascript", headers={"Cache-Control": "public, max-age=604800"})
+
+
+def _no_tools(_: Request) -> Response:
+    # “Use via API” asks here for tools of language models, which this app doesn't offer. An answer of 200 to 299 would
+    # make it say that they are there; at 404, Gradio's own, the browser logs an error. This is neither.
+    return Response(status_code=300)
 
 
 def bundled_library(data_dir: Path) -> Library:
