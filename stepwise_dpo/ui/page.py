@@ -146,7 +146,9 @@ def build_app(
         for followed in (address.follow, open_set.change, shared.selected.change):
             followed(*following, **unlimited)
         shared.run_id.change(on_run, [*following[1], *train.inputs], [*following[2], *train.outputs], **unlimited)
-        chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
+        chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden").then(
+            None, None, None, js=train_tab.SHOW_RUN
+        )
         first_steps.choose(on_first_step, None, tabs, show_progress="hidden")
         # Clients call the functions that are made for them, not what a click on the page does. Within the same block:
         # with each that ends, Gradio makes a web app of the page, which takes a part of a second.
