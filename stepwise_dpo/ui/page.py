@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from stepwise_dpo.errors import DataError, RunError
@@ -147,7 +147,9 @@ def build_app(
         for followed in (address.follow, open_set.change, shared.selected.change):
             followed(*following, **unlimited)
         shared.run_id.change(on_run, [*following[1], *train.inputs], [*following[2], *train.outputs], **unlimited)
-        chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden")
+        chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden").then(
+            None, None, None, js=train_tab.SHOW_RUN
+        )
         first_steps.choose(on_first_step, None, tabs, show_progress="hidden")
         # Clients call the functions that are made for them, not what a click on the page does. Within the same block:
         # with each that ends, Gradio makes a web app of the page, which takes a part of a second.
@@ -207,7 +209,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
                 Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID"))),
                 Middleware(CheckedBodies),
             ],
-            "routes": [Route(PLOTLY_URL, _plotly)],
+            "routes": [Route(PLOTLY_URL, _plotly), Route("/gradio_api/mcp/schema", _no_tools)],
         },
     }
 
@@ -215,6 +217,12 @@ def launch_options(public: bool = False) -> dict[str, Any]:
 def _plotly(_: Request) -> FileResponse:
     # Its address names its version.
     return FileResponse(PLOTLY_JS, media_type="text/javascript", headers={"Cache-Control": "public, max-age=604800"})
+
+
+def _no_tools(_: Request) -> Response:
+    # “Use via API” asks here for tools of language models, which this app doesn't offer. An answer of 200 to 299 would
+    # make it say that they are there; at 404, Gradio's own, the browser logs an error. This is neither.
+    return Response(status_code=300)
 
 
 def bundled_library(data_dir: Path) -> Library:

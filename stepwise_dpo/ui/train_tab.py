@@ -20,6 +20,12 @@ from stepwise_dpo.ui.train_form import Form, form_of, start_again, start_run
 from stepwise_dpo.ui.train_live import Live, Seen, forget, updates
 
 _FOCUS_KEEP = "() => setTimeout(() => document.querySelector('#train-keep')?.focus(), 50)"
+SHOW_RUN = """() => setTimeout(() => {
+    if (matchMedia('(max-width: 900px)').matches) document.querySelector('#train-head')?.scrollIntoView();
+}, 50)"""
+"""Where the page is one column, the opened run is far below what was tapped."""
+
+_SHOW_STARTED = f"() => {{ if (!document.querySelector('#train-message .error')) ({SHOW_RUN})(); }}"
 _TO_FORM = "() => document.querySelector('#train-preset')?.scrollIntoView({ block: 'nearest' })"
 
 
@@ -171,7 +177,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML) -> Trai
         [shared.visitor, shared.library, choice, *fields.form],
         [fields.message, choice, *everything],
         **hidden,
-    )
+    ).then(None, None, None, js=_SHOW_STARTED)
     stop.click(on_stop, state, [message, *everything], **hidden)
     for button, ask in ((discarding, on_ask_discard), (delete, on_ask_delete)):
         button.click(ask, state[:2], [confirm, asked, question, do_it], **hidden).then(None, None, None, js=_FOCUS_KEEP)

@@ -6,16 +6,24 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Dialog, Page, Playwright, expect
+from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Page, Playwright, Request, expect
 
 from stepwise_dpo.bench.browser import APP, Server, find_chromium
 from stepwise_dpo.runs.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[2]
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+"""Pictures that the tests leave for people to look at."""
+
+CUT_OFF = ("console: AbortError: signal is aborted", "console: Unexpected error Connection errored out")
+"""How Gradio logs the requests that leaving a page cuts off, which is no problem of ours."""
+
 END_SECONDS = 60
 
 
@@ -62,35 +70,74 @@ class App(Server):
 
 
 class Watch:
-    """What a page must not do: log errors, raise, or ask another host for anything."""
+    """A visitor's page, and what it must not do: log errors, raise, open a dialog, ask another host for anything.
 
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.url = url
+    The whole context is watched, so another page that this one opens is, too.
+
+    Args:
+        context: a browser of its own, as far as cookies and storage go; it is closed with `close`.
+        address: of the app, or of anything on it.
+
+    Attributes:
+        page: blank until an address is opened.
+        url: of the app, without a path.
+        problems: what was seen so far, in words.
+    """
+
+    def __init__(self, context: BrowserContext, address: str) -> None:
         self.problems: list[str] = []
-        page.on("console", lambda m: self.problems.append(f"console: {m.text}") if m.type == "error" else None)
-        page.on("pageerror", lambda error: self.problems.append(f"exception: {error}"))
-        page.on("request", lambda r: None if r.url.startswith((url, "data:", "blob:")) else self.problems.append(r.url))
-        page.on("dialog", self._dialog)
+        parts = urlsplit(address)
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        context.on("console", self._console)
+        context.on("weberror", lambda raised: self.problems.append(f"exception: {raised.error}"))
+        context.on("request", self._request)
+        context.on("dialog", self._dialog)
+        self.page = context.new_page()
+        self.page.set_default_timeout(30_000)
+
+    def open(self, address: str) -> None:
+        """Load an address, and wait until the page has arrived where it leads."""
+        self.page.goto(address)
+        self.page.locator("#page-message").wait_for(state="attached", timeout=60_000)
+        expect(self.page).to_have_url(re.compile("[?&]set="))
 
     def refresh(self) -> None:
         """Load the page again."""
         self.go(self.url)
 
     def go(self, address: str) -> None:
-        """Load another address. Gradio logs the requests that this cuts off, which is no problem of ours."""
-        known = list(self.problems)
-        self.page.goto(address)
-        self.page.locator("#page-message").wait_for(state="attached")
-        expect(self.page).to_have_url(re.compile("[?&]set="))
-        cut_off = ("console: AbortError: signal is aborted", "console: Unexpected error Connection errored out")
-        self.problems = known + [text for text in self.problems[len(known) :] if not text.startswith(cut_off)]
+        """Leave for another address."""
+        with self.expecting(*CUT_OFF):
+            self.open(address)
+
+    @contextmanager
+    def expecting(self, *beginnings: str) -> Iterator[None]:
+        """Let pass what is seen meanwhile and begins so; anything else stays a problem."""
+        known = len(self.problems)
+        yield
+        self.problems[known:] = [text for text in self.problems[known:] if not text.startswith(beginnings)]
+
+    def close(self) -> None:
+        """Close the page and all that belongs to it."""
+        self.page.context.close()
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.problems.append(f"console: {message.text} ({message.location['url']})")
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith((f"{self.url}/", "data:", "blob:")):
+            self.problems.append(f"another host: {request.url}")
 
     def _dialog(self, dialog: Dialog) -> None:
         # Unsaved text asks before the page is left; any other dialog is a script that should not have run.
         if dialog.type != "beforeunload":
             self.problems.append(f"dialog: {dialog.message}")
         dialog.accept()
+
+
+Visit = Callable[..., Watch]
+"""What the `visit` fixture gives: see there."""
 
 
 def open_page(page: Page, url: str) -> None:
@@ -103,10 +150,25 @@ def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
-def violations(page: Page) -> list[str]:
-    """Check the page against axe-core's rules of accessibility: each broken one, and its first places."""
+def take_picture(page: Page, name: str, *, whole: bool = True) -> None:
+    """Leave a picture for people to look at: of the whole page, or of what the screen shows."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=whole)
+
+
+def violations(page: Page, *rules: str) -> list[str]:
+    """Check the page against axe-core's rules of accessibility: each broken one, and its first places.
+
+    Args:
+        page: as it stands now.
+        rules: only these, if any is named; some of axe's rules are off unless they are named.
+    """
+    # Only of violations does axe write down all the places: what passes is most of a page, and of axe's time.
+    options: dict[str, object] = {"resultTypes": ["violations"]}
+    if rules:
+        options["runOnly"] = {"type": "rule", "values": list(rules)}
     return [
         f"{broken['id']}: {broken['help']}\n"
         + "\n".join(f"    {node['html'][:300]}\n    {node['failureSummary']}" for node in broken["nodes"][:3])
-        for broken in Axe().run(page).response["violations"]
+        for broken in Axe().run(page, options=options).response["violations"]
     ]

@@ -4,56 +4,18 @@ import csv
 import io
 import json
 import re
-import time
-from collections.abc import Iterator
 
 import pytest
-import torch
-from driving import ROOT, App, open_page, open_tab, violations
+from driving import App, open_tab, violations
+from finished_runs import EVIL, HOSTILE, MEASURED, OTHER, SECOND
 from playwright.sync_api import Page, expect
 
-from stepwise_dpo.learning.evaluation import compare_evaluations, evaluate_policy
-from stepwise_dpo.learning.loading import load_policy
-from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs, save_pairs
-from stepwise_dpo.runs.config import make_config
-from stepwise_dpo.runs.directory import RunDirectory, RunStatus
-
-HELD_OUT = load_pairs(ROOT / "data" / "heldout_prm.json")
-HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} `x` \\u0041"
-EVIL = PreferencePair(f"=HYPERLINK({HOSTILE})", [Step(HOSTILE, True)], [Step("{{bad}}", False)], "evil")
-MEASURED = [*HELD_OUT[:16], EVIL]
-FIRST, SECOND, OTHER = "20260101-100000-dpo-aaaa", "20260101-110000-stepwise-bbbb", "20260101-090000-dpo-cccc"
 NUMBER = re.compile(r"^(\+|−)?\d+\.\d\d$")
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """An app of its own, whose runs are there before it starts."""
-    folder = tmp_path_factory.mktemp("compare")
-    data = folder / "trained.json"
-    save_pairs(HELD_OUT[16:20], data)
-    base = evaluate_policy(load_policy("policy"), MEASURED, answers=len(MEASURED), max_new_tokens=40)
-    for number, (name, pairs) in enumerate(((OTHER, MEASURED[-1:]), (FIRST, MEASURED), (SECOND, MEASURED))):
-        shaken = load_policy("policy")
-        torch.manual_seed(number)
-        for weights in shaken.model.parameters():
-            weights.data += 0.15 * weights.data.std() * torch.randn_like(weights)
-        after = evaluate_policy(shaken, pairs, answers=len(pairs), max_new_tokens=40)
-        run = RunDirectory(folder / "runs" / name)
-        run.create(make_config({"data": str(data), "model": "policy", "loss": name.split("-")[2]} | judge(name)))
-        run.write_status(RunStatus("finished", started=time.time(), global_step=8, max_steps=8))
-        shaken.model.save_pretrained(run.final)
-        shaken.tokenizer.save_pretrained(run.final)
-        before = base if len(pairs) == len(MEASURED) else evaluate_policy(load_policy("policy"), pairs)
-        records = compare_evaluations(pairs, before, after)
-        run.write_examples(record | {"in_training": False} for record in records)
-    running = App(folder / "runs", folder / "app.log")
-    yield running
-    running.stop()
-
-
-def judge(name: str) -> dict:
-    return {"reward_model": "tiny"} if "stepwise" in name else {}
+@pytest.fixture
+def app(measured_app: App) -> App:
+    return measured_app
 
 
 @pytest.fixture
@@ -227,14 +189,11 @@ def test_a_keyboard_reaches_filter_sort_and_rows(compare):
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
-def test_full_of_results_it_fits_and_is_accessible(app, browser, width, theme):
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-    open_page(page, app.url)
-    open_tab(page, "Compare")
+def test_full_of_results_it_fits_and_is_accessible(app, visit, width, theme):
+    page = visit(f"{app.url}/?tab=compare", width=width, theme=theme).page
     expect(page.locator("#compare-example .value").first).to_be_visible()
     page.get_by_role("button", name="Let both answer").click()
     expect(page.locator("#compare-answers .value").first).to_be_visible(timeout=60_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = violations(page)
-    page.close()
     assert not found, "\n".join(found)

@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
-from driving import ROOT, open_page, open_tab
+from driving import ROOT, open_tab
 from playwright.sync_api import Page, expect
 
 from stepwise_dpo.preferences.pairs import dump_pairs, load_pairs, parse_pairs
@@ -254,7 +254,7 @@ def test_a_browser_that_keeps_nothing_says_so(page):
 # ------------------------------------------------------------------------------------------------------------- the sets
 
 
-def test_saved_changes_survive_a_refresh_and_are_nobody_elses(page, app, browser, watch, pairs_file):
+def test_saved_changes_survive_a_refresh_and_are_nobody_elses(page, app, visit, watch, pairs_file):
     button(page, "Delete example").click()
     has_count(page, f"{COUNT - 1} examples")
     upload(page, pairs_file)
@@ -271,13 +271,10 @@ def test_saved_changes_survive_a_refresh_and_are_nobody_elses(page, app, browser
     button(page, "Undo: restored the bundled examples").click()
     has_count(page, f"{COUNT - 1} examples")
 
-    context = browser.new_context()
-    other = context.new_page()
-    open_page(other, app.url)
+    other = visit(app.url).page
     has_count(other, f"{COUNT} examples")
     other.locator("#data-set input").click()
     expect(other.get_by_role("option", name=re.compile(r"\.json"))).to_have_count(3)
-    context.close()
 
 
 def test_upload_by_click_or_drop_and_the_formats_of_downloads(page, pairs_file, tmp_path):
@@ -409,11 +406,9 @@ def test_case_04_hostile_text_is_shown_literally(page, pairs_file):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_scrolls_sideways_on_a_narrow_page(app, browser, theme):
-    page = browser.new_page(viewport={"width": 390, "height": 900}, color_scheme=theme)
-    open_page(page, app.url)
+def test_nothing_scrolls_sideways_on_a_narrow_page(app, visit, theme):
+    page = visit(app.url, width=390, theme=theme).page
     page.get_by_text("Statistics of this set").click()
     page.get_by_text("Generate examples", exact=True).first.click()
     expect(page.locator("#data-charts .main-svg").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.close()

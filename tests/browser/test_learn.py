@@ -150,11 +150,9 @@ def test_the_open_example_has_its_real_point(learn):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_phone_shows_it_all(app, browser, theme):
-    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=theme)
-    page.goto(f"{app.url}/?tab=learn")
+def test_a_phone_shows_it_all(app, visit, theme):
+    page = visit(f"{app.url}/?tab=learn", width=390, height=800, theme=theme).page
     expect(page.locator("#learn-point .stat").first).to_be_visible(timeout=60_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     box = page.locator("#learn-p").bounding_box()
     assert box["width"] > 200
-    page.close()

@@ -4,9 +4,10 @@ import re
 import time
 
 import pytest
-from driving import App, open_page, open_tab, violations
+from driving import CUT_OFF, ROOT, App, open_tab, violations
 from playwright.sync_api import expect
 
+from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 
@@ -19,6 +20,9 @@ MARKS = {
     "Learn": "#learn-point .stat",
 }
 
+FOURTH = load_pairs(ROOT / "data" / "onpolicy_prm.json")[3]
+NO_ANSWER = "console: Failed to load resource: net::ERR_"
+
 # What a page sees of it when a visitor goes to another tab of the browser, and comes back.
 HIDE = """hidden => {
     Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
@@ -26,18 +30,16 @@ HIDE = """hidden => {
 }"""
 
 
-def test_a_link_opens_the_same_view(page, app, browser):
+def test_a_link_opens_the_same_view(page, visit):
     open_tab(page, "Rewards")
     item = page.locator("#rewards-list .list-item").nth(3)
     expect(page.locator("#rewards-example .value").first).to_be_visible()
     item.click()
     expect(page).to_have_url(re.compile(r"tab=rewards&set=onpolicy_prm\.json&example=[^&]*0004"))
-    question = page.locator("#rewards-example .question").inner_text()
-    other = browser.new_page()
-    other.goto(page.url)
-    expect(other.locator("#rewards-example .question")).to_have_text(question, timeout=60_000)
+    expect(page.locator("#rewards-example .question")).to_have_text(FOURTH.prompt)
+    other = visit(page.url).page
+    expect(other.locator("#rewards-example .question")).to_have_text(FOURTH.prompt, timeout=60_000)
     expect(other.get_by_role("tab", name="Rewards")).to_have_attribute("aria-selected", "true")
-    other.close()
 
 
 def test_a_link_to_what_is_not_here_says_so(page, app, watch):
@@ -48,43 +50,46 @@ def test_a_link_to_what_is_not_here_says_so(page, app, watch):
 
 
 @pytest.mark.slow
-def test_an_open_page_outlasts_a_restart_of_the_server_and_questions_without_an_answer(browser, tmp_path):
+def test_an_open_page_outlasts_a_restart_of_the_server_and_questions_without_an_answer(visit, tmp_path):
     """It finds its state gone, as it does where the server kept newer pages' states instead, and loads itself again."""
     runs, log = tmp_path / "runs", tmp_path / "app.log"
     server = App(runs, log)
-    page = browser.new_page()
-    open_page(page, server.url)
+    watch = visit(server.url)
+    page = watch.page
     page.locator("#data-editor textarea").first.fill("Typed before the restart.")
     open_tab(page, "Rewards")
     page.locator("#rewards-list .list-item").nth(3).click()
     expect(page).to_have_url(re.compile("tab=rewards.*0004"))
+    question = page.locator("#rewards-example .question")
+    expect(question).to_have_text(FOURTH.prompt)
     page.evaluate("window.opened_before = true")
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.wait_for_timeout(2_000)  # nothing that the visitor did is under way
-    server.stop()
-    server = App(runs, log, port=server.port)
-    page.wait_for_function("!window.opened_before", timeout=60_000)
-    expect(page.locator("#rewards-example .value").first).to_be_visible()
+    page.wait_for_timeout(1_000)  # nothing that the visitor did is under way
+    with watch.expecting(NO_ANSWER, *CUT_OFF):
+        server.stop()
+        server = App(runs, log, port=server.port)
+        page.wait_for_function("!window.opened_before", timeout=60_000)
+    expect(question).to_have_text(FOURTH.prompt)
     expect(page).to_have_url(re.compile("tab=rewards.*0004"))
 
     # One question fails, and the next ones are answered.
-    page.route("**/component_server/", lambda route: route.abort(), times=1)
-    with page.expect_event("requestfailed", lambda request: request.url.endswith("/component_server/")):
-        pass
     made = RunDirectory(runs / "20261122-153000-dpo-1a2b")
-    made.create(make_config({"data": "pairs.json"}))
-    made.write_status(RunStatus("finished", started=time.time(), max_steps=4, global_step=4))
-    expect(page.locator("#chip .chip")).to_be_visible()
+    with watch.expecting(NO_ANSWER):
+        page.route("**/component_server/", lambda route: route.abort(), times=1)
+        with page.expect_event("requestfailed", lambda request: request.url.endswith("/component_server/")):
+            pass
+        made.create(make_config({"data": "pairs.json"}))
+        made.write_status(RunStatus("finished", started=time.time(), max_steps=4, global_step=4))
+        expect(page.locator("#chip .chip")).to_be_visible()
 
     # Hidden for long while it looked, and seen again.
     page.evaluate(HIDE, True)
-    page.wait_for_timeout(2_000)  # what it had asked before is answered
+    page.wait_for_timeout(1_000)  # what it had asked before is answered
     made.write_status(RunStatus("failed", started=time.time(), max_steps=4, error="broke"))
-    page.wait_for_timeout(3_000)
+    page.wait_for_timeout(2_000)  # time for three questions or four
     expect(page.locator("#chip .chip")).not_to_contain_text("failed")
     page.evaluate(HIDE, False)
     expect(page.locator("#chip .chip")).to_contain_text("failed")
-    page.close()
+    watch.close()
     server.stop()
 
 
@@ -108,10 +113,25 @@ def test_a_page_without_runs_is_accessible(page):
 
 
 def test_the_endpoints_are_documented_on_the_page(page):
-    # Gradio asks for tools of language models too, which this app doesn't offer: a 404 in the console. Answered, it
-    # shows those first.
-    page.route("**/gradio_api/mcp/schema", lambda route: route.fulfill(json=[]))
     page.get_by_role("button", name="Use via API").click()
-    page.locator(".api-docs").get_by_text("Python", exact=True).click()
+    # And no tools of language models, which Gradio would show first if there were any.
+    expect(page.locator(".api-docs .current-lang")).to_have_text("Python")
     for words in ("/score_steps", "Score each step of a solution"):
         expect(page.get_by_text(words).filter(visible=True).first).to_be_visible()
+
+
+def test_what_a_page_must_not_do_is_seen(app, visit):
+    """Every page of these tests is opened this way; without this, they could all be blind."""
+    visitor = visit(app.url, width=390, theme="dark")
+    visitor.page.evaluate("""() => {
+        console.error('logged');
+        setTimeout(() => { throw new Error('raised'); });
+        alert('asked');
+        open('http://127.0.0.1:9/');
+    }""")
+    for begins in ("console: logged", "exception: ", "dialog: asked", "another host: http://127.0.0.1:9/"):
+        until = time.monotonic() + 30
+        while not any(text.startswith(begins) for text in visitor.problems) and time.monotonic() < until:
+            visitor.page.wait_for_timeout(50)
+        assert any(text.startswith(begins) for text in visitor.problems), begins
+    visitor.problems.clear()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from driving import App, open_tab
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 SECONDS = 1_000
 ENDED = 150 * SECONDS
@@ -20,14 +20,6 @@ def public_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     running.stop()
 
 
-def visit(browser: Browser, url: str) -> Page:
-    """A page in a browser of its own, as far as cookies and storage go."""
-    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-    page.goto(url)
-    expect(page.get_by_role("tab", name="Train")).to_be_visible()
-    return page
-
-
 def train(page: Page, epochs: str) -> None:
     open_tab(page, "Train")
     for field, value in (("#train-examples", "40"), ("#train-epochs", epochs), ("#train-held-out", "2")):
@@ -37,14 +29,14 @@ def train(page: Page, epochs: str) -> None:
     expect(page.locator("#train-runs tbody tr")).to_have_count(1)
 
 
-def test_case_06_visitors_of_a_public_page_see_only_their_own(public_app, browser):
-    anna = visit(browser, public_app.url)
+def test_case_06_visitors_of_a_public_page_see_only_their_own(public_app, visit):
+    anna = visit(public_app.url).page
     train(anna, "100")  # as many steps as a stranger may have: it is stopped
     head = anna.locator("#train-head")
     expect(head.locator('[data-state="running"]')).to_be_visible(timeout=ENDED)
     expect(anna).to_have_url(re.compile("[?&]run="))
 
-    ben = visit(browser, anna.url)
+    ben = visit(anna.url).page
     expect(ben.locator("#page-message")).to_contain_text("that isn't here")
     open_tab(ben, "Train")
     expect(ben.locator("#train-start")).to_be_visible()
@@ -59,4 +51,3 @@ def test_case_06_visitors_of_a_public_page_see_only_their_own(public_app, browse
     for page in (anna, ben):
         expect(page.locator("#train-runs tbody tr")).to_have_count(1)
         assert str(public_app.runs_dir) not in page.content()
-        page.context.close()

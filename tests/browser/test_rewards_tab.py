@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from driving import ROOT, App, open_page, open_tab
+from driving import ROOT, App, open_tab
 from playwright.sync_api import Page, expect
 
 from stepwise_dpo.preferences.pairs import dump_pairs, first_error, load_pairs
@@ -222,11 +222,8 @@ def test_a_missing_model_is_explained(small, tmp_path):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_narrow_page_does_not_scroll_sideways(app, browser, theme):
-    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=theme)
-    open_page(page, app.url)
-    open_tab(page, "Rewards")
+def test_a_narrow_page_does_not_scroll_sideways(app, visit, theme):
+    page = visit(f"{app.url}/?tab=rewards", width=390, height=844, theme=theme).page
     expect(page.locator("#rewards-example .value").first).to_have_text(VALUE, timeout=LOADED)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator(".bars-scroll").evaluate("e => e.scrollWidth - e.clientWidth") <= 1
-    page.close()

@@ -1,4 +1,5 @@
-// A list whose items are chosen by a click or the keyboard; the items are buttons with data-key, made in Python.
+// A list whose items are chosen by a click or the keyboard; the items are buttons with data-key, made in Python, and
+// with data-opens, the id of the part that shows what was chosen, where the list is long.
 // Gradio gives: element, props, trigger, watch.
 const box = element;
 
@@ -19,6 +20,8 @@ box.addEventListener('click', (event) => {
   for (const other of box.querySelectorAll('[aria-current="true"]')) other.setAttribute('aria-current', 'false');
   item.setAttribute('aria-current', 'true');
   trigger('choose', { key: item.dataset.key });
+  // Where the page is one column, what it opens is far below.
+  if (item.dataset.opens && matchMedia('(max-width: 900px)').matches) document.getElementById(item.dataset.opens)?.scrollIntoView();
 });
 
 // The pane is replaced with every new value; its scroll position is carried over.
