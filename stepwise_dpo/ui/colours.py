@@ -6,7 +6,9 @@ on a colour always has a contrast of at least 4.5 (WCAG AA).
 
 from typing import NamedTuple
 
-LOSS_COLOURS = {"dpo": "#0072B2", "stepwise": "#D55E00"}
+LOSS_COLOURS = {"dpo": "#0072B2", "imitation": "#009E73", "sft": "#009E73", "stepwise": "#D55E00"}
+"""By `runs_view.loss_of`; imitation has one colour, with DPO or alone."""
+
 CHOSEN, REJECTED, MARGIN, OTHER, MUTED = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A939E"
 
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
