@@ -47,6 +47,7 @@ from stepwise_dpo.ui.components import (
 )
 from stepwise_dpo.ui.inference_results import csv_text, jsonl_text
 from stepwise_dpo.ui.judges import JUDGES, Judges, check_model_name
+from stepwise_dpo.ui.kept_text import ASKED, BOX, keeper, kept_js
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.measuring import Measurements, Model, models_of, names_of, replies_to
 from stepwise_dpo.ui.policies import Policies
@@ -107,7 +108,8 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
                 html('<h3 class="section">One example, step by step</h3>')
                 example = html(elem_id="compare-example")
                 html('<h3 class="section">What both models answer</h3>')
-                with gr.Row(elem_classes="compare-ask"):
+                with gr.Row(elem_classes=["compare-ask", BOX]):
+                    keeper(ASKED)
                     prompt = gr.Textbox(
                         label="Problem: this example’s, or one that you type",
                         lines=2,
@@ -285,7 +287,10 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
     result: list[Any] = [session, message, summary, details, charts, only, *opened]
     now = [session, prompt, shared.library, shared.visitor, *fields]
     quietly: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
-    tab.select(on_show, [shared.run_id, *now], [*fields, measure, *result], show_progress="hidden")
+    # First what was typed before a refresh: else the open example's problem would take its place.
+    tab.select(None, prompt, prompt, js=kept_js(ASKED, 1), show_progress="hidden").then(
+        on_show, [shared.run_id, *now], [*fields, measure, *result], show_progress="hidden"
+    )
     measuring = measure.click(on_measure, now, result, show_progress="hidden")
     # What is measured for the choice before would otherwise cover what belongs to this one.
     picked: dict[str, Any] = {**quietly, "cancels": [measuring]}

@@ -179,7 +179,7 @@ def test_two_runs_and_examples_measured_now(compare, watch):
     expect(compare.locator("#compare-before input")).to_have_value("DPO · 1 Jan 10:00:00")
 
 
-def test_both_models_answer_a_typed_problem(compare):
+def test_both_models_answer_a_typed_problem_that_outlasts_a_refresh(compare, watch):
     prompt = compare.locator("#compare-prompt textarea")
     prompt.fill("Start with 15. Add 13, then subtract 4. What is the result?")
     compare.get_by_role("button", name="Let both answer").click()
@@ -193,6 +193,10 @@ def test_both_models_answer_a_typed_problem(compare):
     expect(compare.locator("#compare-ask-message")).to_contain_text("is yours, so it stays")
     expect(prompt).to_have_value(re.compile("^Start with 15"))
     expect(compare.locator("#compare-answers .value").first).to_be_visible()
+    watch.refresh()
+    open_tab(compare, "Compare")
+    expect(compare.locator("#compare-ask-message")).to_contain_text("is yours, so it stays")
+    expect(prompt).to_have_value(re.compile("^Start with 15"))
     prompt.fill("")
     compare.get_by_role("button", name="Let both answer").click()
     expect(compare.locator("#compare-ask-message")).to_contain_text("the problem is empty")
