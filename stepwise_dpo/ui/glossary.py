@@ -186,7 +186,8 @@ GLOSSARY: dict[str, Entry] = {
     "reward_heatmap": Entry(
         "Step heatmap",
         "A row is an example, a cell a step: chosen at the left, rejected at the right, on one colour scale. Hover "
-        "for the step's text; a click opens the example; a drag zooms in.",
+        "for the step's text; a click opens the example; a drag zooms in, and cells that are large enough show their "
+        "numbers.",
     ),
     "process_bench": Entry(
         "First errors found",
