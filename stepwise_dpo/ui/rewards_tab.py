@@ -180,8 +180,10 @@ def _lay_out(public: bool) -> _Parts:
                 with gr.Row(elem_id="rewards-switches"):
                     with gr.Row(elem_classes="with-what"):
                         made["quantity"] = _segments("What is shown", QUANTITIES, "centered", "rewards-quantity")
-                        html(what("process_reward"))
-                    made["when"] = _segments("Before or after training", WHENS, "before", "rewards-when")
+                        html(what("shown_quantity"))
+                    with gr.Row(elem_classes="with-what"):
+                        made["when"] = _segments("Before or after training", WHENS, "before", "rewards-when")
+                        html(what("shown_moment"))
                     gr.HTML(
                         None, html_template="", js_on_load=asset("segments.js"), elem_id="rewards-keys", padding=False
                     )

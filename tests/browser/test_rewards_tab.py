@@ -98,6 +98,8 @@ def test_rewards_of_a_held_out_example_drop_at_its_wrong_step(small):
 def test_what_is_this_explains_a_figure(small):
     small.locator("#rewards-rows").get_by_role("button", name="What is Log-likelihood gap?").click()
     expect(small.get_by_text("How much likelier, per token, the policy finds")).to_be_visible()
+    small.get_by_role("button", name="What is Before and after training?").click()
+    expect(small.get_by_text("times beta it is DPO's implicit reward")).to_be_visible()
 
 
 def test_without_a_run_after_says_what_to_do(small):
