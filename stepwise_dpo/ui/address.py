@@ -1,4 +1,4 @@
-"""What the address bar keeps: tab, example set, example and run, so that a link opens the same view."""
+"""What the address bar keeps: tab, example set, example, run and comparison, so that a link opens the same view."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,6 +11,31 @@ LOST = {"lost": True}
 """Sent in an address's place to a page whose state the server doesn't have: the browser then loads the page again."""
 
 
+class ComparisonLink(NamedTuple):
+    """What the Compare tab shows; "" for what it shows by itself. `compare_link` writes and follows it.
+
+    Attributes:
+        before: the first model's key.
+        after: the second one's.
+        on: where the examples come from.
+        number: how many examples are measured.
+        only: a filter of the table.
+        sort: its order; with a "-" the largest comes first.
+        row: the number of the open example, from 1.
+    """
+
+    before: str = ""
+    after: str = ""
+    on: str = ""
+    number: str = ""
+    only: str = ""
+    sort: str = ""
+    row: str = ""
+
+
+NO_COMPARISON = ComparisonLink()
+
+
 class Address(NamedTuple):
     """Where somebody is; "" where the address says nothing.
 
@@ -19,21 +44,24 @@ class Address(NamedTuple):
         set: an example set's name.
         example: an example's id.
         run: a run's id.
+        comparison: its parts have names of their own in the query.
     """
 
     tab: str = ""
     set: str = ""
     example: str = ""
     run: str = ""
+    comparison: ComparisonLink = NO_COMPARISON
 
 
 def read_address(query: Mapping[str, Any]) -> Address:
     """Read the query of an address, which anybody may have written; what can't be meant is left out."""
-    fields = {name: value for name in Address._fields if isinstance(value := query.get(name), str)}
-    kept = {name: value for name, value in fields.items() if len(value) <= MAX_CHARACTERS}
+    sent = {name: value for name, value in query.items() if isinstance(value, str) and len(value) <= MAX_CHARACTERS}
+    kept = {name: sent[name] for name in ("tab", "set", "example", "run") if name in sent}
     if kept.get("tab") not in TABS:
         kept.pop("tab", None)
-    return Address(**kept)
+    comparison = {name: sent[name] for name in ComparisonLink._fields if name in sent}
+    return Address(**kept, comparison=ComparisonLink(**comparison))
 
 
 def address_of(library: Library, selected: int, run_id: str) -> dict[str, str]:

@@ -42,7 +42,7 @@ from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.reward_sets import MAX_LOCAL, MAX_PUBLIC
 from stepwise_dpo.ui.run_exports import packed_in_cache
 from stepwise_dpo.ui.run_reader import RunReader
-from stepwise_dpo.ui.train_form import check_size, start_again, start_on
+from stepwise_dpo.ui.train_form import check_size, estimate, start_again, start_on
 from stepwise_dpo.ui.waterfall import aggregated, check_known
 
 Parameters = ParamSpec("Parameters")
@@ -187,9 +187,10 @@ class Endpoints:
         return {"run_id": start_on(self._own(visitor), named, *sets, self._public).id}
 
     def plan_run(self, settings: Row, examples: int, held_out: int = 0) -> Row:
-        """Say what `start_run` would do on so many examples: {"max_steps", "pairs_per_step", "seconds"}.
+        """Say what `start_run` would do on so many examples: {"max_steps", "pairs_per_step", "seconds", "measured"}.
 
-        The optimiser steps, and about how long they take, judged by the last run of this model; null before the first.
+        The optimiser steps, and about how long they take: "measured" is true where the last run of this model says so,
+        and false for a guess, of a bundled model on two cores; both are null where nothing is known.
         """
         if not 1 <= examples <= MAX_PAIRS or not 0 <= held_out <= MAX_PAIRS:
             raise DataError(f"plan 1 to {MAX_PAIRS:,} examples, and 0 to {MAX_PAIRS:,} of held_out")
@@ -198,7 +199,9 @@ class Endpoints:
             check_size(config, examples, held_out)
         steps, pairs = planned_steps(config, examples), config.batch_size * config.gradient_accumulation
         pace = known_pace(self._reader.supervisor.runs(), config.model, config.loss)
-        return {"max_steps": steps, "pairs_per_step": pairs, "seconds": pace and pace.seconds(steps, pairs)}
+        known = estimate(config, steps, pace)
+        time = {"seconds": known and known.seconds, "measured": known and known.measured}
+        return {"max_steps": steps, "pairs_per_step": pairs, **time}
 
     def runs(self, visitor: str = "") -> list[Row]:
         """List the runs, the newest first: [{"run_id", "state", "global_step", "max_steps", "phase", "error"}]."""

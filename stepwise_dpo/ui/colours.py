@@ -6,7 +6,9 @@ on a colour always has a contrast of at least 4.5 (WCAG AA).
 
 from typing import NamedTuple
 
-LOSS_COLOURS = {"dpo": "#0072B2", "stepwise": "#D55E00"}
+LOSS_COLOURS = {"dpo": "#0072B2", "imitation": "#009E73", "sft": "#009E73", "stepwise": "#D55E00"}
+"""By `runs_view.loss_of`; imitation has one colour, with DPO or alone."""
+
 CHOSEN, REJECTED, MARGIN, OTHER, MUTED = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A939E"
 
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -17,7 +19,9 @@ DARK_LINES = {CHOSEN: "#4AA8E0", REJECTED: "#EE8236", MARGIN: "#2FBF98", OTHER: 
 
 _LIGHT = ("#D55E00", "#FFFFFF", "#0072B2")
 _DARK = ("#EE8236", "#262C33", "#4AA8E0")
-_INKS = ("#14191F", "#FFFFFF", "#000000")
+INKS = ("#14191F", "#FFFFFF", "#000000")
+"""Of text on the scale's colours: the first one that has enough contrast."""
+
 AA = 4.5
 
 
@@ -33,7 +37,7 @@ def diverging(position: float, dark: bool = False) -> Swatch:
     low, middle, high = _DARK if dark else _LIGHT
     clamped = max(-1.0, min(1.0, position))
     background = _mix(middle, high if clamped > 0 else low, abs(clamped))
-    ink = next((ink for ink in _INKS if contrast(ink, background) >= AA), _INKS[-1])
+    ink = next((ink for ink in INKS if contrast(ink, background) >= AA), INKS[-1])
     return Swatch(background, ink)
 
 

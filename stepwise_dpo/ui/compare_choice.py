@@ -6,7 +6,8 @@ from typing import NamedTuple
 from stepwise_dpo.errors import ConfigError, RunError
 from stepwise_dpo.learning.names import TINY
 from stepwise_dpo.preferences.pairs import PreferencePair
-from stepwise_dpo.ui.comparison import Compared, Place
+from stepwise_dpo.ui.address import NO_COMPARISON, ComparisonLink
+from stepwise_dpo.ui.comparison import PAGE_SIZE, Compared, Place, arranged
 from stepwise_dpo.ui.components import empty_state
 from stepwise_dpo.ui.judges import POLICY_NOTES
 from stepwise_dpo.ui.library import Library
@@ -52,11 +53,30 @@ class View(NamedTuple):
 
 
 class Session(NamedTuple):
-    """What a visitor sees: the comparison, which part of its table, and which example is open."""
+    """What a visitor sees.
+
+    Attributes:
+        view: the comparison; None while there is none, or it isn't measured yet.
+        place: which part of its table is shown.
+        row: index of the open example.
+        choice: what the form says; None until the tab has been opened.
+        run: the page's run when the choice was made: once it is another one, that is compared with its base.
+        link: what the address asked for, until the tab has been opened.
+    """
 
     view: View | None = None
     place: Place = Place()
     row: int = 0
+    choice: Choice | None = None
+    run: str = ""
+    link: ComparisonLink = NO_COMPARISON
+
+    def showing(self, view: View) -> "Session":
+        """Open a comparison at this session's place and row, as far as it has them."""
+        row = self.row if self.row < len(view.compared) else 0
+        listed = arranged(view.compared, self.place)
+        page = listed.index(row) // PAGE_SIZE if row in listed else 0
+        return self._replace(view=view, row=row, place=self.place._replace(page=page))
 
 
 def typed(session: Session, text: object) -> bool:
@@ -79,6 +99,16 @@ def defaults(models: Sequence[Model], run_id: str, choice: Choice) -> Choice:
         return choice._replace(before=None, after=None)
     run = run_id if run_id in runs else runs[0]
     return choice._replace(before=f"before:{run}", after=f"after:{run}", source=STORED)
+
+
+def sources_of(library: Library) -> list[tuple[str, str]]:
+    """The examples that two models can be compared on: (words, key)."""
+    sources = [("what the runs held out", STORED)]
+    if HELD_OUT in library.names:
+        sources.append((f"the bundled held-out set, {HELD_OUT}", HELD_OUT))
+    if library.open_name != HELD_OUT:
+        sources.append((f"the open set, {library.open_name}", OPEN_SET))
+    return sources
 
 
 def opened_run(models: Sequence[Model], choice: Choice) -> str:

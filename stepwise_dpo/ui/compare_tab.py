@@ -8,13 +8,12 @@ import gradio as gr
 
 from stepwise_dpo.errors import ConfigError, StepwiseDPOError
 from stepwise_dpo.learning.names import REWARD
+from stepwise_dpo.ui.address import NO_COMPARISON
 from stepwise_dpo.ui.compare_choice import (
     FIRST_MEASURED,
-    HELD_OUT,
     MAX_MEASURED,
     MAX_MEASURED_PUBLIC,
     MAX_PROMPT,
-    OPEN_SET,
     STORED,
     Choice,
     Session,
@@ -26,9 +25,11 @@ from stepwise_dpo.ui.compare_choice import (
     examples_of,
     look_up,
     opened_run,
+    sources_of,
     typed,
 )
 from stepwise_dpo.ui.compare_figures import margin_charts
+from stepwise_dpo.ui.compare_link import FEWEST_MEASURED, follow, has_link
 from stepwise_dpo.ui.compare_views import answers_html, example_html, filter_choices, numbers_html, remarks, table_html
 from stepwise_dpo.ui.comparison import FILTERS, Reply, arranged, moved
 from stepwise_dpo.ui.components import (
@@ -46,6 +47,7 @@ from stepwise_dpo.ui.components import (
 )
 from stepwise_dpo.ui.inference_results import csv_text, jsonl_text
 from stepwise_dpo.ui.judges import JUDGES, Judges, check_model_name
+from stepwise_dpo.ui.kept_text import ASKED, BOX, keeper, kept_js
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.measuring import Measurements, Model, models_of, names_of, replies_to
 from stepwise_dpo.ui.policies import Policies
@@ -63,7 +65,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
     public = reader.public
     measurements = Measurements(policies)
     most = MAX_MEASURED_PUBLIC if public else MAX_MEASURED
-    session, seen_run = gr.State(Session()), gr.State("")
+    session = shared.comparison
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="choose"):
             before = gr.Dropdown([], label="Compare", elem_id="compare-before", filterable=False)
@@ -76,7 +78,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
                 filterable=False,
             )
             count = gr.Slider(
-                4,
+                FEWEST_MEASURED,
                 most,
                 value=min(FIRST_MEASURED, most),
                 step=1,
@@ -106,7 +108,8 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
                 html('<h3 class="section">One example, step by step</h3>')
                 example = html(elem_id="compare-example")
                 html('<h3 class="section">What both models answer</h3>')
-                with gr.Row(elem_classes="compare-ask"):
+                with gr.Row(elem_classes=["compare-ask", BOX]):
+                    keeper(ASKED)
                     prompt = gr.Textbox(
                         label="Problem: this example’s, or one that you type",
                         lines=2,
@@ -130,12 +133,21 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
 
     # ------------------------------------------------------------------------------------------ what the page shows
 
-    def whole(view: View | None, instead: str, before: Session, text: object) -> list[Any]:
-        """Values of `result` for a comparison; without one, `instead` stands in its place."""
+    def whole(view: View | None, instead: str, before: Session, text: object, start: Session) -> list[Any]:
+        """Values of `result` for a comparison; without one, `instead` stands in its place.
+
+        Args:
+            view: the comparison.
+            instead: what to do where there is none (HTML).
+            before: what the visitor has seen so far.
+            text: the problem in its box.
+            start: the new choice, and where its table begins.
+        """
         if view is None:
             kept = gr.skip() if typed(before, text) else ""
-            return [Session(), "", instead, gr.Column(visible=False), *[gr.skip()] * 4, kept, "", gr.skip()]
-        now = Session(view)
+            closed = start._replace(view=None)
+            return [closed, "", instead, gr.Column(visible=False), *[gr.skip()] * 4, kept, "", gr.skip()]
+        now = start.showing(view)
         return [
             *(
                 now,
@@ -171,24 +183,34 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
         except StepwiseDPOError as problem:
             return None, error(str(problem))
 
-    def on_show(
-        run_id: str, last_run: str, before: Session, text: object, library: Library, visitor: str, *sent: object
-    ) -> list[Any]:
+    def on_show(run_id: str, before: Session, text: object, library: Library, visitor: str, *sent: object) -> list[Any]:
         models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
-        if run_id != last_run or not chosen(models, choice):
-            choice = defaults(models, run_id, choice)
+        linked, lacking = has_link(before, run_id), ""
+        if linked:
+            choice, start, lacking = follow(before, models, run_id, choice, library, most)
+        else:
+            if run_id != before.run or not chosen(models, choice):
+                choice = defaults(models, run_id, choice)
+            start = before if choice == before.choice else Session(choice=choice)
+            start = start._replace(run=run_id, link=NO_COMPARISON)
         view, instead = looked_up(models, choice, library)
         # Whoever comes back to the tab finds it as it was.
         known = view is not None and view == before.view
-        shown_now = [gr.skip()] * len(result) if known else whole(view, instead, before, text)
-        return [run_id, *form_of(models, choice, library, most), *shown_now]
+        shown_now: list[Any] = [gr.skip()] * len(result)
+        if known:
+            shown_now[0] = before._replace(choice=choice, run=run_id, link=NO_COMPARISON)
+        else:
+            shown_now = whole(view, instead, before, text, start)
+            shown_now[1] = note(lacking)
+        return [*form_of(models, choice, library, most, with_number=linked), *shown_now]
 
     def on_pick(before: Session, text: object, library: Library, visitor: str, *sent: object) -> list[Any]:
         models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
-        shown_now = whole(*looked_up(models, choice, library), before, text)
         # The address names it, and who comes back finds this choice: `on_show` knows that run already.
-        run_id = opened_run(models, choice) or gr.skip()
-        return [run_id, run_id, *form_of(models, choice, library, most)[2:], *shown_now]
+        opened = opened_run(models, choice)
+        start = Session(choice=choice, run=opened or before.run)
+        shown_now = whole(*looked_up(models, choice, library), before, text, start)
+        return [opened or gr.skip(), *form_of(models, choice, library, most)[2:], *shown_now]
 
     def on_measure(before: Session, text: object, library: Library, visitor: str, *sent: object) -> Iterator[list[Any]]:
         models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
@@ -208,7 +230,9 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
         except StepwiseDPOError as problem:
             yield [gr.skip(), error(str(problem)), *skipped]
             return
-        yield whole(*looked_up(models, choice, library), before, text)
+        # Where a link has led to what wasn't measured yet, its place in the table is in the session.
+        start = before._replace(choice=choice, link=NO_COMPARISON)
+        yield whole(*looked_up(models, choice, library), before, text, start)
 
     def on_filter(before: Session, text: object, sent: object) -> list[Any]:
         """Show what passes the filter, and open the first of it where the open example doesn't."""
@@ -263,12 +287,15 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
     result: list[Any] = [session, message, summary, details, charts, only, *opened]
     now = [session, prompt, shared.library, shared.visitor, *fields]
     quietly: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
-    tab.select(on_show, [shared.run_id, seen_run, *now], [seen_run, *fields, measure, *result], show_progress="hidden")
+    # First what was typed before a refresh: else the open example's problem would take its place.
+    tab.select(None, prompt, prompt, js=kept_js(ASKED, 1), show_progress="hidden").then(
+        on_show, [shared.run_id, *now], [*fields, measure, *result], show_progress="hidden"
+    )
     measuring = measure.click(on_measure, now, result, show_progress="hidden")
     # What is measured for the choice before would otherwise cover what belongs to this one.
     picked: dict[str, Any] = {**quietly, "cancels": [measuring]}
     for event in (before.input, after.input, source.input, count.input):
-        event(on_pick, now, [shared.run_id, seen_run, source, count, measure, *result], **picked)
+        event(on_pick, now, [shared.run_id, source, count, measure, *result], **picked)
     only.input(on_filter, [session, prompt, only], [session, *opened], **quietly)
     for event in (listing.choose, charts.choose):
         event(on_table, [session, prompt], [session, *opened], **clicks("compare-table"))
@@ -277,15 +304,21 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
         button.click(on_download, session, file, show_progress="hidden").success(None, file, None, js=download_js())
 
 
-def form_of(models: Sequence[Model], choice: Choice, library: Library, most: int) -> list[Any]:
-    """Update the form: both models, the examples, their number, the button."""
+def form_of(
+    models: Sequence[Model], choice: Choice, library: Library, most: int, with_number: bool = False
+) -> list[Any]:
+    """Update the form: both models, the examples, their number, the button.
+
+    Args:
+        models: that can be compared.
+        choice: what the form shall say.
+        library: the visitor's example sets.
+        most: the most examples that are measured.
+        with_number: whether the number is set too; else it stays as it is, since somebody may be moving the slider.
+    """
     options = [(model.label, model.key) for model in models]
     keys = [model.key for model in models]
-    sources = [("what the runs held out", STORED)]
-    if HELD_OUT in library.names:
-        sources.append((f"the bundled held-out set, {HELD_OUT}", HELD_OUT))
-    if library.open_name != HELD_OUT:
-        sources.append((f"the open set, {library.open_name}", OPEN_SET))
+    sources = sources_of(library)
     source = choice.source if choice.source in [key for _, key in sources] else STORED
     live = source != STORED and bool(models)
     words = "Measure"
@@ -298,7 +331,7 @@ def form_of(models: Sequence[Model], choice: Choice, library: Library, most: int
         gr.Dropdown(choices=options, value=next((key for key in keys if key == choice.before), None)),
         gr.Dropdown(choices=options, value=next((key for key in keys if key == choice.after), None)),
         gr.Dropdown(choices=sources, value=source),
-        gr.Slider(visible=live),
+        gr.update(visible=live, value=choice.number) if with_number else gr.update(visible=live),
         gr.Button(words, visible=live),
     ]
 

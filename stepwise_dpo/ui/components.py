@@ -47,6 +47,7 @@ class Shared:
         visitor: a secret of the visitor's browser, which finds the visitor's own things again after a refresh; "" for
             a caller without one.
         arrived: changes once the other states hold what the page was opened with.
+        comparison: the Compare tab's `Session`, which holds what the address asks that tab for.
         kept_form: the Train form as the browser keeps it, see `kept_form`; "" while nobody has changed it.
     """
 
@@ -55,6 +56,7 @@ class Shared:
     run_id: gr.State
     visitor: gr.State
     arrived: gr.State
+    comparison: gr.State
     kept_form: gr.BrowserState
 
 

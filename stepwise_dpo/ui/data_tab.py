@@ -35,8 +35,9 @@ from stepwise_dpo.ui.data_views import (
     statistics_view,
     undoable,
 )
-from stepwise_dpo.ui.draft_check import check_draft, count_tokens, is_on_disk
+from stepwise_dpo.ui.draft_check import check_draft, count_tokens, is_on_disk, token_models
 from stepwise_dpo.ui.examples_table import FILTERS, Arrangement, rearranged, table_html
+from stepwise_dpo.ui.kept_form import model_of
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.workspace import Workspace
@@ -79,7 +80,7 @@ def build(
         return check_draft(sent)
 
     def tokens(sent: Any) -> Any:
-        counted = count_tokens(policies.token_counts, is_on_disk, sent)
+        counted = count_tokens(policies.token_counts, is_on_disk, sent, public)
         return {"problem": tell(counted["problem"])} if "problem" in counted else counted
 
     with gr.Row(elem_classes="split", elem_id="data-split"):
@@ -146,12 +147,16 @@ def build(
     # One after the other: two changes that ran at once would both start from the same library, and one be lost; and a
     # choice made during a save would be undone by the save's answer.
     in_order: dict[str, Any] = {"concurrency_id": "data-changes", "concurrency_limit": 1}
+
+    def models(kept: object) -> list[str]:
+        return token_models(model_of(kept), public)
+
     arrangement, unfolded, arrival = gr.State(Arrangement()), gr.State(False), gr.State(None)
     states = [shared.visitor, shared.library, shared.selected]
     looks = [search, narrow, arrangement]
     figures = [numbers, charts]
     view = [chosen_set, form.avoid, settle, table, steps, remarks, undo, redo, *figures]
-    context = [*states, *looks, unfolded]
+    context = [*states, *looks, unfolded, shared.kept_form]
 
     def show(
         library: Library,
@@ -160,6 +165,7 @@ def build(
         filter: str,
         order: Arrangement,
         open_: bool,
+        kept: object,
         forget: Sequence[str] = (),
     ) -> list[Any]:
         return [
@@ -167,7 +173,7 @@ def build(
             gr.Dropdown(choices=library.names),
             settle_button(library, bundled),
             table_html(library, selected, str(query), str(filter), order),
-            editor_value(library, selected, forget),
+            editor_value(library, selected, models(kept), forget),
             remarks_view(library),
             history_button("Undo", undoable(library)),
             history_button("Redo", library.current.future[-1].change if library.current.future else ""),
@@ -178,12 +184,12 @@ def build(
         return show(library, actions.valid_index(library, selected), *rest)
 
     def on_arrive(
-        _: str, library: Library, selected: int, query: str, filter: str, order: Any, open_: bool
+        _: str, library: Library, selected: int, query: str, filter: str, order: Any, open_: bool, kept: object
     ) -> list[Any]:
         # A link may lead to an example on a later page.
         result = actions.Outcome(library, actions.valid_index(library, selected), "")
         looked = looked_at(result, str(query), str(filter), order)
-        return [*differing(looked, (query, filter, order)), *show(library, result.selected, *looked, open_)]
+        return [*differing(looked, (query, filter, order)), *show(library, result.selected, *looked, open_, kept)]
 
     everything = [shared.library, shared.selected, *looks, *view, message, set_message]
 
@@ -212,7 +218,7 @@ def build(
 
         def on_event(
             event: gr.EventData, visitor: str, library: Library, selected: int, query: str, filter: str, order: Any,
-            open_: bool, *more: Any,
+            open_: bool, kept_form: object, *more: Any,
         ) -> list[Any]:  # fmt: skip
             emptied: list[None] = [None] * len(also)
             unchanged = [gr.skip()] * (len(everything) - 2)
@@ -231,7 +237,7 @@ def build(
                 words = error(f"{result.message} But {problem}")
             looked = looked_at(result, str(query), str(filter), order)
             changed = differing(looked, (query, filter, order))
-            shown_now = show(result.library, result.selected, *looked, open_, result.forget)
+            shown_now = show(result.library, result.selected, *looked, open_, kept_form, result.forget)
             return [result.library, result.selected, *changed, *shown_now, *said(words), *emptied]
 
         listener(on_event, [*context, *extra], [*everything, *also], show_progress="hidden", **in_order, **options)
@@ -264,7 +270,7 @@ def build(
     bind(redo.click, lambda library, selected, _: actions.redo(library, selected), trigger_mode="multiple")
 
     def on_find(
-        _: str, library: Library, selected: int, query: str, filter: str, order: Arrangement, __: bool
+        _: str, library: Library, selected: int, query: str, filter: str, order: Arrangement, *__: Any
     ) -> list[Any]:
         order = order._replace(page=0)
         return [order, table_html(library, selected, str(query), str(filter), order)]
@@ -275,15 +281,17 @@ def build(
         order = rearranged(order, event._data)
         return [order, table_html(library, selected, str(query), str(filter), order)]
 
-    def on_choose(library: Library, query: str, filter: str, order: Arrangement, event: gr.EventData) -> list[Any]:
+    def on_choose(
+        library: Library, query: str, filter: str, order: Arrangement, kept: object, event: gr.EventData
+    ) -> list[Any]:
         selected = actions.chosen_index(library, event._data)
         if isinstance(event._data, dict) and "example" in event._data:
             # It may be on another page, or left out by the search.
             looked = looked_at(actions.Outcome(library, selected, ""), str(query), str(filter), order)
             table_now = table_html(library, selected, *looked)
             moved = differing(looked, (query, filter, order))
-            return [selected, *moved, table_now, editor_value(library, selected), ""]
-        return [selected, *[gr.skip()] * 4, editor_value(library, selected), ""]
+            return [selected, *moved, table_now, editor_value(library, selected, models(kept)), ""]
+        return [selected, *[gr.skip()] * 4, editor_value(library, selected, models(kept)), ""]
 
     def on_unfold(library: Library) -> list[Any]:
         return [True, *statistics_view(library)]
@@ -297,7 +305,7 @@ def build(
     clicked = clicks("data-table")
     table.look(on_look, [*states[1:], *looks], [arrangement, table], **clicked)
     chosen = [shared.selected, *looks, table, steps, message]
-    table.choose(on_choose, [shared.library, *looks], chosen, **clicks("data-changes"))
+    table.choose(on_choose, [shared.library, *looks, shared.kept_form], chosen, **clicks("data-changes"))
     folded.expand(on_unfold, shared.library, [unfolded, *figures], show_progress="hidden")
     folded.collapse(lambda: False, None, unfolded, show_progress="hidden")
     for kind, button in downloads.items():

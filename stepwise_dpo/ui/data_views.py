@@ -10,7 +10,6 @@ from stepwise_dpo.preferences.statistics import statistics
 from stepwise_dpo.ui import data_actions as actions
 from stepwise_dpo.ui.components import empty_state, plots_value, stats, what
 from stepwise_dpo.ui.data_figures import statistics_charts
-from stepwise_dpo.ui.draft_check import TOKEN_MODELS
 from stepwise_dpo.ui.examples_table import Arrangement, example_key, page_with
 from stepwise_dpo.ui.library import Library, draft_of
 
@@ -27,10 +26,17 @@ def looked_at(result: actions.Outcome, query: str, filter: str, order: Arrangeme
     return query, filter, order._replace(page=0)
 
 
-def editor_value(library: Library, selected: int, forget: Sequence[str] = ()) -> dict[str, Any]:
-    """Write the editor's value; `forget` names examples whose unsaved text the browser drops."""
+def editor_value(library: Library, selected: int, models: Sequence[str], forget: Sequence[str] = ()) -> dict[str, Any]:
+    """Write the editor's value.
+
+    Args:
+        library: the visitor's example sets.
+        selected: index of the open example.
+        models: whose tokens the editor offers to count.
+        forget: examples whose unsaved text the browser drops.
+    """
     # The stamp makes every value differ from the last, so that the browser always hears of it.
-    value: dict[str, Any] = {"forget": list(forget), "stamp": time.time(), "models": list(TOKEN_MODELS)}
+    value: dict[str, Any] = {"forget": list(forget), "stamp": time.time(), "models": list(models)}
     pairs = library.current.pairs
     if not pairs:
         return value

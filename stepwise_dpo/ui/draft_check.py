@@ -4,16 +4,18 @@ Everything here takes what a browser sent, and returns plain data for the editor
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.learning.names import BUNDLED, HUB_DEFAULT, TINY
 from stepwise_dpo.preferences.faults import MAX_STEPS, count_faults, label_faults, text_faults
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, remarks
+from stepwise_dpo.ui.judges import check_model_name
 from stepwise_dpo.ui.library import SIDES
 
 TOKEN_MODELS = (*BUNDLED, HUB_DEFAULT, TINY)
-"""Whose tokens the editor counts."""
+"""Whose tokens the editor counts, beside those of a model that somebody has named in Train, see `token_models`."""
 
 MAX_COUNTED = 200_000
 """The most characters of one example whose tokens are counted."""
@@ -48,8 +50,20 @@ def check_draft(draft: object) -> list[Note]:
     return [_note(remark.side, remark.step, remark.words, False) for remark in remarks(pair)]
 
 
+def token_models(trained: object, public: bool) -> list[str]:
+    """List the models that the editor offers: on a page of one's own also the one that the Train form names.
+
+    Args:
+        trained: what that form holds as the model to train.
+        public: whether strangers use the page, who choose from the list only.
+    """
+    if public or not isinstance(trained, str) or not trained.strip() or trained.strip() in TOKEN_MODELS:
+        return list(TOKEN_MODELS)
+    return [*TOKEN_MODELS, trained.strip()]
+
+
 def count_tokens(
-    count: Callable[[str, Sequence[str]], list[int]], on_disk: Callable[[str], bool], asked: object
+    count: Callable[[str, Sequence[str]], list[int]], on_disk: Callable[[str], bool], asked: object, public: bool
 ) -> dict[str, Any]:
     """Count the tokens of a draft's prompt and steps.
 
@@ -57,15 +71,17 @@ def count_tokens(
         count: counts the tokens of texts for a model, see `Policies.token_counts`.
         on_disk: whether a model's files are here, so that counting downloads nothing.
         asked: {"model", "draft"} as a browser sent it.
+        public: whether strangers use the page, who get a model of `TOKEN_MODELS` only.
 
     Returns:
         {"prompt": tokens, "chosen": [per step], "rejected": [per step]}, or {"problem": why there are none}.
     """
     if not isinstance(asked, Mapping) or not isinstance(draft := asked.get("draft"), Mapping):
         return {"problem": "the editor sent no example"}
-    model = asked.get("model")
-    if model not in TOKEN_MODELS:
-        return {"problem": f"tokens are counted for {', '.join(TOKEN_MODELS)}"}
+    try:
+        model = check_model_name(asked.get("model"), TOKEN_MODELS, public)
+    except StepwiseDPOError as problem:
+        return {"problem": f"no token counts: {problem}"}
     texts: list[str] = [draft.get("prompt", "")]
     counts = []
     for side in SIDES:
@@ -91,12 +107,24 @@ def count_tokens(
 
 
 def is_on_disk(model: str) -> bool:
-    """Whether a model comes with the project or has been downloaded."""
-    if model in (*BUNDLED, TINY):
+    """Whether a model comes with the project, is a folder here, or has been downloaded."""
+    if model in (*BUNDLED, TINY) or _is_folder(model):
         return True
     from huggingface_hub import try_to_load_from_cache  # imports slowly
+    from huggingface_hub.errors import HFValidationError
 
-    return all(isinstance(try_to_load_from_cache(model, file), str) for file in ("config.json", "model.safetensors"))
+    try:
+        found = [try_to_load_from_cache(model, file) for file in ("config.json", "model.safetensors")]
+    except HFValidationError:  # neither a folder nor a name that the Hub could have
+        return False
+    return all(isinstance(file, str) for file in found)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # no such home, or no path at all
+        return False
 
 
 def _note(side: str, step: int | None, words: str, error: bool) -> Note:

@@ -1,16 +1,18 @@
 """Rewards of examples as plotly figures, and what every figure is: pure functions that return plain dictionaries.
 
-A figure is {"data": [...], "layout": {...}} as plotly.js takes it, with what a dark page changes beside them ("dark").
-Colours of text, grid and background belong to the page (assets/plots.js sets them for the light or dark theme), so
-they are left out here.
+A figure is {"data": [...], "layout": {...}} as plotly.js takes it, with what a dark page changes beside them ("dark"),
+and for a heatmap what assets/plots.js writes into the cells once they are large enough ("numbers"). Colours of text,
+grid and background belong to the page (assets/plots.js sets them for the light or dark theme), so they are left out
+here.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from textwrap import wrap
 from typing import Any, NamedTuple
 
-from stepwise_dpo.ui.colours import colour_scale, diverging
+from stepwise_dpo.ui.colours import INKS, colour_scale, diverging
 from stepwise_dpo.ui.text import plain, signed
 
 Figure = dict[str, Any]
@@ -60,14 +62,10 @@ def reward_heatmap(
     """
     sides = [[row.chosen for row in rows], [row.rejected for row in rows]]
     widths = [max(map(len, solutions), default=1) for solutions in sides]
-    numbers = list(range(1, len(rows) + 1))
     data: list[Figure] = []
-    dark_inks: list[list[str] | None] = []
-    # Numbers in the cells only where they fit.
-    numbered = len(rows) <= 30 and sum(widths) <= 16
+    numbers: list[Figure] = []
     gap = 1 if len(rows) <= 120 else 0
     for name, xaxis, width, solutions in zip(("chosen", "rejected"), ("x", "x2"), widths, sides, strict=True):
-        axes = {"xaxis": xaxis, "yaxis": "y"}
         scores = [[*(value for _, value in steps), *[None] * (width - len(steps))] for steps in solutions]
         data.append(
             {
@@ -75,7 +73,7 @@ def reward_heatmap(
                 "name": name,
                 "z": scores,
                 "x": list(range(1, width + 1)),
-                "y": numbers,
+                "y": list(range(1, len(rows) + 1)),
                 "coloraxis": "coloraxis",
                 "xgap": gap,
                 "ygap": gap,
@@ -86,30 +84,11 @@ def reward_heatmap(
                 "customdata": [[str(row.place)] * width for row in rows],
                 "hovertemplate": "%{text}<extra></extra>",
                 "hoverongaps": False,
-                **axes,
+                "xaxis": xaxis,
+                "yaxis": "y",
             }
         )
-        dark_inks.append(None)
-        if numbered:
-            # Not the heatmap's own texttemplate: it chooses the text's colour without a promise about its contrast.
-            cells = [
-                (x, y, v) for y, row in zip(numbers, scores, strict=True) for x, v in enumerate(row, 1) if v is not None
-            ]
-            places = [(v - centre) / domain for _, _, v in cells]
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "text",
-                    "x": [x for x, _, _ in cells],
-                    "y": [y for _, y, _ in cells],
-                    "text": [number(v) for _, _, v in cells],
-                    "textfont": {"size": 12, "color": [diverging(place).ink for place in places]},
-                    "hoverinfo": "skip",
-                    "showlegend": False,
-                    **axes,
-                }
-            )
-            dark_inks.append([diverging(place, dark=True).ink for place in places])
+        numbers.append(_numbers(scores, number, centre, domain))
     share = widths[0] / sum(widths)
     steps = {
         "tickmode": "linear",
@@ -153,8 +132,29 @@ def reward_heatmap(
         "height": 120 + 24 * min(len(rows), 30),
         "margin": {"l": 48, "r": 8, "t": 64, "b": 12},
         "hovermode": "closest",
+        # A zoom into these rows means nothing once they are others.
+        "uirevision": " ".join(str(row.place) for row in rows),
     }
-    return {"data": data, "layout": layout, "dark": {"colorscale": colour_scale(dark=True), "inks": dark_inks}}
+    return {"data": data, "layout": layout, "dark": {"colorscale": colour_scale(dark=True)}, "numbers": numbers}
+
+
+def _numbers(
+    scores: Sequence[Sequence[float | None]], number: Callable[[float], str], centre: float, domain: float
+) -> Figure:
+    """Write the numbers of one side's cells, "" for none, and which of `INKS` each has on its colour, row by row."""
+    places = [[None if value is None else round((value - centre) / domain, 3) for value in row] for row in scores]
+    return {
+        "texts": [["" if value is None else number(value) for value in row] for row in scores],
+        "inks": INKS,
+        # A digit for each cell: a few thousand colours by name would be most of what is sent.
+        "light": ["".join(map(_ink, row)) for row in places],
+        "dark": ["".join(_ink(place, dark=True) for place in row) for row in places],
+    }
+
+
+@lru_cache(maxsize=10_000)
+def _ink(place: float | None, dark: bool = False) -> str:
+    return "0" if place is None else str(INKS.index(diverging(place, dark).ink))
 
 
 def _hover_texts(

@@ -134,6 +134,63 @@ GLOSSARY: dict[str, Entry] = {
         "the checker finds right. Where no checker knows the problems, the preference accuracy: the share of pairs "
         "whose chosen answer is likelier per token.",
     ),
+    "shown_quantity": Entry(
+        "What is shown",
+        "The first three are the judge's score of a step, on three scales: as the process reward 2p − 1; as p, its "
+        "probability that the step is right; and as log-odds, in nats, which tell apart what lies close to 0 or 1. The "
+        "fourth is the policy's: the log-probability of the step, summed over its tokens, or its log-ratio.",
+        "2p − 1,  p,  ln(p / (1 − p)),  Σ over the step's tokens of log π",
+        "process rewards: Lightman et al. 2023, arXiv 2305.20050",
+    ),
+    "shown_moment": Entry(
+        "Before and after training",
+        "Before: the models that the run started from. After: those that it left. A run of DPO, and of the step-wise "
+        "loss unless that trains its reward model too, changes the policy only. The policy's difference is its "
+        "log-ratio per step; times beta it is DPO's implicit reward.",
+        "after − before = Σ over the step's tokens of log π / π_ref",
+        "Yuan et al. 2024, arXiv 2412.01981",
+    ),
+    "loss_type": Entry(
+        "Kind of DPO",
+        "Which function of the margin m is minimised, in TRL's words. sigmoid: DPO itself. hinge stops at m = 1, ipo "
+        "pulls the margin to a fixed value, robust reckons with labels that are wrong at times, sigmoid_norm divides "
+        "each log-ratio by its answer's tokens, sft only imitates the chosen answer. Those that read “label_smoothing” "
+        "of the other settings are exo_pair, robust, aot and aot_unpaired; exo_pair needs it.",
+        "sigmoid: −log σ(m),  hinge: max(0, 1 − m),  m = β · (lr(chosen) − lr(rejected))",
+        "TRL's DPOTrainer; hinge: arXiv 2305.10425, ipo: arXiv 2310.12036, robust: arXiv 2403.00409",
+    ),
+    "likelihood": Entry(
+        "Log-likelihood of an answer",
+        "The mean over its tokens, so that a longer answer isn't less likely by its length alone; or their sum.",
+        "ll(y) = 1/|y| · Σ log π(token | before),  or without 1/|y|; in nats",
+    ),
+    "nonpositive": Entry(
+        "A preference of zero or less",
+        "There the reward model likes the rejected answer as much or more, and the loss as it is trains towards it. "
+        "“Skip” takes such a pair out: no loss, no gradient. “Clamp” raises its preference to 0: the loss is ln 2, and "
+        "the policy gets no gradient.",
+        "dL/dd = −p · σ(−p·d): its sign is that of p",
+    ),
+    "reward_value": Entry(
+        "Scale of step rewards",
+        "Centred rewards and log-odds are 0 where the judge is undecided, so steps that are likely wrong take away. "
+        "Probabilities are all positive, and a sum of them favours more steps. The preference acts as each pair's "
+        "beta, so the scale also sets how hard the loss trains.",
+        "2p − 1,  p,  ln(p / (1 − p))",
+    ),
+    "anchor": Entry(
+        "Anchor to the reference",
+        "Counts how much likelier each answer has become instead of how likely it is, as DPO does: the gap starts at "
+        "0, and the loss at ln 2.",
+        "d = lr(chosen) − lr(rejected),  lr(y) = ll(y) − ll_ref(y)",
+    ),
+    "other_settings": Entry(
+        "Other settings",
+        "Everything of a run's configuration that has no field here, one on each line. max_grad_norm: gradients that "
+        "are longer are shortened to it, 1 unless set. label_smoothing: the share of labels that are taken to be "
+        "wrong, for the kinds of DPO that read it. Others are warmup_steps, weight_decay, lr_schedule, eval_steps, "
+        "save_steps, max_new_tokens. “train --help” explains them all.",
+    ),
     "beta": Entry(
         "Beta",
         "How strongly DPO holds the policy to its reference: a large beta keeps it close, a small one lets it drift.",
@@ -147,7 +204,10 @@ GLOSSARY: dict[str, Entry] = {
     "aggregation": Entry(
         "Aggregation",
         "How the rewards of a solution's steps become one number. A sum of positive rewards favours more steps; mean, "
-        "min and last don't.",
+        "min and last don't. A product needs probabilities. “Up to the first error” sums until the first step that the "
+        "judge finds wrong: what only carries that error on doesn't count.",
+        "",
+        "product: arXiv 2305.20050, min: arXiv 2312.08935",
     ),
     "data_steps": Entry(
         "Steps per solution",
@@ -186,7 +246,8 @@ GLOSSARY: dict[str, Entry] = {
     "reward_heatmap": Entry(
         "Step heatmap",
         "A row is an example, a cell a step: chosen at the left, rejected at the right, on one colour scale. Hover "
-        "for the step's text; a click opens the example; a drag zooms in.",
+        "for the step's text; a click opens the example; a drag zooms in, and cells that are large enough show their "
+        "numbers.",
     ),
     "process_bench": Entry(
         "First errors found",

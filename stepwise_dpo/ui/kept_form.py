@@ -39,18 +39,31 @@ def kept_form(kept: object, names: Sequence[str], public: bool) -> Form | None:
         a form that the page's fields can hold, though perhaps not one that a run can begin with: a field that was
         left empty stays empty. A value that its field can't hold is the demo's.
     """
-    try:
-        values = json.loads(kept) if isinstance(kept, str) else None
-    except (ValueError, RecursionError):
-        return None
     demo = demo_form()
     if demo.held_out_set not in names:
         demo = demo._replace(held_out_set="")
-    if not isinstance(values, list) or len(values) != len(demo):
+    values = _values(kept)
+    if values is None:
         return None
     pairs = zip(Form._fields, values, demo, strict=True)
     form = Form(*(value if _fits(name, value, begun, names, public) else begun for name, value, begun in pairs))
     return None if form == demo else form
+
+
+def model_of(kept: object) -> str:
+    """Read the model to train from what `KEEP_JS` or `keep` wrote; "" where nobody has changed the form."""
+    values = _values(kept)
+    model = values[Form._fields.index("model")] if values else ""
+    return model if isinstance(model, str) and len(model) <= MAX_NAME else ""
+
+
+def _values(kept: object) -> list[Any] | None:
+    """Read a form's values, in its order; None for anything else."""
+    try:
+        values = json.loads(kept) if isinstance(kept, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, list) and len(values) == len(Form._fields) else None
 
 
 def _fits(name: str, value: Any, begun: object, names: Sequence[str], public: bool) -> bool:

@@ -19,6 +19,8 @@ from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import api, compare_tab, data_tab, learn_tab, pulse, rewards_tab, train_tab, welcome
 from stepwise_dpo.ui.address import LOST, Address, address_of, arrive, read_address
+from stepwise_dpo.ui.compare_choice import Session
+from stepwise_dpo.ui.compare_link import link_of
 from stepwise_dpo.ui.components import PLOTLY_JS, PLOTLY_URL, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import ExampleSet, Library
@@ -74,7 +76,8 @@ def build_app(
             browser = gr.BrowserState("", storage_key="stepwise-dpo-visitor", secret="stepwise-dpo")
             # Here and not within its tab, where the browser reads it back only once that has been opened.
             kept = gr.BrowserState("", storage_key="stepwise-dpo-train-form", secret="stepwise-dpo")
-            shared = Shared(gr.State(known), gr.State(0), gr.State(""), gr.State(""), gr.State(0.0), kept)
+            comparison = gr.State(Session())
+            shared = Shared(gr.State(known), gr.State(0), gr.State(""), gr.State(""), gr.State(0.0), comparison, kept)
             first_steps = welcome.build()
             message = html(elem_id="page-message")
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
@@ -94,16 +97,18 @@ def build_app(
             asks_every = pulse.SPACE_SECONDS if on_space else pulse.PUBLIC_SECONDS if public else pulse.LOCAL_SECONDS
             asking = pulse.build(reader, asks_every)
 
-        def on_follow(visitor: str, library: Library, selected: int, run_id: str, before: object) -> list[Any]:
+        def on_follow(
+            visitor: str, library: Library, selected: int, run_id: str, compared: Session, before: object
+        ) -> list[Any]:
             if not visitor:  # the page has not arrived yet, or its state is gone
                 return [LOST, gr.skip()]
-            now = address_of(library, selected, run_id)
+            now = address_of(library, selected, run_id) | link_of(compared, run_id)
             return [now, now] if now != before else [gr.skip(), gr.skip()]
 
         def on_run(
-            visitor: str, library: Library, selected: int, run_id: str, before: object, *state: Any
+            visitor: str, library: Library, selected: int, run_id: str, compared: Session, before: object, *state: Any
         ) -> list[Any]:
-            return [*on_follow(visitor, library, selected, run_id, before), *train.look(*state)]
+            return [*on_follow(visitor, library, selected, run_id, compared, before), *train.look(*state)]
 
         def on_moved(visitor: str, *state: Any) -> list[Any]:
             if not visitor:
@@ -120,10 +125,11 @@ def build_app(
             except RunError:
                 run_id = ""
                 lacking = "\n".join(filter(None, [lacking, f"This link leads to a run “{asked.run}” that isn't here."]))
-            now = address_of(library, selected, run_id)
+            compared = Session(run=run_id, link=asked.comparison)
+            now = address_of(library, selected, run_id) | link_of(compared, run_id)
             tab = gr.Tabs(selected=asked.tab) if asked.tab else gr.skip()
             remarks = notes(lost, "Not all of your earlier changes could be read back") + note(lacking)
-            return [visitor, visitor, library, selected, run_id, time.time(), tab, remarks, now, now]
+            return [visitor, visitor, library, selected, run_id, time.time(), compared, tab, remarks, now, now]
 
         def on_chip(event: gr.EventData) -> list[Any]:
             return [_key(event), gr.Tabs(selected="train")]
@@ -134,11 +140,11 @@ def build_app(
         unlimited: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
         following: tuple[Any, ...] = (
             on_follow,
-            [shared.visitor, shared.library, shared.selected, shared.run_id, here],
+            [shared.visitor, shared.library, shared.selected, shared.run_id, shared.comparison, here],
             [address, here],
         )
         moving: tuple[Any, ...] = (on_moved, train.inputs, [asking, address, *train.outputs])
-        session = [shared.visitor, shared.library, shared.selected, shared.run_id, shared.arrived]
+        session = [shared.visitor, shared.library, shared.selected, shared.run_id, shared.arrived, shared.comparison]
         demo.load(on_load, browser, [browser, *session, tabs, message, address, here], show_progress="hidden").then(
             *moving, **unlimited
         )

@@ -9,6 +9,7 @@ from stepwise_dpo.learning.names import REWARD
 from stepwise_dpo.ui import free_text
 from stepwise_dpo.ui.components import Shared, asset, choice_list, clicks, html, plots, what
 from stepwise_dpo.ui.judges import JUDGES, Judges
+from stepwise_dpo.ui.kept_text import BOX, JUDGED, keeper, kept_js
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.reward_sets import SORTS
 from stepwise_dpo.ui.reward_views import QUANTITIES, WHENS
@@ -18,16 +19,6 @@ from stepwise_dpo.ui.step_scores import StepScores
 from stepwise_dpo.ui.waterfall import AGGREGATIONS
 
 _SCROLL_JS = "() => document.getElementById('rewards-example')?.scrollIntoView({ block: 'start' })"
-# What typed.js keeps, put back by Gradio itself: what a script writes into a field that is being drawn can vanish.
-_TYPED_BEFORE_JS = """(...shown) => {
-  if (shown.some((text) => text)) return shown;
-  try {
-    const kept = JSON.parse(localStorage.getItem('stepwise-dpo-judged-text'));
-    return Array.isArray(kept) && kept.length === 2 && kept.every((text) => typeof text === 'string') ? kept : shown;
-  } catch {
-    return shown; // no storage, or not ours
-  }
-}"""
 
 
 def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reader: RunReader) -> None:
@@ -94,7 +85,7 @@ def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reade
     )
 
     judged_text = [parts.problem, parts.solution, parts.model, parts.quantity, parts.aggregation]
-    tab.select(None, judged_text[:2], judged_text[:2], js=_TYPED_BEFORE_JS, show_progress="hidden")
+    tab.select(None, judged_text[:2], judged_text[:2], js=kept_js(JUDGED, 2), show_progress="hidden")
     typed = [parts.typed, parts.typed_message]
     for text in (parts.problem, parts.solution):
         text.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
@@ -189,8 +180,10 @@ def _lay_out(public: bool) -> _Parts:
                 with gr.Row(elem_id="rewards-switches"):
                     with gr.Row(elem_classes="with-what"):
                         made["quantity"] = _segments("What is shown", QUANTITIES, "centered", "rewards-quantity")
-                        html(what("process_reward"))
-                    made["when"] = _segments("Before or after training", WHENS, "before", "rewards-when")
+                        html(what("shown_quantity"))
+                    with gr.Row(elem_classes="with-what"):
+                        made["when"] = _segments("Before or after training", WHENS, "before", "rewards-when")
+                        html(what("shown_moment"))
                     gr.HTML(
                         None, html_template="", js_on_load=asset("segments.js"), elem_id="rewards-keys", padding=False
                     )
@@ -213,9 +206,9 @@ def _lay_out(public: bool) -> _Parts:
             made["figures"] = html(elem_id="rewards-agreement")
             made["heatmap"] = plots(elem_id="rewards-heatmap", single=True)
             html('<h3 class="section">Judge your own</h3>')
-            with gr.Row(elem_id="rewards-typed-fields"):
+            with gr.Row(elem_id="rewards-typed-fields", elem_classes=BOX):
                 with gr.Column(min_width=280):
-                    gr.HTML(None, html_template="", js_on_load=asset("typed.js"), elem_id="rewards-kept", padding=False)
+                    keeper(JUDGED)
                     made["problem"] = gr.Textbox(
                         label="Problem",
                         lines=2,

@@ -17,7 +17,9 @@ from stepwise_dpo.ui.components import note, what
 from stepwise_dpo.ui.curves import Curves
 from stepwise_dpo.ui.text import MINUS, duration, plain, shown
 
-LOSS_NAMES = {"dpo": "DPO", "stepwise": "Step-wise"}
+LOSS_NAMES = {"dpo": "DPO", "imitation": "DPO + imitation", "sft": "Imitation", "stepwise": "Step-wise"}
+"""What the page calls losses, by `loss_of`."""
+
 STATE_WORDS = {
     "queued": "queued",
     "starting": "starting",
@@ -41,7 +43,7 @@ class RunView(NamedTuple):
         status: where it stands.
         stop_requested: whether somebody asked it to stop.
         discarded: whether somebody asked for it to be deleted.
-        loss: "dpo" or "stepwise"; "" where its configuration can't be read.
+        loss: see `loss_of`; "" where its configuration can't be read.
     """
 
     run: RunDirectory
@@ -96,6 +98,16 @@ def look(own: OwnRuns) -> list[RunView]:
     return views
 
 
+def loss_of(config: RunConfig) -> str:
+    """Say which loss a run minimises: a key of `LOSS_NAMES`.
+
+    "imitation" is DPO with TRL's "sft" beside it, which raises the chosen answer's own likelihood; "sft" is that alone.
+    """
+    if config.loss != "dpo" or "sft" not in config.loss_type:
+        return config.loss
+    return "imitation" if len(config.loss_type) > 1 else "sft"
+
+
 def _loss(run: RunDirectory) -> str:
     try:
         written = os.stat(run.path / "config.json")
@@ -107,7 +119,7 @@ def _loss(run: RunDirectory) -> str:
 @lru_cache(KEPT_LOSSES)
 def _saved_loss(path: Path, written: int) -> str:
     """Read the loss once for each time that the configuration was written: all runs are looked at every moment."""
-    return RunDirectory(path).config().loss
+    return loss_of(RunDirectory(path).config())
 
 
 def find(views: Sequence[RunView], run_id: object) -> RunView | None:

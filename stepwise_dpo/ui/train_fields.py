@@ -1,6 +1,7 @@
 """The Train form's widgets, in the order of a sentence, and what they do among themselves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -8,7 +9,7 @@ import gradio as gr
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.learning.names import LOSS_TYPES, POLICY
 from stepwise_dpo.runs.pace import known_pace
-from stepwise_dpo.ui.components import Shared, error, html, note
+from stepwise_dpo.ui.components import Shared, error, html, note, what
 from stepwise_dpo.ui.formula import formula_html
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, POLICY_NOTES
 from stepwise_dpo.ui.kept_form import KEEP_JS, keep, kept_form
@@ -109,32 +110,38 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
             max_length = _number(
                 demo.max_length, "Longest example", 2, "train-max-length", precision=0, info="tokens, else refused"
             )
-        loss_type = gr.Dropdown(
-            list(LOSS_TYPES), value="sigmoid", label="Kind of DPO, in TRL's words", elem_id="train-loss-type"
-        )
+        with _explained("loss_type"):
+            loss_type = gr.Dropdown(
+                list(LOSS_TYPES), value="sigmoid", label="Kind of DPO, in TRL's words", elem_id="train-loss-type"
+            )
         with gr.Column(visible=False, elem_id="train-stepwise") as stepwise:
-            likelihood = gr.Dropdown(
-                [("mean per token", "mean"), ("sum", "sum")], value="mean", label="Log-likelihood", filterable=False
-            )
-            aggregation = gr.Dropdown(
-                ["sum", "mean", "min", "last", "product", ("sum up to the first error", "until_error")],
-                value="sum",
-                label="Step rewards become one number by",
-                filterable=False,
-            )
-            nonpositive = gr.Dropdown(
-                [("train towards rejected", "train"), ("skip the pair", "skip"), ("clamp to zero", "clamp")],
-                value="train",
-                label="A preference of zero or less",
-                filterable=False,
-            )
-            reward_value = gr.Dropdown(
-                [(f"centred (2p {MINUS} 1)", "centered"), ("probability", "probability"), ("log-odds", "log_odds")],
-                value="centered",
-                label="Scale of step rewards",
-                filterable=False,
-            )
-            anchor = gr.Checkbox(False, label="Anchor the margin to the reference", elem_id="train-anchor")
+            with _explained("likelihood"):
+                likelihood = gr.Dropdown(
+                    [("mean per token", "mean"), ("sum", "sum")], value="mean", label="Log-likelihood", filterable=False
+                )
+            with _explained("aggregation"):
+                aggregation = gr.Dropdown(
+                    ["sum", "mean", "min", "last", "product", ("sum up to the first error", "until_error")],
+                    value="sum",
+                    label="Step rewards become one number by",
+                    filterable=False,
+                )
+            with _explained("nonpositive"):
+                nonpositive = gr.Dropdown(
+                    [("train towards rejected", "train"), ("skip the pair", "skip"), ("clamp to zero", "clamp")],
+                    value="train",
+                    label="A preference of zero or less",
+                    filterable=False,
+                )
+            with _explained("reward_value"):
+                reward_value = gr.Dropdown(
+                    [(f"centred (2p {MINUS} 1)", "centered"), ("probability", "probability"), ("log-odds", "log_odds")],
+                    value="centered",
+                    label="Scale of step rewards",
+                    filterable=False,
+                )
+            with _explained("anchor"):
+                anchor = gr.Checkbox(False, label="Anchor the margin to the reference", elem_id="train-anchor")
         other = gr.Textbox(
             "",
             label="Other settings",
@@ -144,6 +151,8 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
             visible=not public,
             elem_id="train-other",
         )
+        if not public:
+            html(f'<p class="hint">Gradient clipping, label smoothing and more {what("other_settings")}</p>')
     with gr.Column(elem_id="train-go"):
         message = html(elem_id="train-message")
         estimate = html(elem_id="train-estimate")
@@ -219,6 +228,14 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
     for field in (loss, model, examples, held_out, held_out_set, epochs, max_steps, batch_size, other):
         field.change(on_plan, *planned, show_progress="hidden", trigger_mode="always_last")
     return Fields(form, start, message, filled, on_plan, planned[1])
+
+
+@contextmanager
+def _explained(term: str) -> Iterator[None]:
+    """Lay out a field with a "what is this" at the end of its label; the page hides both where it hides the field."""
+    with gr.Row(elem_classes="explained"):
+        yield
+        html(what(term))
 
 
 def _of_loss(loss: str) -> dict[str, bool]:

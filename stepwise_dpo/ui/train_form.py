@@ -281,6 +281,35 @@ def _share(count: int, of: int) -> str:
     return f"all {of:,}" if count == of else f"the first {count:,}"
 
 
+class Estimate(NamedTuple):
+    """How long a run takes, in seconds; `measured` where a run of this machine says so, else it is a guess."""
+
+    seconds: float
+    measured: bool
+
+
+def estimate(config: RunConfig, steps: int, pace: Pace | None) -> Estimate | None:
+    """Estimate a run's time; None where nothing is known.
+
+    Args:
+        config: of the run.
+        steps: optimiser steps.
+        pace: of an earlier run of the same model, if there is one; else that of the bundled models on two cores.
+    """
+    known = pace or BUILT_IN_PACES.get(config.model)
+    if known is None:
+        return None
+    return Estimate(known.seconds(steps, config.batch_size * config.gradient_accumulation), pace is not None)
+
+
+def demo_words() -> str:
+    """Say how long the quick demo takes where nothing was measured, as the Train form does: "about … on two cores"."""
+    config = make_config(PRESETS["demo"])
+    guess = estimate(config, planned_steps(config, DEMO_EXAMPLES), None)
+    assert guess is not None  # the demo's model comes with the project
+    return _guessed(guess)
+
+
 def plan_words(planned: tuple[RunConfig, int] | None, pace: Pace | None) -> PlanWords:
     """Say on the button what it will do, and beside it how long that takes; only "Train" where nothing is known."""
     if planned is None:
@@ -288,15 +317,18 @@ def plan_words(planned: tuple[RunConfig, int] | None, pace: Pace | None) -> Plan
     config, steps = planned
     pairs = config.batch_size * config.gradient_accumulation
     words = f"{counted(steps, 'optimiser step')} of {counted(pairs, 'pair')}"
-    if pace is not None:
-        time = f"about {duration(pace.seconds(steps, pairs))}, judged by the last run"
-    elif config.model in BUILT_IN_PACES:
-        time = (
-            f"about {_roughly(BUILT_IN_PACES[config.model].seconds(steps, pairs))} on two cores; not measured here yet"
-        )
-    else:
+    known = estimate(config, steps, pace)
+    if known is None:
         time = UNKNOWN_TIME
+    elif known.measured:
+        time = f"about {duration(known.seconds)}, judged by the last run"
+    else:
+        time = f"{_guessed(known)}; not measured here yet"
     return PlanWords(f"Train {counted(steps, 'step')}", f"{words} · {time}")
+
+
+def _guessed(guess: Estimate) -> str:
+    return f"about {_roughly(guess.seconds)} on two cores"
 
 
 def _roughly(seconds: float) -> str:

@@ -21,14 +21,10 @@ MAX_RUNS = len(RUN_COLOURS)
 FALL = 0.1
 """Nats by which both rewards have to fall, and the margin to rise, before the page explains it."""
 
-INCOMPARABLE = (
-    "Losses of DPO and of the step-wise loss are on different scales: compare their shapes, not their values."
-)
+INCOMPARABLE = "These losses are on different scales: compare their shapes, not their values."
 
-DISPLACED = (
-    "Both fall while the margin rises: common for nearly identical answers. If fewer problems are solved, train with "
-    "“DPO + imitation”."
-)
+DISPLACED = "Both fall while the margin rises: common for nearly identical answers."
+REMEDY = " If fewer problems are solved, train with “DPO + imitation”."
 
 
 class Drawn(NamedTuple):
@@ -37,7 +33,7 @@ class Drawn(NamedTuple):
     Attributes:
         key: its id, "" for none.
         name: how the page calls it.
-        loss: "dpo" or "stepwise".
+        loss: see `runs_view.loss_of`.
         curves: its metrics.
         max_steps: optimiser steps to do, for an axis that doesn't move; 0 while unknown.
         judged: whether a reward model takes part, so that there are process rewards.
@@ -161,6 +157,8 @@ def training_charts(runs: Sequence[Drawn]) -> list[Chart]:
         if plan.id in _JUDGED_ONLY and not judged:
             continue
         note = DISPLACED if plan.id == "rewards" and displaced(runs[0].curves) else ""
+        if note and runs[0].loss != "imitation":
+            note += REMEDY
         figure = _plan_figure(plan, runs, colours, axis, revision)
         unit = plan.unit if len(runs) == 1 else f"{plan.unit}, smoothed"
         charts.append(Chart(plan.id, plan.title, unit, figure, note, plan.log))
@@ -170,7 +168,7 @@ def training_charts(runs: Sequence[Drawn]) -> list[Chart]:
 def run_colours(runs: Sequence[Drawn]) -> list[str]:
     """Give each run a colour of its own: the loss's own to the first run of a loss, and what is left to the others.
 
-    The other loss's colour is the last to go: on the rest of the page it means that loss.
+    The other losses' colours are the last to go: on the rest of the page they mean those losses.
     """
     own = [LOSS_COLOURS.get(run.loss, MARGIN) for run in runs]
     first = [colour not in own[:index] for index, colour in enumerate(own)]

@@ -4,10 +4,15 @@ import gradio as gr
 
 from stepwise_dpo.ui.components import asset
 from stepwise_dpo.ui.text import shown
+from stepwise_dpo.ui.train_form import DEMO_EXAMPLES, demo_words
 
 _STEPS = (
     ("rewards", "See the rewards", "A small reward model has judged every step of an example. Find the wrong one."),
-    ("train", "Train", "Press the button as it is: a minute of training on 450 mistakes, with live curves."),
+    (
+        "train",
+        "Train",
+        f"Press the button as it is: training on {DEMO_EXAMPLES} mistakes, {demo_words()}, with live curves.",
+    ),
     ("compare", "Compare", "What changed: preferences that flipped, problems solved, step by step."),
 )
 

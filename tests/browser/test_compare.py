@@ -100,7 +100,7 @@ def test_a_point_opens_its_example(compare):
     expect(compare.locator("#compare-example .question")).to_have_text(MEASURED[number].prompt)
 
 
-def test_two_runs_and_examples_measured_now(compare):
+def test_two_runs_and_examples_measured_now(compare, watch):
     pick(compare, "before", "DPO · 1 Jan 10:00:00")
     expect(compare.locator("#compare-summary h2")).to_have_text("DPO · 1 Jan 10:00:00 and Step-wise · 1 Jan 11:00:00")
     expect(compare.locator("#compare-summary")).to_contain_text("measured on 17 examples")
@@ -127,8 +127,21 @@ def test_two_runs_and_examples_measured_now(compare):
     pick(compare, "source", re.compile("the bundled held-out set"))
     expect(compare.locator("#compare-summary")).to_contain_text("measured on 20 examples")
 
+    # The address keeps it all, so that a refresh, or somebody else with the link, finds the same.
+    compare.get_by_role("button", name="Change", exact=True).click()
+    rows(compare).nth(2).click()
+    expect(rows(compare).nth(2)).to_have_attribute("aria-current", "true")
+    words = rows(compare).nth(2).inner_text()
+    expect(compare).to_have_url(re.compile("tab=compare.*&on=heldout_prm.json&number=20&sort=-change&row="))
+    watch.go(compare.url)
+    expect(compare.locator("#compare-summary")).to_contain_text("measured on 20 examples")
+    expect(rows(compare).nth(2)).to_have_text(words)
+    expect(rows(compare).nth(2)).to_have_attribute("aria-current", "true")
+    expect(slider).to_have_value("20")
+    expect(compare.locator("#compare-before input")).to_have_value("DPO · 1 Jan 10:00:00")
 
-def test_both_models_answer_a_typed_problem(compare):
+
+def test_both_models_answer_a_typed_problem_that_outlasts_a_refresh(compare, watch):
     prompt = compare.locator("#compare-prompt textarea")
     prompt.fill("Start with 15. Add 13, then subtract 4. What is the result?")
     compare.get_by_role("button", name="Let both answer").click()
@@ -142,6 +155,10 @@ def test_both_models_answer_a_typed_problem(compare):
     expect(compare.locator("#compare-ask-message")).to_contain_text("is yours, so it stays")
     expect(prompt).to_have_value(re.compile("^Start with 15"))
     expect(compare.locator("#compare-answers .value").first).to_be_visible()
+    watch.refresh()
+    open_tab(compare, "Compare")
+    expect(compare.locator("#compare-ask-message")).to_contain_text("is yours, so it stays")
+    expect(prompt).to_have_value(re.compile("^Start with 15"))
     prompt.fill("")
     compare.get_by_role("button", name="Let both answer").click()
     expect(compare.locator("#compare-ask-message")).to_contain_text("the problem is empty")

@@ -183,6 +183,14 @@ def test_what_is_odd_is_said_at_its_row_while_typing(page):
     expect(second.locator(".tokens")).to_have_text("13 tokens")
     page.get_by_label("Count tokens of").select_option("google/flan-t5-small")
     expect(page.locator("#data-editor .prompt-head")).to_contain_text("is not on this machine")
+    # A model of one's own, once Train names it.
+    folder = str(ROOT / "data" / "models" / "policy")
+    open_tab(page, "Train")
+    page.locator("#train-model input").fill(folder)
+    page.locator("#train-model input").press("Enter")
+    open_tab(page, "Data")
+    page.get_by_label("Count tokens of").select_option(folder)
+    expect(page.locator("#data-editor .prompt-head")).to_contain_text(re.compile(r"prompt: \d+ tokens"))
 
 
 def test_what_is_typed_survives_errors_other_examples_and_a_refresh(page, watch):

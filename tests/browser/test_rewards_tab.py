@@ -98,6 +98,8 @@ def test_rewards_of_a_held_out_example_drop_at_its_wrong_step(small):
 def test_what_is_this_explains_a_figure(small):
     small.locator("#rewards-rows").get_by_role("button", name="What is Log-likelihood gap?").click()
     expect(small.get_by_text("How much likelier, per token, the policy finds")).to_be_visible()
+    small.get_by_role("button", name="What is Before and after training?").click()
+    expect(small.get_by_text("times beta it is DPO's implicit reward")).to_be_visible()
 
 
 def test_without_a_run_after_says_what_to_do(small):
@@ -140,6 +142,20 @@ def test_a_set_is_scored_sorted_filtered_and_opened_from_its_heatmap(small):
     expect(small.locator("#rewards-heatmap .plot h3 span").first).to_contain_text("1 example, by reward")
     small.get_by_label("Only negative preferences").uncheck()
     expect(items).to_have_count(9)
+    # Every cell has its number where it fits, else once a drag has made the cells larger.
+    cells = small.locator("#rewards-heatmap .textpoint text")
+    expect(cells).to_have_count(sum(len(side) for pair in HELD_OUT[:9] for side in (pair.chosen, pair.rejected)))
+    assert all(VALUE.match(text) for text in cells.all_text_contents())
+    small.set_viewport_size({"width": 390, "height": 844})
+    expect(cells).to_have_count(0)
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    longest = max(*(len(pair.chosen) for pair in HELD_OUT[:8]), len(HELD_OUT[8].rejected))
+    small.mouse.move(box["x"] + 2, box["y"] + 2)
+    small.mouse.down()
+    small.mouse.move(box["x"] + box["width"] * 2 / longest, box["y"] + box["height"] * 4 / 9, steps=4)
+    small.mouse.up()
+    expect(cells).to_have_count(8)  # two steps of four chosen solutions
 
 
 def test_scoring_can_be_stopped_and_goes_on_later(page):

@@ -271,6 +271,12 @@ def test_the_form_survives_a_refresh(page, app, watch):
     page.get_by_label("Step-wise", exact=True).check()
     expect(page.locator("#train-rate input")).to_have_value("0.000003")
     page.get_by_role("button", name="More options").click()
+    # Each option explains itself, and only those of the loss are there.
+    expect(page.get_by_role("button", name="What is Anchor to the reference?")).to_be_visible()
+    expect(page.get_by_role("button", name="What is Kind of DPO?")).to_be_hidden()
+    page.get_by_role("button", name="What is A preference of zero or less?").click()
+    expect(page.get_by_text("“Skip” takes such a pair out")).to_be_visible()
+    page.keyboard.press("Escape")
     aggregation.click()
     page.get_by_role("option", name="min", exact=True).click()
     expect(page.locator("#train-formula")).to_contain_text("the lowest reward of a step stands in place")

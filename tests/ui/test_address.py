@@ -1,7 +1,7 @@
 import pytest
 
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
-from stepwise_dpo.ui.address import Address, address_of, arrive, read_address
+from stepwise_dpo.ui.address import Address, ComparisonLink, address_of, arrive, read_address
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.visitors import known_or_new
 
@@ -34,7 +34,8 @@ def test_a_link_to_what_is_not_here_says_so(address, words):
     [
         ({"tab": "rewards", "set": "s", "example": "e", "run": "r"}, Address("rewards", "s", "e", "r")),
         ({"tab": "nowhere", "other": "x"}, Address()),
-        ({"set": "s" * 301, "run": 3}, Address()),
+        ({"set": "s" * 301, "run": 3, "only": "x" * 301, "row": 7}, Address()),
+        ({"on": "open", "row": "7"}, Address(comparison=ComparisonLink(on="open", row="7"))),
         ({}, Address()),
     ],
 )

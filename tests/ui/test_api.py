@@ -22,6 +22,7 @@ from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.api import Endpoints, _fault
 from stepwise_dpo.ui.page import build_app, launch_options
 from stepwise_dpo.ui.run_reader import RunReader
+from stepwise_dpo.ui.train_form import BUILT_IN_PACES
 
 ROWS = [
     {"id": str(n), "prompt": f"{n} + 1?", "chosen": [{"text": f"{n} + 1 = {n + 1}", "label": True}],
@@ -170,7 +171,11 @@ def test_steps_are_scored(local):
 
 def test_a_run_from_start_to_delete(local, tmp_path):
     settings = {**TINY_RUN, "max_steps": 4}
-    assert call(local, "plan_run", settings, 4) == {"max_steps": 4, "pairs_per_step": 2, "seconds": None}
+    guess = BUILT_IN_PACES["tiny"].seconds(4, 2)
+    planned = {"max_steps": 4, "pairs_per_step": 2, "seconds": guess, "measured": False}
+    assert call(local, "plan_run", settings, 4) == planned
+    unknown = call(local, "plan_run", {**settings, "model": "google/flan-t5-small"}, 4)
+    assert (unknown["seconds"], unknown["measured"]) == (None, None)
     run_id = call(local, "start_run", settings, ROWS, held_out=ROWS[:2])["run_id"]
     status = wait(local, run_id)
     assert (status["state"], status["global_step"]) == ("finished", 4), status
@@ -183,6 +188,7 @@ def test_a_run_from_start_to_delete(local, tmp_path):
     assert len(call(local, "run_examples", run_id)) == 2
     by_epochs = {**settings, "max_steps": None, "epochs": 3.0}
     planned = call(local, "plan_run", by_epochs, 5)
+    assert planned["measured"]
     assert (planned["max_steps"], planned["pairs_per_step"]) == (9, 2)  # three batches of at most two, three times
     assert 0 < call(local, "plan_run", by_epochs, 1)["seconds"] < planned["seconds"] < 600
     compared = call(local, "compare", f"before:{run_id}", f"after:{run_id}")

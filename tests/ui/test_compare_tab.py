@@ -16,6 +16,7 @@ from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import compare_figures, compare_views
+from stepwise_dpo.ui.address import read_address
 from stepwise_dpo.ui.compare_choice import (
     STORED,
     Choice,
@@ -30,6 +31,7 @@ from stepwise_dpo.ui.compare_choice import (
     opened_run,
     typed,
 )
+from stepwise_dpo.ui.compare_link import follow, link_of
 from stepwise_dpo.ui.compare_tab import row_of, summary_html, with_rewards
 from stepwise_dpo.ui.comparison import FILTERS, PAGE_SIZE, Compared, Likelihood, Place, Reply, Seen
 from stepwise_dpo.ui.inference_results import jsonl_text
@@ -275,15 +277,83 @@ def test_the_chosen_run_is_the_sessions(runs, models):
     pick = next(function for function in functions if (numbers["compare-after"], "input") in function.targets)
     show = next(f for f in functions if f.fn.__name__ == "on_show" and pick.outputs[3] in f.outputs)
     wish = choice(keys("before", 1), keys("after", 2), "heldout_prm.json", 12)
-    state = [Session(), "", LIBRARY, "visitor"]
-    run_id, seen, *_ = pick.fn(*state, *wish)
-    assert run_id == seen == "20260102-000000-dpo-bbbb"
-    assert pick.outputs[:2] == show.inputs[:2]
-    kept = show.fn(run_id, seen, *state, *wish)[1:4]
+    state = ["", LIBRARY, "visitor"]
+    run_id, _, _, _, picked, *_ = pick.fn(Session(), *state, *wish)
+    assert run_id == picked.run == "20260102-000000-dpo-bbbb"
+    assert (pick.outputs[0], pick.outputs[4]) == tuple(show.inputs[:2])
+    kept = show.fn(run_id, picked, *state, *wish)[:3]
     assert [field.value for field in kept] == [*wish[:3]]
-    fresh = show.fn(run_id, "", *state, None, None, STORED, 12)[1:4]  # after a refresh
+    fresh = show.fn(run_id, Session(), *state, None, None, STORED, 12)[:3]  # a page that was opened just now
     assert [field.value for field in fresh] == [keys("before", 2), keys("after", 2), STORED]
-    assert pick.fn(*state, *wish._replace(after=keys("before", 2)))[:2] == [gr.skip(), gr.skip()]
+    assert pick.fn(Session(), *state, *wish._replace(after=keys("before", 2)))[0] == gr.skip()
+
+    # A refresh, or somebody with the link, finds the same.
+    link = read_address({"run": run_id, **link_of(picked, run_id)}).comparison
+    linked = show.fn(run_id, Session(run=run_id, link=link), *state, None, None, STORED, 40)
+    assert [field.value for field in linked[:3]] == [*wish[:3]]
+    assert linked[3]["value"] == wish.number
+    assert link_of(linked[5], run_id) == link._asdict()
+    # Another run was opened meanwhile: that one is compared with its base.
+    other = show.fn("20260101-000000-dpo-aaaa", picked, *state, *wish)[:3]
+    assert [field.value for field in other] == [keys("before", 1), keys("after", 1), STORED]
+
+
+def session_of(rows, **fields):
+    return Session(View("", (BEFORE, AFTER), tuple(rows), ""), **fields)
+
+
+RUN_1 = "20260101-000000-dpo-aaaa"
+
+
+def test_the_address_of_a_comparison_says_what_the_tab_would_not_show_by_itself(models):
+    assert not any(link_of(Session(), RUN_1).values())  # the tab has not been opened
+    by_itself = session_of([one(1, 1)], choice=choice(keys("before", 1), keys("after", 1), STORED, 12), run=RUN_1)
+    assert not any(link_of(by_itself, RUN_1).values())
+    assert not any(link_of(by_itself._replace(row=2), "another").values())  # which the tab opens next
+
+    rows = [one(number, -number, f"problem {number}") for number in range(40)]
+    chosen_now = choice(keys("before", 2), keys("after", 1), "open", 12)
+    place = Place("flipped", "after", descending=True, page=1)
+    written = link_of(session_of(rows, place=place, row=20, choice=chosen_now, run=RUN_1), RUN_1)
+    assert written == {
+        "before": keys("before", 2),
+        "after": keys("after", 1),
+        "on": "open",
+        "number": "12",
+        "only": "flipped",
+        "sort": "-after",
+        "row": "21",
+    }
+    link = read_address(written).comparison
+    waiting = Session(run=RUN_1, link=link)
+    assert link_of(waiting, RUN_1) == written  # also before the tab is opened
+    followed = follow(waiting, list(models.values()), RUN_1, choice(None, None), LIBRARY, 120)
+    assert (followed.choice, followed.lacking) == (chosen_now, "")
+    opened = followed.session.showing(View("", (BEFORE, AFTER), tuple(rows), ""))
+    # The page of the table that has the row: the 20th of those that flipped, by falling margin.
+    assert (opened.place, opened.row) == (place, 20)
+    assert link_of(opened, RUN_1) == written
+    assert opened._replace(view=None).showing(View("", (BEFORE, AFTER), tuple(rows[:3]), "")).row == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "expected", "lacking"),
+    [
+        ({"before": "before:../../etc", "row": "3"}, (keys("before", 1), keys("after", 1), STORED, 40, 0), "models"),
+        ({"on": "nowhere.json", "row": "3"}, (keys("before", 1), keys("after", 1), STORED, 40, 0), "examples"),
+        ({"on": "open", "number": "999"}, (keys("before", 1), keys("after", 1), "open", 120, 0), ""),
+        ({"on": "open", "number": "0"}, (keys("before", 1), keys("after", 1), "open", 4, 0), ""),
+        ({"row": "9" * 40, "only": "x", "sort": "y"}, (keys("before", 1), keys("after", 1), STORED, 40, 999999998), ""),
+        ({"number": "٣", "row": "-3"}, (keys("before", 1), keys("after", 1), STORED, 40, 0), ""),
+    ],
+)
+def test_a_link_that_anybody_wrote_is_followed_as_far_as_it_leads(models, query, expected, lacking):
+    waiting = Session(run=RUN_1, link=read_address(query).comparison)
+    found = follow(waiting, list(models.values()), RUN_1, choice(None, None), LIBRARY, 120)
+    assert (*found.choice, found.session.row) == expected
+    assert found.session.place == Place()
+    assert lacking in found.lacking
+    assert bool(lacking) == bool(found.lacking)
 
 
 @pytest.mark.parametrize("sent", [None, "", "before:../../etc", 3, ["after:x"]])

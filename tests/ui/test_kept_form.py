@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from stepwise_dpo.ui.kept_form import keep, kept_form
+from stepwise_dpo.ui.kept_form import keep, kept_form, model_of
 from stepwise_dpo.ui.train_form import HELD_OUT_SET, demo_form
 
 NAMES = ["set.json", HELD_OUT_SET]
@@ -20,6 +20,13 @@ def test_what_a_visitor_changed_comes_back():
 @pytest.mark.parametrize("kept", ["", None, 3, [1], "{", "null", "[]", "{}", "[" * 100_000, json.dumps([1] * 19)])
 def test_junk_is_nothing(kept):
     assert kept_form(kept, NAMES, False) is None
+    assert model_of(kept) == ""
+
+
+def test_the_model_is_read_alone():
+    assert model_of(keep(CHANGED._replace(model="/some/folder"))) == "/some/folder"
+    for junk in (None, 3, ["x"], "x" * 301):
+        assert model_of(keep(CHANGED._replace(model=junk))) == ""
 
 
 def test_a_value_that_its_field_cant_hold_is_the_demos():

@@ -40,7 +40,7 @@ def test_a_page_that_the_server_has_let_go_of_is_told_so(page):
     assert sent.pop("address") == LOST
     assert all(value == gr.skip() for value in sent.values())
     follow = event(page, "address", "follow")
-    assert follow.fn("", None, 0, "", None) == [LOST, gr.skip()]
+    assert follow.fn("", None, 0, "", None, None) == [LOST, gr.skip()]
 
 
 def test_what_is_saved_on_such_a_page_is_not_called_saved(page):

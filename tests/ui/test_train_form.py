@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from stepwise_dpo.runs.directory import list_runs
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.pace import Pace
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import train_form
+from stepwise_dpo.ui import train_form, welcome
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.page import bundled_library
 from stepwise_dpo.ui.train_form import Form
@@ -173,6 +174,13 @@ def test_time_is_told_only_where_a_run_has_told_it():
     # 30 steps x 4 pairs x 0.5 s, and 10 s around them
     assert "about 1 min 10 s" in words(form, Pace("a", 0.5, 10.0)).estimate
     assert "about 1 min 0 s" in words(form, Pace("a", 0.5, None)).estimate
+
+
+def test_the_first_steps_promise_what_the_form_estimates():
+    bundled = bundled_library(DATA_DIR)
+    estimate = train_form.plan_words(train_form.plan(bundled, train_form.demo_form(), False), None).estimate
+    promise = re.search(r"training on 450 mistakes, (about .+), with live curves", welcome.build().value).group(1)
+    assert estimate.endswith(f"{promise}; not measured here yet")
 
 
 # ------------------------------------------------------------------------------------------------- into the form

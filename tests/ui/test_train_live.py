@@ -89,6 +89,19 @@ def test_the_loss_is_the_configurations_whatever_the_runs_name(make, reader):
     }
 
 
+def test_a_run_that_imitates_is_not_called_plain_dpo(make, reader):
+    for name, kinds in (("20261122-153000-dpo-aaaa", ["sigmoid", "sft"]), ("20261122-153001-dpo-bbbb", ["sft"])):
+        make(name, loss="dpo", loss_type=kinds, reward_model=None)
+    make("20261122-153002-dpo-cccc", loss="dpo", loss_type=["hinge"], reward_model=None)
+    views = reader.views("")
+    assert [view.name.split(" · ")[0] for view in views] == ["DPO", "Imitation", "DPO + imitation"]
+    table = live(updates(reader, "", views[2].run.id, Choice())).table
+    dpo, alone, imitating = (row["colour"] for row in table["rows"])
+    assert len({dpo, imitating}) == 2
+    assert alone == imitating
+    assert reader.drawn(views[2]).loss == "imitation"
+
+
 def test_progress_and_time_left(run):
     view = runs_view.RunView(run, RunStatus("running", global_step=20, max_steps=50, phase="training"), False)
     records = [{"global_step": n, "time": 100 + 2 * n, "loss": 0.1} for n in range(1, 21)]

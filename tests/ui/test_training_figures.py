@@ -139,13 +139,14 @@ def test_several_runs_have_a_colour_each_and_one_legend():
     assert [(entry["group"], entry["colour"]) for entry in loss.figure["legend"]] == [
         ("a", LOSS_COLOURS["dpo"]),
         ("b", LOSS_COLOURS["stepwise"]),
-        ("c", "#009E73"),
+        ("c", "#CC79A7"),
     ]
     assert "different scales" in loss.note
+    assert "different scales" in training_charts([runs[0], drawn(key="b", loss="imitation")])[0].note
     assert "different scales" not in training_charts([runs[0], runs[2]])[0].note
     # A run's entry hides it everywhere; a quantity's entry hides it of all runs.
     assert trace(rewards, "run c, rejected")["meta"] == ["c", "rewards/rejected"]
-    assert trace(rewards, "run c, rejected")["line"] == {"color": "#009E73", "width": 2, "dash": "dash"}
+    assert trace(rewards, "run c, rejected")["line"] == {"color": "#CC79A7", "width": 2, "dash": "dash"}
     assert loss.figure["layout"]["xaxis"]["range"] == [0, 9.5]
     assert loss.figure["layout"]["uirevision"] != training_charts(runs[:1])[0].figure["layout"]["uirevision"]
 
@@ -163,10 +164,11 @@ def test_as_many_colours_as_runs():
 
 
 @pytest.mark.parametrize("loss", LOSS_COLOURS)
-def test_a_loss_keeps_its_colour_from_runs_of_the_other(loss):
-    own, others = LOSS_COLOURS[loss], {colour for name, colour in LOSS_COLOURS.items() if name != loss}
-    assert run_colours([drawn(key=key, loss=loss) for key in "ab"]) == [own, "#009E73"]
-    assert not others & set(run_colours([drawn(key=key, loss=loss) for key in "abcde"]))  # only a sixth has no other
+def test_a_loss_keeps_its_colour_from_runs_of_the_others(loss):
+    own = LOSS_COLOURS[loss]
+    others = set(LOSS_COLOURS.values()) - {own}
+    assert run_colours([drawn(key=key, loss=loss) for key in "ab"]) == [own, "#CC79A7"]
+    assert not others & set(run_colours([drawn(key=key, loss=loss) for key in "abcd"]))  # only a fifth has no other
 
 
 def test_a_long_run_is_sent_in_few_bytes():
@@ -199,4 +201,7 @@ def test_both_rewards_falling_while_the_margin_rises_is_explained():
     assert not displaced(Curves(RECORDS))
     charts = training_charts([Drawn("a", "a", "dpo", rewards(down, steeply))])
     assert "DPO + imitation" in chart(charts, "rewards").note
+    imitating = chart(training_charts([Drawn("a", "a", "imitation", rewards(down, steeply))]), "rewards").note
+    assert "Both fall" in imitating
+    assert "DPO + imitation" not in imitating  # nobody needs to be told what they do
     assert chart(charts, "accuracy").note == ""

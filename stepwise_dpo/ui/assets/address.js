@@ -1,6 +1,6 @@
-// Keeps the address bar in step with what is open. The server knows set, example and run; the tab is known here.
-// value: {"set", "example", "run"}, or null until the page has arrived where its address leads; {"lost": true} when the
-// server has no state for this page: not yet, or no longer.
+// Keeps the address bar in step with what is open. The server knows all of it but the tab, which is known here.
+// value: {name: text}, where "" is left out of the address, or null until the page has arrived where its address leads;
+// {"lost": true} when the server has no state for this page: not yet, or no longer.
 // Gives the event "follow" after all that a visitor does: a page whose state the server has lost finds that out. A clock
 // would cost the browser a tenth of a core, all day. Gradio gives: element, props, trigger, watch.
 const FOLLOW_SECONDS = 1;

@@ -385,6 +385,7 @@ function receive() {
   }
   const shown = structuredClone(drafts.get(next.key)?.draft ?? next.draft);
   const stays = draft && value.key === next.key && same(draft, shown);
+  const others = stays && !same(value.models, next.models);
   value = next;
   draft = shown;
   hint = '';
@@ -393,9 +394,9 @@ function receive() {
     counts = null;
     renderFrame();
     renderDraft();
-  }
+  } else if (others) root.querySelector('.token-model').replaceWith(modelSelect());
   refresh();
-  ask(!stays);
+  ask(!stays || others);
 }
 
 // A column that was hidden, or changed its width, wraps its text anew.

@@ -1,6 +1,7 @@
 // Figures that are drawn once and then updated in place, so that a zoom and the legend's choices survive.
-// value, as JSON text or an object: {"charts": [{"id", "title", "unit", "note", "log", "figure": {"data", "layout", "dark"?, "legend"?}}]};
-// "dark" holds what differs there: colorscale, colours, inks. All text arrives escaped for plotly or is set as textContent.
+// value, as JSON text or an object:
+// {"charts": [{"id", "title", "unit", "note", "log", "figure": {"data", "layout", "dark"?, "legend"?, "numbers"?}}]};
+// "dark" holds what differs there: colorscale, colours. All text arrives escaped for plotly or is set as textContent.
 // The legend is ours: its entries are buttons for the keyboard too, and hide all traces of a group ("meta") in all charts
 // of the component. Gradio gives: element, props, trigger, watch.
 const root = element.querySelector('.plots');
@@ -10,6 +11,8 @@ const config = {
   responsive: false,
   modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'zoomIn2d', 'zoomOut2d'],
 };
+const NUMBER_SIZES = [12, 11, 10]; // of the numbers in a heatmap's cells, in pixels: the largest that fits
+const pen = document.createElement('canvas').getContext('2d');
 let hovering = false;
 // What a reader has chosen, by key; it outlasts every update.
 const hidden = new Set();
@@ -38,11 +41,49 @@ function themed(figure) {
   return layout;
 }
 
-function darken(data, { colours = {}, inks = [] }) {
-  data.forEach((trace, i) => {
-    for (const part of [trace.line, trace.marker]) if (part?.color in colours) part.color = colours[part.color];
-    if (inks[i]) trace.textfont.color = inks[i];
+function darken(data, { colours = {} }) {
+  for (const trace of data) for (const part of [trace.line, trace.marker]) if (part?.color in colours) part.color = colours[part.color];
+}
+
+// Numbers in the cells of a heatmap's trace: of those in view, once every one of them fits into its cell. Their own trace,
+// since the heatmap's texttemplate chooses the text's colour without a promise about its contrast.
+function numbersOf(figure, trace, { texts, inks, light, dark }) {
+  const layout = figure._fullLayout;
+  const across = layout[trace.xaxis.replace('x', 'xaxis')];
+  const down = layout.yaxis;
+  const inView = ({ range }, last) => [Math.max(1, Math.ceil(Math.min(...range))), Math.min(last, Math.floor(Math.max(...range)))];
+  const room = ({ _length, range }) => _length / Math.abs(range[1] - range[0]);
+  if (room(down) < NUMBER_SIZES.at(-1)) return []; // at once, and not after thousands of cells
+  const [left, right] = inView(across, texts[0].length);
+  const [top, bottom] = inView(down, texts.length);
+  const ink = isDark() ? dark : light;
+  const cells = [];
+  for (let y = top; y <= bottom; y++) for (let x = left; x <= right; x++) {
+    const text = texts[y - 1][x - 1];
+    if (text) cells.push([x, y, text, inks[ink[y - 1][x - 1]]]);
+  }
+  const longest = cells.reduce((one, [, , text]) => (text.length > one.length ? text : one), '');
+  const { fontFamily } = getComputedStyle(root);
+  const size = NUMBER_SIZES.find((size) => {
+    pen.font = `${size}px ${fontFamily}`;
+    return room(down) >= size + 3 && room(across) >= pen.measureText(longest).width + 3;
   });
+  if (!size || !longest) return [];
+  const column = (i) => cells.map((cell) => cell[i]);
+  return [{
+    type: 'scatter', mode: 'text', x: column(0), y: column(1), text: column(2), textfont: { size, color: column(3) },
+    hoverinfo: 'skip', showlegend: false, xaxis: trace.xaxis, yaxis: trace.yaxis,
+  }];
+}
+
+function writeNumbers(figure) {
+  const { numbers, data, layout } = figure;
+  if (!numbers || !figure._fullLayout?.yaxis) return;
+  const traces = numbers.flatMap((side, i) => numbersOf(figure, data[i], side));
+  const written = JSON.stringify(traces);
+  if (figure.written === written) return;
+  figure.written = written;
+  Plotly.react(figure, [...data.slice(0, numbers.length), ...traces], layout, config);
 }
 
 function explained({ id, what }) {
@@ -87,8 +128,7 @@ function boxFor(chart, position) {
     box.append(heading, note, legend, figure);
     new ResizeObserver(() => {
       if (!figure.clientWidth || !figure.data) return;
-      Plotly.Plots.resize(figure);
-      if (figure.data.some((trace) => trace.mode === 'text')) draw();
+      Plotly.Plots.resize(figure).then(() => writeNumbers(figure));
     }).observe(figure);
   }
   if (root.children[position] !== box) root.insertBefore(box, root.children[position] ?? null);
@@ -200,8 +240,6 @@ function draw() {
       return;
     }
     const data = structuredClone(chart.figure.data);
-    // Numbers that would overlap say nothing; a finger or the pointer still gets them.
-    for (const trace of data) if (trace.mode === 'text') trace.visible = figure.clientWidth >= 640;
     if (isDark()) darken(data, chart.figure.dark ?? {});
     drawLegend(box, chart);
     for (const trace of data) if (isHidden(chart, trace)) trace.visible = false;
@@ -216,11 +254,15 @@ function draw() {
     figure.setAttribute('role', 'figure');
     figure.setAttribute('aria-label', `${chart.title}, ${chart.unit}`);
     const first = !figure.data;
+    figure.numbers = chart.figure.numbers;
+    figure.written = '[]';
     Plotly.react(figure, data, layout, config).then(() => {
       if (first) {
         shareCursor(figure);
         reportClicks(figure, chart.id);
+        figure.on('plotly_relayout', () => writeNumbers(figure)); // a zoom
       }
+      writeNumbers(figure);
       figure.dataset.updates = String(Number(figure.dataset.updates ?? 0) + 1);
     });
   });
