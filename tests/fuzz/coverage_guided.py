@@ -63,6 +63,15 @@ def value_of(data: atheris.FuzzedDataProvider, depth: int = 0) -> Any:
     }
 
 
+def input_of(family: str, data: atheris.FuzzedDataProvider) -> Any:
+    """Build what a family's readers take from the fuzzer's bytes."""
+    if family in ("browser", "api"):
+        return value_of(data)
+    if family == "environment":
+        return data.ConsumeUnicode(data.ConsumeIntInRange(0, 60))
+    return data.ConsumeBytes(data.remaining_bytes())
+
+
 def plant(corpus: Path, readers: Readers, family: str) -> None:
     """Write sound inputs into the corpus: what parses JSON is C, whose coverage nobody sees."""
     rows = dump_lines(readers.library.current.pairs[:2])
@@ -100,7 +109,7 @@ def main() -> None:
         def one(given: bytes) -> None:
             data = atheris.FuzzedDataProvider(given)
             name, reader = readers[data.ConsumeIntInRange(0, len(readers) - 1)]
-            rest: Any = value_of(data) if family == "browser" else data.ConsumeBytes(data.remaining_bytes())
+            rest = input_of(family, data)
             try:
                 survives(reader, rest)
             except BaseException:

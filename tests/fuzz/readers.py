@@ -1,7 +1,8 @@
 """Everything that reads what comes from outside, each as a function that may only raise this package's own errors.
 
-`FAMILIES` names them by where the input comes from. Readers of files take bytes, readers of what a browser sends take
-any value that JSON can hold. `test_readers.py` gives them hypothesis' inputs, `coverage_guided.py` those of a fuzzer.
+`Readers.families` names them by where the input comes from. Readers of files take bytes, readers of what a browser or a
+client of the API sends take any value that JSON can hold, readers of the environment take text. `test_readers.py` gives
+them hypothesis' inputs, `coverage_guided.py` those of a fuzzer.
 """
 
 import json
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from endpoint_readers import NAMES, EndpointReaders  # beside this file
+from environment_readers import environment_readers
 
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.preferences.formats import load_labelled_solutions
@@ -19,6 +22,7 @@ from stepwise_dpo.preferences.pairs import PreferencePair, Step, dump_pairs, loa
 from stepwise_dpo.runs.checkpoints import refuse_to_resume
 from stepwise_dpo.runs.config import make_config, preset_settings, read_config_file
 from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.discarding import FILE as DISCARDED
 from stepwise_dpo.runs.discarding import is_discarded
 from stepwise_dpo.runs.export import metrics_csv, metrics_json, model_card, portable, settings_yaml
 from stepwise_dpo.runs.limits import check_public
@@ -39,6 +43,7 @@ from stepwise_dpo.ui.judges import JUDGES, check_model_name
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.measuring import models_of
 from stepwise_dpo.ui.pulse import newest_of
+from stepwise_dpo.ui.request_bodies import check_body
 from stepwise_dpo.ui.reward_views import read_look
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.run_table import Choice, overlay
@@ -92,11 +97,12 @@ class Readers:
         self.run = RunDirectory(folder / "runs" / "20261122-153000-dpo-1a2b")
         self.run.create(make_config({"data": str(data), "model": "tiny"}))
         self.run.write_status(replace(self.run.status(), state="finished", global_step=3, max_steps=3))
-        self.run.final.mkdir()
-        (self.run.final / "config.json").write_text("{}")
+        self.kept: dict[str, bytes] = {}
+        self._put_back()
         self.kept = {path.name: path.read_bytes() for path in self.run.path.iterdir() if path.is_file()}
         self.workspace = Workspace(folder / "workspaces", self.library)
         self.visited = self.workspace._of(VISITOR)
+        self.endpoints = EndpointReaders(self.library, self.supervisor, self.run, self._put_back)
 
     @property
     def families(self) -> dict[str, dict[str, Reader]]:
@@ -155,8 +161,20 @@ class Readers:
                 "a comparison": self._comparison,
                 "settings of a run": lambda sent: make_config({"data": "d.json"}, _named(sent)),
                 "settings of a judge": lambda sent: make_reward_config(**{"model": "m", "data": "d", **_named(sent)}),
+                "a request's body": lambda sent: check_body(_body(sent)),
             },
+            "api": {name: lambda sent, name=name: self.endpoints.call(name, sent) for name in NAMES},
+            "environment": environment_readers(self.folder),
         }
+
+    def _put_back(self) -> None:
+        """Have the run again as it was, whatever an endpoint did to it."""
+        self.run.final.mkdir(parents=True, exist_ok=True)
+        (self.run.final / "config.json").write_text("{}")
+        for kept, content in self.kept.items():
+            (self.run.path / kept).write_bytes(content)
+        for left in ("stop", DISCARDED, "notes.txt"):
+            (self.run.path / left).unlink(missing_ok=True)
 
     def _file(self, name: str, data: bytes) -> Path:
         path = self.folder / name
@@ -288,6 +306,16 @@ def _fields(sent: object, usual: list[Any]) -> list[Any]:
 
 def _named(sent: object) -> dict[str, Any]:
     return {str(name): value for name, value in sent.items()} if isinstance(sent, dict) else {"set": sent}
+
+
+def _body(sent: object) -> bytes:
+    """What a client would send, or any text."""
+    if isinstance(sent, str):
+        return sent.encode("utf-8", "surrogatepass")
+    try:
+        return json.dumps(sent).encode()
+    except ValueError:  # an integer that Python can't write
+        return b"9" * 5_000
 
 
 def _plain(value: Any) -> Any:

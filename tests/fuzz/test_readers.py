@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
-from readers import Readers, survives  # beside this file; tests are no package
+from endpoint_readers import NAMES as ENDPOINTS  # beside this file; tests are no package
+from endpoint_readers import PARAMETERS
+from environment_readers import VARIABLES
+from readers import Readers, survives
 
 TIMES = float(os.environ.get("STEPWISE_DPO_FUZZ", "1"))
 
@@ -127,6 +130,16 @@ INPUTS = {
     "a recipe": st.lists(VALUES, min_size=8, max_size=8),
     "the Train form": st.lists(VALUES, min_size=20, max_size=20),
 }
+ARGUMENTS = {
+    **dict.fromkeys(("rows", "other", "held_out"), st.lists(ROW, max_size=3)),
+    **dict.fromkeys(("steps", "prompts"), st.lists(TEXT | st.just("1 + 1?"), max_size=4)),
+    **dict.fromkeys(("families", "corruptions", "avoid"), st.lists(TEXT | SCALARS, max_size=3)),
+    "settings": st.dictionaries(KEYS | st.sampled_from(["max_length", "beta", "reward_value"]), SCALARS, max_size=4),
+    "text": written(st.lists(ROW, max_size=3)).map(lambda data: data.decode("utf-8", "surrogatepass")),
+    **dict.fromkeys(("value", "aggregation"), st.sampled_from(["probability", "log_odds", "product", "min"])),
+}
+"""What an endpoint expects under a name; anything else is tried as well."""
+
 FORMS = {"a recipe": 8, "the Train form": 20, "a view of rewards": 3, "a comparison": 4, "typed text": 2}
 """How many fields; mostly one at a time is sent, since the first bad one ends it."""
 
@@ -146,9 +159,18 @@ NAMES = {
         *("a click in the table", "a recipe", "a set's name", "a format's name", "an index", "an address"),
         *("the Train form", "a preset's name", "a run's id", "a run's id to show", "a run to draw", "a note"),
         *("a visitor", "a model's name", "typed text", "a typed problem", "a view of rewards", "a comparison"),
-        *("settings of a run", "settings of a judge"),
+        *("settings of a run", "settings of a judge", "a request's body"),
     ],
+    "api": ENDPOINTS,
+    "environment": list(VARIABLES),
 }
+REFUSED = {
+    **dict.fromkeys(("start_run", "rerun_run"), "the process could not be started"),  # as this test has it
+    "resume_run": "has finished; there is nothing left to train",
+    "compare": "these runs measured different examples, or none",
+}
+EXAMPLES = {"runs": 20, "workspace": 40, "api": 20}
+"""How many, where it isn't 60: these take the longest."""
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +184,14 @@ def readers(tmp_path_factory):
 
 
 def inputs_of(family, name):
+    if family == "environment":
+        return st.lists(TEXT | st.sampled_from(["1", "2", "0", "runs", "x" * 5_000, "/proc/1/fd"]), max_size=3).map(
+            "\n".join
+        )
+    if family == "api":
+        places = [ARGUMENTS.get(parameter.name, VALUES) | VALUES for parameter in PARAMETERS[name]]
+        one = st.one_of(st.just({}), *(place.map(lambda value, i=i: {i: value}) for i, place in enumerate(places)))
+        return one | st.tuples(*places).map(lambda all: dict(enumerate(all)))
     if family != "browser":
         return st.one_of(INPUTS.get(name, NOISE), NOISE)
     if name in FORMS:
@@ -217,16 +247,27 @@ def test_every_reader_is_tried(readers):
     assert {family: list(known) for family, known in readers.families.items()} == NAMES
 
 
+def test_sound_arguments_reach_what_an_endpoint_does(readers):
+    """Else junk in one place would be refused because of another."""
+    said = {name: survives(lambda _, name=name: readers.endpoints.call_locally(name), {}) for name in ENDPOINTS}
+    refused = {name: str(error) for name, error in said.items() if error is not None}
+    for name, words in REFUSED.items():
+        assert words in refused.pop(name)
+    assert refused == {}
+
+
 @pytest.mark.parametrize(
     ("family", "name", "examples"),
     [
-        pytest.param(family, name, {"runs": 20, "workspace": 40}.get(family, 60), id=f"{family}: {name}")
+        pytest.param(family, name, EXAMPLES.get(family, 60), id=f"{family}: {name}")
         for family, names in NAMES.items()
         for name in names
     ],
 )
 def test_only_our_errors_come_out(readers, family, name, examples):
     reader = readers.families[family][name]
+    if family == "api":
+        survives(reader, {})  # to import torch takes longer than an example may
 
     @settings(
         max_examples=max(1, int(examples * TIMES)),
