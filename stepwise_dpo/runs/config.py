@@ -124,7 +124,7 @@ class RunConfig(BaseModel):
     group_by_length: bool = Field(
         False, description="batches of examples of similar length: less padding, so less time, and a little less chance"
     )
-    learning_rate: float = Field(5e-5, ge=0, le=10, description="peak learning rate of AdamW")
+    learning_rate: float = Field(5e-5, ge=0, le=1e20, description="peak learning rate of AdamW")
     lr_schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate decays")
     warmup_steps: int = Field(0, ge=0, le=MAX_GLOBAL_STEPS, description="optimiser steps until the peak learning rate")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's weight decay")

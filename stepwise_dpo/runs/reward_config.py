@@ -53,7 +53,7 @@ class RewardTrainingConfig(BaseModel):
 
     epochs: float = Field(3.0, gt=0, le=10_000, description="passes over the data")
     max_steps: int | None = Field(None, ge=1, le=MAX_GLOBAL_STEPS, description="stop after this many optimiser steps")
-    learning_rate: float = Field(1e-4, gt=0, le=10, description="peak learning rate of AdamW; it falls linearly to 0")
+    learning_rate: float = Field(1e-4, gt=0, le=1e20, description="peak learning rate of AdamW; it falls linearly to 0")
     batch_size: int = Field(8, ge=1, le=4096, description="solutions per optimiser step")
     lm_weight: float = Field(
         0.0, ge=0, le=1000, description="weight of the language-modelling loss on right solutions; 0 leaves it out"

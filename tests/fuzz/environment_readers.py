@@ -12,7 +12,7 @@ from typing import Any
 
 from stepwise_dpo.bench.browser import APP, find_chromium
 from stepwise_dpo.errors import ConfigError
-from stepwise_dpo.runs.launched import launched
+from stepwise_dpo.runs.launch import read_launch
 from stepwise_dpo.runs.threads import waiting
 from stepwise_dpo.runs.worker_process import worker_environment
 
@@ -32,7 +32,7 @@ def environment_readers(folder: Path) -> dict[str, Callable[[Any], object]]:
         folder: where an app is started.
     """
     read: dict[str, Callable[[], object]] = {
-        "how it was launched": launched,
+        "how it was launched": read_launch,
         "threads": lambda: waiting(os.environ),
         "a worker's environment": lambda: worker_environment(os.environ),
         "the app's options": lambda: _app_options(folder),

@@ -118,13 +118,8 @@ def test_a_run_that_does_not_fit_is_refused_before_it_begins(small_settings, sma
 # 13: bad numbers
 
 
-def far_too_fast(settings, learning_rate):
-    """A configuration with a learning rate that no file, form or call may ask for: they stop at 10."""
-    return make_config(settings, {"lr_schedule": "constant"}).model_copy(update={"learning_rate": learning_rate})
-
-
 def test_case_13_a_loss_that_is_not_finite(small_settings, tmp_path):
-    config = far_too_fast(small_settings, 1e20)
+    config = make_config(small_settings, {"lr_schedule": "constant", "learning_rate": 1e20})
     with pytest.raises(RunError) as error:
         run(config, tmp_path / "run")
     failed = RunDirectory(tmp_path / "run")
@@ -149,8 +144,9 @@ def test_case_13_a_loss_that_is_not_finite(small_settings, tmp_path):
 
 
 def test_case_13_weights_that_are_not_finite_are_never_saved(small_settings, tmp_path):
-    # Larger than a 32-bit number: the first update leaves no finite weight, before any loss tells.
-    config = far_too_fast(small_settings, 1e39)
+    # Larger than a 32-bit number: the first update leaves no finite weight, before any loss tells. No file, form or
+    # call may ask for it.
+    config = make_config(small_settings, {"lr_schedule": "constant"}).model_copy(update={"learning_rate": 1e39})
     with pytest.raises(RunError, match=r"weights are not finite after global_step 1 \(.* more\).* nothing was saved"):
         run(config, tmp_path / "run")
     assert not list((tmp_path / "run").rglob("*.safetensors"))

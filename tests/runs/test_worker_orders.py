@@ -64,7 +64,7 @@ def test_a_run_whose_checkpoints_vanished_is_not_trained_onto_its_old_metrics(ru
     run.append_metrics({"global_step": 1, "loss": 0.5})
     run.write_status(RunStatus("starting", pid=me.pid, create_time=me.create_time()))
     begun = []
-    monkeypatch.setattr(training, "_attend", lambda config, run, point: begun.append((point, run.metrics()[0])))
+    monkeypatch.setattr(training, "_attend", lambda config, run, point, _: begun.append((point, run.metrics()[0])))
     with pytest.raises(RunError, match="already holds a run"):
         worker._training(resume=False)(config, run.path)
     assert begun == []
