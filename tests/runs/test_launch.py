@@ -48,7 +48,7 @@ def test_nobody_trains_by_nonsense(config, tmp_path, monkeypatch, capsys, name):
 def test_a_run_of_the_page_says_it_too(supervisor, config, monkeypatch):
     from processes_of_tests import wait_for
 
-    monkeypatch.setenv("LOCAL_RANK", "-1")
+    monkeypatch.setenv("LOCAL_RANK", "abc")
     started = supervisor.start(config)
     wait_for(lambda: not supervisor.status(started).active)
-    assert "the environment variable LOCAL_RANK must be a whole number from 0 on, not '-1'" in started.status().error
+    assert "the environment variable LOCAL_RANK must be a whole number from 0 on, not 'abc'" in started.status().error

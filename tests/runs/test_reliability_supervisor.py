@@ -224,7 +224,7 @@ def test_case_10_worker_and_spare_end_with_their_server_and_a_new_one_notices(ma
 
 def test_case_10_a_run_that_really_trains_is_resumed_after_its_server_was_killed(make_supervisor, config, serve):
     after = make_supervisor()
-    server, (path,) = serve(after.runs_dir, config.model_copy(update={"max_steps": 80}))
+    server, (path,) = serve(after.runs_dir, config.model_copy(update={"max_steps": 200}))
     run = RunDirectory(path)
     status = wait_for(lambda: (s := run.status()).global_step >= 1 and s)
     server.kill()
@@ -234,8 +234,8 @@ def test_case_10_a_run_that_really_trains_is_resumed_after_its_server_was_killed
     assert (after.status(run).state, run.checkpoints()) == ("interrupted", [])
     after.resume(run)
     wait_for(lambda: not after.status(run).active)
-    assert (after.status(run).state, after.status(run).global_step) == ("finished", 80)
-    assert [line["global_step"] for line in run.metrics()[0]] == list(range(1, 81))
+    assert (after.status(run).state, after.status(run).global_step) == ("finished", 200)
+    assert [line["global_step"] for line in run.metrics()[0]] == list(range(1, 201))
     assert run.environment()["resumed"][0]["global_step"] == 0
     assert "no checkpoint has been written, so the run begins again at optimiser step 0" in run.events.read_text()
     assert (run.final / "model.safetensors").is_file()
