@@ -411,12 +411,3 @@ def test_case_04_hostile_text_is_shown_literally(page, pairs_file):
     page.get_by_text("Statistics of this set").click()
     expect(page.locator("#data-charts .main-svg").first).to_be_visible()
     assert page.locator("#page img, #page script").count() == 0
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_scrolls_sideways_on_a_narrow_page(app, visit, theme):
-    page = visit(app.url, width=390, theme=theme).page
-    page.get_by_text("Statistics of this set").click()
-    page.get_by_text("Generate examples", exact=True).first.click()
-    expect(page.locator("#data-charts .main-svg").first).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -147,12 +147,3 @@ def test_the_open_example_has_its_real_point(learn):
         ".some((t) => t.name === 'your example' && t.x[0] !== x)",
         arg=point["x"][0],
     )
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_phone_shows_it_all(app, visit, theme):
-    page = visit(f"{app.url}/?tab=learn", width=390, height=800, theme=theme).page
-    expect(page.locator("#learn-point .stat").first).to_be_visible(timeout=60_000)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    box = page.locator("#learn-p").bounding_box()
-    assert box["width"] > 200

@@ -16,7 +16,7 @@ MARKS = {
     "Data": "#data-editor textarea",
     "Train": "#train-start",
     "Rewards": "#rewards-example .value",
-    "Compare": "#compare-summary",
+    "Compare": "#compare-summary .empty-state",
     "Learn": "#learn-point .stat",
 }
 
@@ -104,6 +104,7 @@ def test_first_steps_lead_on_and_can_be_hidden_for_good(page, watch):
 
 def test_a_page_without_runs_is_accessible(page):
     """Full of them: see the Train tab's tests."""
+    expect(page).to_have_title("Stepwise DPO")
     found = []
     for name, mark in MARKS.items():
         open_tab(page, name)

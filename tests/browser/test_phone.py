@@ -30,8 +30,8 @@ def phone(app: App, visit) -> Page:
 
 def fits(page: Page, name: str) -> None:
     """Nothing is wider than the screen, and each thing to tap is large enough or has room around it."""
-    take_picture(page, f"phone-{name}")
     take_picture(page, f"phone-{name}-screen", whole=False)
+    take_picture(page, f"phone-{name}")
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDTH
     assert page.evaluate("visualViewport.scale") == 1
     assert violations(page, "target-size") == []
@@ -45,7 +45,7 @@ def pick(page: Page, field: str, option: str) -> None:
 
 def is_on_screen(part: Locator) -> None:
     """Somebody who has just tapped sees this without scrolling."""
-    expect(part).to_be_in_viewport()
+    expect(part).to_be_in_viewport(ratio=1)
 
 
 def test_a_phone_goes_through_every_tab(phone, app, tmp_path):
@@ -56,6 +56,7 @@ def test_a_phone_goes_through_every_tab(phone, app, tmp_path):
     compare_filter_and_download(phone)
     move_a_slider(phone)
     delete_the_run(phone, app)
+    unfold_what_the_data_tab_folds(phone)
 
 
 def load_a_set(page: Page, path: Path) -> None:
@@ -111,6 +112,7 @@ def train_and_stop(page: Page) -> None:
 def open_an_example_from_the_heatmap(page: Page) -> None:
     page.get_by_role("tab", name="Rewards").tap()
     expect(page.locator("#rewards-example .value").first).to_be_visible(timeout=90_000)
+    assert page.locator(".bars-scroll").evaluate("e => e.scrollWidth - e.clientWidth") <= 1
     fits(page, "rewards")
     page.get_by_role("button", name="Score the set").tap()
     plot = page.locator("#rewards-heatmap .nsewdrag").first
@@ -151,7 +153,9 @@ def move_a_slider(page: Page) -> None:
     expect(page.locator("#learn-point .stat").first).to_be_visible(timeout=60_000)
     expect(page.locator(".learn-verdict")).to_contain_text("towards chosen")
     slider = page.locator("#learn-p")
-    slider.tap(position={"x": slider.bounding_box()["width"] * 0.2, "y": 12})
+    wide = slider.bounding_box()["width"]
+    assert wide > 200
+    slider.tap(position={"x": wide * 0.2, "y": 12})
     expect(page.locator("output[for=learn-p]")).to_have_text(re.compile(r"^−[23]\.\d$"))
     expect(page.locator(".learn-verdict")).to_contain_text("towards rejected")
     fits(page, "learn")
@@ -167,3 +171,12 @@ def delete_the_run(page: Page, app: App) -> None:
     expect(rows).to_have_count(3)
     assert len(list(app.runs_dir.glob("*/config.json"))) == 3
     fits(page, "train-runs")
+
+
+def unfold_what_the_data_tab_folds(page: Page) -> None:
+    page.get_by_role("tab", name="Data").tap()
+    page.get_by_text("Statistics of this set").tap()
+    page.get_by_text("Generate examples", exact=True).first.tap()
+    expect(page.locator("#data-charts .main-svg").first).to_be_visible()
+    take_picture(page, "phone-data-unfolded")
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTH

@@ -95,20 +95,12 @@ def test_rewards_of_a_held_out_example_drop_at_its_wrong_step(small):
     assert all(0 <= value <= 1 for value in values(small, "rejected"))
 
 
-def test_what_is_this_explains_a_figure(small):
+def test_figures_are_explained_and_switches_work_by_keyboard(small):
     small.locator("#rewards-rows").get_by_role("button", name="What is Log-likelihood gap?").click()
     expect(small.get_by_text("How much likelier, per token, the policy finds")).to_be_visible()
     small.get_by_role("button", name="What is Before and after training?").click()
     expect(small.get_by_text("times beta it is DPO's implicit reward")).to_be_visible()
-
-
-def test_without_a_run_after_says_what_to_do(small):
-    switch(small, "After")
-    expect(small.locator("#rewards-rows .empty-state")).to_contain_text("Train one in the Train tab")
-    expect(small.locator("#rewards-rows .step").first).to_be_visible()
-
-
-def test_switches_work_by_keyboard(small):
+    small.keyboard.press("Escape")
     first = small.locator("#rewards-quantity input").first
     first.focus()
     small.keyboard.press("ArrowRight")
@@ -116,6 +108,10 @@ def test_switches_work_by_keyboard(small):
     expect(small.locator("#rewards-judge")).to_contain_text("ln p")
     expect(small.get_by_role("radio", name="Log-odds")).to_be_checked()
     expect(small.get_by_role("radiogroup", name="What is shown")).to_be_visible()
+    # Without a run, After says what to do.
+    switch(small, "After")
+    expect(small.locator("#rewards-rows .empty-state")).to_contain_text("Train one in the Train tab")
+    expect(small.locator("#rewards-rows .step").first).to_be_visible()
 
 
 def test_a_set_is_scored_sorted_filtered_and_opened_from_its_heatmap(small):
@@ -223,23 +219,12 @@ def test_free_text_is_judged_while_it_is_typed_and_outlasts_a_refresh(page, watc
     expect(cells).to_have_count(3)
 
 
-def test_an_untrained_judge_is_said_to_be_one(small):
+def test_other_judges_are_explained_untrained_or_missing(small, tmp_path):
     choose(small, "#rewards-model", "tiny")
     expect(small.get_by_text("Its scores are noise")).to_be_visible()
-
-
-def test_a_missing_model_is_explained(small, tmp_path):
     model = small.locator("#rewards-model input")
     model.fill(str(tmp_path / "nowhere"))
     model.press("Enter")
     small.get_by_role("button", name="Load this reward model").click()
     expect(small.locator("#rewards-message")).to_contain_text("no such folder")
     expect(small.locator("#rewards-example .step").first).to_be_visible()
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_narrow_page_does_not_scroll_sideways(app, visit, theme):
-    page = visit(f"{app.url}/?tab=rewards", width=390, height=844, theme=theme).page
-    expect(page.locator("#rewards-example .value").first).to_have_text(VALUE, timeout=LOADED)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert page.locator(".bars-scroll").evaluate("e => e.scrollWidth - e.clientWidth") <= 1
