@@ -24,8 +24,8 @@ AT_WORK_SECONDS = 60.0
 _RUN_ID = re.compile(r"\d{8}-\d{6}-(?:dpo|stepwise)-[0-9a-f]{4}")
 _EXAMPLES_BESIDE = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")  # of `save_pairs`
 _BESIDE = re.compile(r"\.[a-z_]+\.(?:jsonl?|txt)\.[0-9a-f]{8}")  # of `write_atomically`
-_CHECKPOINT = re.compile(r"checkpoint-[1-9][0-9]*")
-_OF_A_RUN = {*WRITTEN, "config.json", "ticket.json", "stop", "discard", HIDDEN}
+_OF_A_RUN = {*WRITTEN, "ticket.json", "stop", "discard", HIDDEN} - {"final", "reward_model", "notes.txt"}
+"""What may go with half a run: no trained model, and nothing that a person wrote."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,13 +84,11 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_half_a_run(path: Path) -> bool:
-    """Whether a folder is what is left of one of our runs: its name, no configuration, and nothing but our files."""
+    """Whether a folder is a run that was cut off while it was made: its name, no configuration, nothing of worth."""
     if not _RUN_ID.fullmatch(path.name) or (path / "config.json").exists():
         return False
     inside = _entries(path)
-    if not all(
-        one.name in _OF_A_RUN or _CHECKPOINT.fullmatch(one.name) or _BESIDE.fullmatch(one.name) for one in inside
-    ):
+    if not all(one.name in _OF_A_RUN or _BESIDE.fullmatch(one.name) for one in inside):
         return False
     with suppress(RunError):
         status = RunDirectory(path).status()

@@ -80,7 +80,6 @@ def test_examples_that_were_being_written(supervisor, config, pairs, monkeypatch
 def half_a_run(folder, config):
     run = RunDirectory(folder / HALF)
     run.create(config)
-    (run.path / "checkpoint-2").mkdir()
     (run.path / "config.json").unlink()
     return run
 
@@ -92,11 +91,15 @@ def test_half_a_run(supervisor, config):
     assert names(supervisor.runs_dir) == set()
 
 
-@pytest.mark.parametrize("why", ["young", "somebody's file", "another name", "a link", "a process", "whole"])
+@pytest.mark.parametrize(
+    "why", ["young", "somebody's file", "a model", "a checkpoint", "another name", "a link", "a process", "whole"]
+)
 def test_what_may_be_somebodys_stays(supervisor, config, tmp_path, why):
     run = half_a_run(supervisor.runs_dir, config)
     if why == "somebody's file":
         (run.path / "inference_results.csv").write_text("mine")
+    elif why in ("a model", "a checkpoint"):
+        (run.path / {"a model": "final", "a checkpoint": "checkpoint-2"}[why]).mkdir()
     elif why == "another name":
         run = RunDirectory(run.path.rename(run.path.with_name("thesis")))
     elif why == "a link":
