@@ -142,8 +142,8 @@ def _row(one: Compared, index: int, current: bool) -> str:
     turn = "positive" if now and was is False else "negative" if was and now is False else ""
     answer = _MARKS[now] if was == now else f'{_MARKS[was]} → <b class="{turn}">{_MARKS[now]}</b>'
     return (
-        f'<tr><th><button type="button" class="row" data-key="row:{index}" data-opens="compare-example" '
-        f'aria-current="{str(current).lower()}">'
+        '<tr><th><button type="button" class="row" data-opens="compare-example" '
+        f'data-key="row:{index}" aria-current="{str(current).lower()}">'
         f"{index + 1}. {plain(one.pair.prompt, 140)}</button></th><td>{preferred}</td>"
         f"<td>{signed(one.before.margin, 3)}</td><td>{signed(one.after.margin, 3)}</td>"
         f"<td>{coloured(round(one.change, 3), 3)}</td><td>{answer}</td></tr>"
