@@ -308,6 +308,18 @@ def test_data_convert_leaves_a_folder_of_others_alone(data, tmp_path, capsys):
         assert main(["data", "convert", data, "--output", str(tmp_path / "set")]) == 0
 
 
+def test_data_split(tmp_path, capsys):
+    train, held_out = tmp_path / "train.json", tmp_path / "held_out.json"
+    places = ["--output", str(train), "--held-out-output", str(held_out)]
+    assert main(["data", "split", "data/heldout_prm.json", "--held-out", "0.25", *places]) == 0
+    assert "90 pairs written to" in capsys.readouterr().out
+    assert (len(load_pairs(train)), len(load_pairs(held_out))) == (90, 30)
+    assert main(["data", "split", "data/heldout_prm.json", "--held-out", "1", *places]) == 1
+    assert "the held-out share must be above 0 and below 1" in capsys.readouterr().err
+    assert main(["data", "split", "data/heldout_prm.json", "--output", "x.json", "--held-out-output", "./x.json"]) == 2
+    assert "name two files" in capsys.readouterr().err
+
+
 def test_data_generate_validate_convert(tmp_path, capsys):
     from datasets import load_from_disk
 

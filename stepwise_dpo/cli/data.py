@@ -1,10 +1,11 @@
 """The commands that make, check and convert preference data."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.cli.output import check_folder, check_place, quiet_libraries
-from stepwise_dpo.cli.parsing import add_command, positive, seed, temperature
+from stepwise_dpo.cli.parsing import add_command, positive, real_number, seed, temperature
 from stepwise_dpo.errors import ConfigError, DataError
 from stepwise_dpo.learning.names import POLICY
 from stepwise_dpo.runs.progress import ProgressBar
@@ -27,6 +28,12 @@ VALIDATE_EXAMPLES = """example:
   python -m stepwise_dpo data validate data/synthetic_prm.json
 
 Exit code 0: every record can be used; warnings name examples worth a look. Exit code 1: some can't."""
+
+SPLIT_EXAMPLES = """example:
+  python -m stepwise_dpo data split pairs.json --held-out 0.2 --output train.json --held-out-output heldout.json
+  python -m stepwise_dpo train --preset demo --data train.json --eval-data heldout.json
+
+All pairs of one prompt stay together, so that no held-out problem is trained on."""
 
 ON_POLICY_EXAMPLES = """example:
   python -m stepwise_dpo data on-policy --model policy --n 450 --seed 21 --output onpolicy.json
@@ -68,7 +75,8 @@ def add_commands(commands: Any) -> None:
 
     convert = add_command(kinds, "convert", "write pairs in a format of others", _convert, CONVERT_EXAMPLES)
     check = add_command(kinds, "validate", "check that every record can be used", validate, VALIDATE_EXAMPLES)
-    for command in (convert, check):
+    split = add_command(kinds, "split", "hold some pairs out from training", _split, SPLIT_EXAMPLES)
+    for command in (convert, check, split):
         command.add_argument("file", nargs="?", metavar="FILE", help="preference pairs, JSON or JSONL")
         command.add_argument("--data", metavar="FILE", help="the same, as an option")
     convert.add_argument("--eval-data", metavar="FILE", help="pairs for the test split")
@@ -79,6 +87,12 @@ def add_commands(commands: Any) -> None:
         help="a Hugging Face DatasetDict (default), or JSON Lines as TRL trains on",
     )
     convert.add_argument("--output", required=True, metavar="PATH", help="a folder for a DatasetDict, else a file")
+    split.add_argument(
+        "--held-out", type=real_number, default=0.2, metavar="X", help="share of the pairs (default: 0.2)"
+    )
+    split.add_argument("--seed", type=seed, default=0, metavar="S", help="the same seed chooses the same prompts")
+    split.add_argument("--output", required=True, metavar="FILE", help="a JSON file for the training pairs")
+    split.add_argument("--held-out-output", required=True, metavar="FILE", help="a JSON file for the held-out pairs")
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -161,6 +175,22 @@ def _convert_to_lines(options: argparse.Namespace, pairs: "list[PreferencePair]"
     if not preference and (count := unlabelled_steps(pairs)):
         print(f"warning: {count} steps have no label; they are null, which TRL itself doesn't accept")
     print(f"{text.count(chr(10))} rows written to {options.output}")
+    return 0
+
+
+def _split(options: argparse.Namespace) -> int:
+    from stepwise_dpo.preferences.pairs import load_pairs, save_pairs
+    from stepwise_dpo.preferences.splitting import split_pairs
+
+    file = _data_argument(options)
+    check_place(options.output, [file])
+    check_place(options.held_out_output, [file])
+    if Path(options.output).resolve() == Path(options.held_out_output).resolve():
+        raise ConfigError("name two files: one for the training pairs, and another one for the held-out pairs")
+    train, held_out = split_pairs(load_pairs(file), options.held_out, options.seed)
+    save_pairs(train, options.output)
+    save_pairs(held_out, options.held_out_output)
+    print(f"{len(train)} pairs written to {options.output}, {len(held_out)} to {options.held_out_output}")
     return 0
 
 

@@ -50,9 +50,8 @@ def draw_rewards(page: Page) -> None:
 
 
 def draw_train(page: Page) -> None:
-    """The curves of a finished step-wise run."""
+    """The curves of a finished quick demo, as the page opens with it."""
     open_tab(page, "Train")
-    page.get_by_label("Step-wise", exact=True).check()
     page.locator("#train-start").click()
     page.locator('#train-head [data-state="finished"]').wait_for(timeout=300_000)
     page.mouse.move(0, 0)
