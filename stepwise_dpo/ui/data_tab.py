@@ -116,7 +116,12 @@ def build(
         with gr.Column(elem_classes="look"):
             with gr.Row(elem_id="data-find"):
                 search = gr.Textbox(
-                    label="Search", placeholder="words in prompt or steps", elem_id="data-search", max_lines=1, scale=3
+                    "",  # without a value the browser's first question would hold none
+                    label="Search",
+                    placeholder="words in prompt or steps",
+                    elem_id="data-search",
+                    max_lines=1,
+                    scale=3,
                 )
                 narrow = gr.Dropdown(
                     [(title, key) for key, (title, _) in FILTERS.items()],
@@ -172,7 +177,7 @@ def build(
             gr.Dropdown(choices=library.names, value=library.open_name),
             gr.Dropdown(choices=library.names),
             settle_button(library, bundled),
-            table_html(library, selected, str(query), str(filter), order),
+            table_html(library, selected, str(query or ""), str(filter), order),
             editor_value(library, selected, models(kept), forget),
             remarks_view(library),
             history_button("Undo", undoable(library)),
@@ -188,7 +193,7 @@ def build(
     ) -> list[Any]:
         # A link may lead to an example on a later page.
         result = actions.Outcome(library, actions.valid_index(library, selected), "")
-        looked = looked_at(result, str(query), str(filter), order)
+        looked = looked_at(result, str(query or ""), str(filter), order)
         return [*differing(looked, (query, filter, order)), *show(library, result.selected, *looked, open_, kept)]
 
     everything = [shared.library, shared.selected, *looks, *view, message, set_message]
@@ -235,7 +240,7 @@ def build(
                 words = note("\n".join([result.message, *kept]).strip())
             except DataError as problem:
                 words = error(f"{result.message} But {problem}")
-            looked = looked_at(result, str(query), str(filter), order)
+            looked = looked_at(result, str(query or ""), str(filter), order)
             changed = differing(looked, (query, filter, order))
             shown_now = show(result.library, result.selected, *looked, open_, kept_form, result.forget)
             return [result.library, result.selected, *changed, *shown_now, *said(words), *emptied]
@@ -273,13 +278,13 @@ def build(
         _: str, library: Library, selected: int, query: str, filter: str, order: Arrangement, *__: Any
     ) -> list[Any]:
         order = order._replace(page=0)
-        return [order, table_html(library, selected, str(query), str(filter), order)]
+        return [order, table_html(library, selected, str(query or ""), str(filter), order)]
 
     def on_look(
         library: Library, selected: int, query: str, filter: str, order: Arrangement, event: gr.EventData
     ) -> list[Any]:
         order = rearranged(order, event._data)
-        return [order, table_html(library, selected, str(query), str(filter), order)]
+        return [order, table_html(library, selected, str(query or ""), str(filter), order)]
 
     def on_choose(
         library: Library, query: str, filter: str, order: Arrangement, kept: object, event: gr.EventData
@@ -287,7 +292,7 @@ def build(
         selected = actions.chosen_index(library, event._data)
         if isinstance(event._data, dict) and "example" in event._data:
             # It may be on another page, or left out by the search.
-            looked = looked_at(actions.Outcome(library, selected, ""), str(query), str(filter), order)
+            looked = looked_at(actions.Outcome(library, selected, ""), str(query or ""), str(filter), order)
             table_now = table_html(library, selected, *looked)
             moved = differing(looked, (query, filter, order))
             return [selected, *moved, table_now, editor_value(library, selected, models(kept)), ""]

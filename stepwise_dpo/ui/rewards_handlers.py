@@ -210,7 +210,7 @@ class RewardsHandlers:
         try:
             view = self._view(controls)
         except StepwiseDPOError as problem:
-            indices = library.current.found(str(controls.query)[:200])
+            indices = library.current.found(str(controls.query or "")[:200])
             return [list_view(pairs, indices, {}, selected, Look()), "", NO_HEATMAP, error(str(problem)), None]
         known = self._known(pairs, view)
         order = self._order(library, controls, known)
@@ -311,7 +311,7 @@ class RewardsHandlers:
 
     def _order(self, library: Library, controls: Controls, known: Mapping[int, Judged]) -> list[int]:
         current = library.current
-        found = current.found(str(controls.query)[:200])
+        found = current.found(str(controls.query or "")[:200])
         return ordered(current.pairs, found, known, str(controls.sort), controls.negative is True)
 
     def _view(self, controls: Controls) -> View:

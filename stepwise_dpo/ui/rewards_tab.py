@@ -147,7 +147,7 @@ def _lay_out(public: bool) -> _Parts:
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="choose"):
             made["query"] = gr.Textbox(
-                label="Search", placeholder="words in prompt or steps", elem_id="rewards-search", max_lines=1
+                "", label="Search", placeholder="words in prompt or steps", elem_id="rewards-search", max_lines=1
             )
             made["sort"] = gr.Dropdown(
                 [(words, key) for key, words in SORTS.items()],

@@ -49,6 +49,20 @@ def test_a_link_to_what_is_not_here_says_so(page, app, watch):
     expect(page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
 
 
+def test_a_table_that_has_come_stays(page, app, watch):
+    page.add_init_script("""
+        window.counts = [];
+        setInterval(() => {
+            const text = document.querySelector('#data-table .count')?.innerText;
+            if (text && text !== window.counts.at(-1)) window.counts.push(text);
+        }, 10);
+    """)
+    watch.go(app.url)
+    expect(page.locator("#data-editor textarea").first).to_be_visible()
+    page.wait_for_timeout(2_000)  # what the page's own events would change by then
+    assert page.evaluate("window.counts") == ["450 examples"]
+
+
 @pytest.mark.slow
 def test_an_open_page_outlasts_a_restart_of_the_server_and_questions_without_an_answer(visit, tmp_path):
     """It finds its state gone, as it does where the server kept newer pages' states instead, and loads itself again."""
