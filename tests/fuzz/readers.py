@@ -133,7 +133,7 @@ class Readers:
                 "a saved draft": lambda sent: data_actions.save(self.library, sent),
                 "a draft of the open example": self._draft,
                 "a draft to check": lambda sent: json.dumps(check_draft(sent)),
-                "a draft to count": lambda sent: count_tokens(_count, lambda _: True, sent),
+                "a draft to count": lambda sent: count_tokens(_count, lambda _: True, sent, True),
                 "a click in a list": lambda sent: data_actions.chosen_index(self.library, sent),
                 "a click in the table": self._table,
                 "a recipe": lambda sent: data_actions.generate(

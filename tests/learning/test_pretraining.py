@@ -198,6 +198,7 @@ def test_a_line_that_is_no_judge_yet_writes_nothing(line, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute where it has two cores to itself
 def test_a_miniature_of_the_bundled_line_learns_to_solve(tmp_path):
     measured = pretrain(MINIATURE, tmp_path)
     checkpoint = checkpoint_of(tmp_path)
