@@ -109,7 +109,7 @@ def test_every_case_of_the_table_has_a_test():
 def test_pictures_and_files_exist():
     for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / path).is_file(), path
-    for path in set(re.findall(r"(?:data|stepwise_dpo)/[\w/]+(?:\.json)?", README)):
+    for path in set(re.findall(r"(?:data|stepwise_dpo)/[\w/]+(?:\.json|\.md)?", README)):
         assert (ROOT / path).exists() or path.startswith("data/pictures"), path
 
 
