@@ -137,14 +137,21 @@ def test_reward_table():
     assert lines.count("step 1 is odd") == 8
     assert lines[-1] == "… and 2 more"
     assert reward_table({**report, "mistakes": []}).endswith("no mistakes")
+    # Names come from a user's file: a terminal must not obey them.
+    odd = {**mistake("missed", 0, -1), "id": "\x1b[2J", "reason": "\x07"}
+    table = reward_table({**report, "per_corruption": {"\x1b[31mred\n": FIGURES}, "mistakes": [odd]})
+    assert [line for line in table.splitlines() if not line.isprintable()] == []
+    assert "\n\\u001b[31mred\\u000a  " in table
+    assert "  \\u001b[2J rejected, missed" in table
 
 
 def test_policy_table_names_unknown_prompts(pairs):
-    strangers = [PreferencePair(f"p{i}", [Step("a")], [Step("b")], id=f"s{i}") for i in range(6)]
+    names = ["s0", "\x1b[2J", "s2", "s3", "s4", "s5"]
+    strangers = [PreferencePair(f"p{name}", [Step("a")], [Step("b")], id=name) for name in names]
     report = policy_report(run_policy(load_policy("tiny"), [pairs[0], *strangers], max_new_tokens=2))
     lines = policy_table(report).splitlines()
     assert lines[0] == "1 different prompts of 7 pairs"
-    assert lines[1].endswith("their prompts: 6 pairs (s0, s1, s2, s3, s4, …)")
+    assert lines[1].endswith("their prompts: 6 pairs (s0, \\u001b[2J, s2, s3, s4, …)")
 
 
 @pytest.mark.parametrize(

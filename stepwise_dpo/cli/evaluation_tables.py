@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stepwise_dpo.preferences.faults import visible
+
 Report = Mapping[str, Any]
 
 SHOWN_MISTAKES = 8
@@ -51,7 +53,7 @@ def policy_table(report: Report) -> str:
     counts, intervals = report["counts"], report["intervals"]
     lines = [f"{counts['prompts']} different prompts of {counts['pairs']} pairs"]
     if unknown := report["unknown"]:
-        names = ", ".join(unknown[:SHOWN_IDS]) + (", …" if len(unknown) > SHOWN_IDS else "")
+        names = visible(", ".join(unknown[:SHOWN_IDS])) + (", …" if len(unknown) > SHOWN_IDS else "")
         lines.append(f"not answered, because the checker doesn't know their prompts: {len(unknown)} pairs ({names})")
     rows = [("solve rate, greedy", report["solve_rate"], intervals["solve_rate"], 3)]
     rows += [
@@ -91,9 +93,10 @@ def _reasons(report: Report) -> list[str]:
 
 
 def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out a table under an empty line; [] without rows."""
+    """Lay out a table under an empty line; [] without rows. Rows begin with a name, which comes from a user's file."""
     if not rows:
         return []
+    rows = [(visible(name), *cells) for name, *cells in rows]
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     lines = [""]
     for name, *cells in (columns, *rows):
@@ -109,8 +112,8 @@ def _mistakes(mistakes: Sequence[Report]) -> list[str]:
     summary = ", ".join(f"{sum(mistake['kind'] == kind for mistake in mistakes)} {kind}" for kind in kinds)
     lines = ["", f"{len(mistakes)} mistakes ({summary}):"]
     for mistake in mistakes[:SHOWN_MISTAKES]:
-        lines.append(f"  {mistake['id']} {mistake['side']}, {mistake['kind']}: " + _places(mistake))
-        lines.append(f"    {mistake['reason']}")
+        lines.append(f"  {visible(mistake['id'])} {mistake['side']}, {mistake['kind']}: " + _places(mistake))
+        lines.append(f"    {visible(mistake['reason'])}")
     if len(mistakes) > SHOWN_MISTAKES:
         lines.append(f"  … and {len(mistakes) - SHOWN_MISTAKES} more")
     return lines

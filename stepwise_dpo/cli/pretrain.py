@@ -19,7 +19,7 @@ PRETRAIN_EXAMPLES = """examples:
 
 Both follow one line of training, kept in --line: the policy is its first checkpoint that solves --solve-rate of its
 own held-out problems, the reward model its end, calibrated on --calibrate. A line that was interrupted goes on from its
-last checkpoint when the same command is given again."""
+last sound checkpoint when the same command is given again."""
 
 _DEFAULTS: dict[str, Any] = {
     "solve_rate": 0.45,
@@ -95,6 +95,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         avoid=[pair.prompt for pair in held_out],
         stop_at_solve_rate=options.solve_rate if is_policy else None,
         on_measured=_print_measurement,
+        on_skipped=lambda damaged: print(f"skipped {damaged}", file=sys.stderr, flush=True),
         progress=ProgressBar("Pretraining", "step"),
     )
     checkpoint = bundling.checkpoint_of(options.line, options.solve_rate if is_policy else None)

@@ -16,13 +16,8 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.head_settings import CONFIG_KEY, HeadSettings
 from stepwise_dpo.learning.loading import Policy, switch_off_dropout
-from stepwise_dpo.learning.pretraining import (
-    PretrainingPlan,
-    checkpoints,
-    held_out_problems,
-    measurements,
-    solve_rates,
-)
+from stepwise_dpo.learning.pretraining import PretrainingPlan, held_out_problems, solve_rates
+from stepwise_dpo.learning.pretraining_line import checkpoints, measurements
 from stepwise_dpo.learning.process_metrics import labelled_first_error
 from stepwise_dpo.learning.reward_benchmark import judge_pairs, reward_report, tuned_threshold
 from stepwise_dpo.learning.rewards import LLMRewardModel
@@ -30,7 +25,7 @@ from stepwise_dpo.preferences.pairs import PreferencePair
 
 
 def checkpoint_of(folder: str | os.PathLike[str], solve_rate: float | None = None) -> Path:
-    """Find a line's first checkpoint that solves so much, or, with None, its last.
+    """Find a line's first sound checkpoint that solves so much, or, with None, its last.
 
     Args:
         folder: the line's, see `pretraining.pretrain`.

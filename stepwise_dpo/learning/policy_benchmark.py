@@ -154,7 +154,8 @@ def policy_report(results: PolicyResults, ks: Sequence[int] = (), seed: int = 0)
         JSON, with the figures of all pairs at the top, and the same of each family in `per_family`:
 
         - `solve_rate`: fraction of different prompts whose greedy answer is right;
-        - `step_accuracy`: fraction of the greedy answers' steps that are right, see `check_solution`;
+        - `step_accuracy`: fraction of the greedy answers' steps that are right, see `check_solution`, which doesn't
+          know each way to a right answer;
         - `complete`: fraction of greedy answers that ended within the limit on tokens;
         - `pass_at_k`: for each k, as text, the mean over prompts of `estimates.pass_at_k`;
         - `preference_accuracy`: fraction of all pairs whose chosen side is more likely per token; `mean_margin`: by

@@ -15,10 +15,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -28,7 +27,6 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -40,7 +38,9 @@ from stepwise_dpo.errors import ConfigError, RunError
 from stepwise_dpo.learning.evaluation import answer_prompts
 from stepwise_dpo.learning.loading import Policy
 from stepwise_dpo.learning.optimiser import MuonAndAdamW
+from stepwise_dpo.learning.pretraining_line import check_same_line, checkpoints, measurements, measurements_of
 from stepwise_dpo.learning.rewards import Progress
+from stepwise_dpo.learning.sound_trainer import SoundTrainer
 from stepwise_dpo.preferences.pairs import Step
 from stepwise_dpo.preferences.synthetic import FAMILIES, MAX_NUMBER, STEPS, Solution, draw_solution, solves
 
@@ -163,9 +163,12 @@ def pretrain(
     avoid: Iterable[str] = (),
     stop_at_solve_rate: float | None = None,
     on_measured: Callable[[dict[str, float]], None] | None = None,
+    on_skipped: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
-    """Train the line, or go on with it from the folder's last checkpoint.
+    """Train the line, or go on with it from the folder's last checkpoint that is sound.
+
+    Without a sound one it begins again. Damaged ones after it are written anew on the way.
 
     Args:
         plan: what to train; must be the one the folder was begun with.
@@ -173,24 +176,27 @@ def pretrain(
         avoid: prompts that must not be trained on.
         stop_at_solve_rate: end at the first measurement that reaches this, instead of after all steps.
         on_measured: told each new measurement.
+        on_skipped: told of each damaged checkpoint, with what is wrong with it.
         progress: told the optimiser steps done and to do.
 
     Returns:
         the measurements so far: `global_step`, `solve_rate`, and `solve_rate/FAMILY` each.
 
     Raises:
-        RunError: the folder holds the line of another plan, or of other prompts to avoid.
+        RunError: the folder holds the line of another plan, of other prompts to avoid, or of nobody knows which; a
+            checkpoint can't be saved; a gradient or a weight is not finite.
     """
     folder = Path(folder)
     avoided = frozenset(avoid)
-    _check_same_line(plan, avoided, folder)
+    digest = hashlib.sha256("\n".join(sorted(avoided)).encode()).hexdigest()
+    check_same_line(json.dumps({"plan": asdict(plan), "avoided": digest}, indent=1) + "\n", folder)
     torch.manual_seed(plan.seed)
     tokenizer = build_tokenizer(plan)
     policy = Policy("the model in training", build_model(plan, tokenizer), tokenizer)
     optimiser = MuonAndAdamW(policy.model, plan.learning_rate, plan.muon_learning_rate)
     held_out = held_out_problems(plan)
     measuring = _SolveRate(policy, held_out, plan.measure_every, stop_at_solve_rate, on_measured, progress)
-    trainer = Trainer(
+    trainer = _LineTrainer(
         policy.model,
         TrainingArguments(
             output_dir=str(folder),
@@ -214,14 +220,14 @@ def pretrain(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    last = next(reversed(checkpoints(folder)), None)
+    last = next(reversed(checkpoints(folder, on_skipped)), None)
     if last is not None:
         done = measurements(last)
         reached = stop_at_solve_rate is not None and any(m["solve_rate"] >= stop_at_solve_rate for m in done)
         if reached or done[-1]["global_step"] >= plan.steps:
             return done
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    return _measurements(trainer.state)
+    return measurements_of(trainer.state)
 
 
 def solve_rates(policy: Policy, problems: Sequence[Solution]) -> dict[str, float]:
@@ -308,36 +314,6 @@ def build_model(plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast) -> T5
     return model
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """A line's checkpoints, the earliest first; one that was cut off while it was written is left out."""
-    # The Trainer writes this file last.
-    whole = (file.parent for file in folder.glob("checkpoint-*/trainer_state.json") if _is_whole(file.parent))
-    return sorted(whole, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the parts that end where they are cut off can be read to their end."""
-    try:
-        TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        with safe_open(checkpoint / "model.safetensors", "pt"):
-            return True
-    except (OSError, ValueError, TypeError, SafetensorError):
-        return False
-
-
-def measurements(checkpoint: Path) -> list[dict[str, float]]:
-    """What a line had measured when it saved this checkpoint; see `pretrain`."""
-    return _measurements(TrainerState.load_from_json(str(checkpoint / "trainer_state.json")))
-
-
-def _measurements(state: TrainerState) -> list[dict[str, float]]:
-    return [
-        {"global_step": float(entry["step"]), **{k: v for k, v in entry.items() if k.startswith("solve_rate")}}
-        for entry in state.log_history
-        if "solve_rate" in entry
-    ]
-
-
 def _has_fast_bfloat16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
@@ -350,18 +326,18 @@ def _draw(plan: PretrainingPlan, seed: int, index: int, avoid: Collection[str], 
     return draw_solution(seed, index, families=plan.families, steps=steps, max_number=plan.max_number, avoid=avoid)
 
 
-def _check_same_line(plan: PretrainingPlan, avoided: Collection[str], folder: Path) -> None:
-    digest = hashlib.sha256("\n".join(sorted(avoided)).encode()).hexdigest()
-    line = json.dumps({"plan": asdict(plan), "avoided": digest}, indent=1) + "\n"
-    file, beside = folder / "line.json", folder / ".line.json"
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        beside.write_text(line, encoding="utf-8")
-        beside.replace(file)  # whole or not at all: half of it would be another plan
-    elif file.read_text(encoding="utf-8") != line:
+class _LineTrainer(SoundTrainer):
+    """A `SoundTrainer` whose examples have no ids: a message about a bad step names none."""
+
+    def refuse_step(self, what: str) -> NoReturn:
+        """Stop training because of what the next optimiser step would be made of.
+
+        Raises:
+            RunError: always.
+        """
         raise RunError(
-            f"{str(folder)!r} holds a line of another plan or with other prompts left out; choose another folder, or "
-            "remove it"
+            f"{what} at global_step {self.state.global_step + 1}; training stopped before that step could change the "
+            f"weights, and {self.what_is_kept()}; give a plan with lower learning rates"
         )
 
 
@@ -389,7 +365,7 @@ class _SolveRate(TrainerCallback):
         measured = solve_rates(self.policy, self.held_out)
         state.log_history.append({"step": state.global_step, **measured})
         if self.on_measured is not None:
-            self.on_measured(_measurements(state)[-1])
+            self.on_measured(measurements_of(state)[-1])
         control.should_save = True
         if self.stop_at is not None and measured["solve_rate"] >= self.stop_at:
             control.should_training_stop = True

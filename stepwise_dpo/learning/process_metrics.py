@@ -130,7 +130,10 @@ def tune_threshold(true: Sequence[int], scores: Sequence[Sequence[float]]) -> fl
             "give other tuning data, or the threshold itself"
         )
     seen = np.unique([score for score in (*opens, *closes, *clean) if score != float("inf")])
-    candidates = (seen[:-1] + seen[1:]) / 2  # every F1 above 0 occurs between two of these scores
+    low, high = seen[:-1], seen[1:]
+    candidates = (low + high) / 2  # every F1 above 0 occurs between two of these scores
+    # Between neighbouring floats there is none, and their middle is rounded to either; only the upper one parts them.
+    candidates = np.where(candidates > low, candidates, high)
     if not len(candidates):
         raise DataError(
             f"the reward model scores every step with {seen[0]:.3g}, so no threshold tells right from wrong steps"

@@ -2,8 +2,14 @@
 
 Nothing here knows how a solution was made. The demanded operations are read from the prompt; a step counts if it states
 one of them, with the right numbers and the right result, at a time when all numbers it needs are known from the prompt
-or from earlier right steps. So any workable order is accepted, + and * may have their operands exchanged, and a step
-that carries on a wrong value, uses one that isn't there yet, or repeats a step already made is wrong.
+or from earlier right steps. So the demanded operations may come in any workable order, + and * may have their operands
+exchanged, and a step that carries on a wrong value, uses one that isn't there yet, or repeats a step already made is
+wrong.
+
+Other operations are wrong steps, even where they lead to the right answer: a percentage is taken as a division and then
+a multiplication (30% of 80 as 80 / 10, then 8 * 3), a sum is added up as its parts are named, an equation is undone
+from the outside. The beginning of another way can't be told from a mistake: 80 * 3 is also what is left when the
+division is forgotten. Whether the last answer is right, however it was found, `solves` says.
 
 A step is "a + b = c" (or - * /), the last one "Answer: c". Spacing, capitals and a full stop don't matter.
 """
@@ -72,8 +78,9 @@ def check_solution(prompt: str, steps: Sequence[str]) -> list[bool]:
         steps: the solution's steps.
 
     Returns:
-        For each step whether it is right for this problem. The answer's step is right only after all demanded
-        operations; whatever follows the answer is wrong.
+        For each step whether it is right for this problem. Operations that the problem doesn't demand are wrong, even
+        on another way to the right answer. The answer's step is right only after all demanded operations; whatever
+        follows the answer is wrong.
 
     Raises:
         DataError: the prompt is of no known family, or has no whole-number solution.

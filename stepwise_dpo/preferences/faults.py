@@ -156,5 +156,9 @@ def seen(value: object) -> str:
 
 def short(text: str, limit: int = 40) -> str:
     """Cut a text, and write what a terminal can't show as its code."""
-    cut = text if len(text) <= limit else text[:limit] + "..."
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)
+    return visible(text if len(text) <= limit else text[:limit] + "...")
+
+
+def visible(text: str) -> str:
+    """Write what a terminal can't show, or would obey, as its code."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

@@ -41,12 +41,13 @@ def reward_figures(report: Report) -> list[Chart]:
 
 def policy_figures(report: Report) -> list[Chart]:
     """Draw a policy's report, of `learning.policy_benchmark.policy_report`: the solve rate of all and each family."""
-    groups = {"all": report, **report["per_family"]}
-    values = [group["solve_rate"] for group in groups.values()]
-    intervals = [group["intervals"]["solve_rate"] for group in groups.values()]
-    counts = [f"{group['counts']['prompts']} prompts" for group in groups.values()]
+    families = report["per_family"]
+    names, groups = ["all", *families], [report, *families.values()]  # a family may be called "all" too
+    values = [group["solve_rate"] for group in groups]
+    intervals = [group["intervals"]["solve_rate"] for group in groups]
+    counts = [f"{group['counts']['prompts']} prompts" for group in groups]
     axis = {"range": [0, 1.04], "tickformat": ".0%"}
-    figure = _bars([*groups], values, intervals, counts, axis, "{:.0%}")
+    figure = _bars(names, values, intervals, counts, axis, "{:.0%}")
     return [Chart("solve_rate", "Solve rate by family", "greedy answers, 95% intervals", figure)]
 
 
@@ -131,14 +132,16 @@ def _bars(
         else (max(0.0, value - interval[0]), max(0.0, interval[1] - value))
         for value, interval in zip(values, intervals, strict=True)
     ]
+    # The number stands below: a bar of 0 has no room for it, and on others the interval would cross it.
+    labels = [f"{plain(name, 40)}<br>{value}" for name, value in zip(names, written, strict=True)]
     data = [
         {
             "type": "bar",
-            # The number stands below: a bar of 0 has no room for it, and on others the interval would cross it.
-            "x": [f"{plain(name, 40)}<br>{value}" for name, value in zip(names, written, strict=True)],
+            # Places, not labels: plotly would draw bars of one label over one another.
+            "x": list(range(len(labels))),
             "y": list(values),
-            "customdata": list(counts),
-            "hovertemplate": "%{x} of %{customdata}<extra></extra>",
+            "customdata": [list(said) for said in zip(labels, counts, strict=True)],
+            "hovertemplate": "%{customdata[0]} of %{customdata[1]}<extra></extra>",
             "marker": {"color": CHOSEN},
             "error_y": {
                 "type": "data",
@@ -149,7 +152,8 @@ def _bars(
             },
         }
     ]
-    return _figure(data, {"type": "category"}, {"zeroline": False, **axis}, legend=False)
+    places = {"tickmode": "array", "tickvals": data[0]["x"], "ticktext": labels, "range": [-0.5, len(labels) - 0.5]}
+    return _figure(data, {**places, "zeroline": False}, {"zeroline": False, **axis}, legend=False)
 
 
 def _figure(data: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], legend: bool) -> Figure:

@@ -2,6 +2,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from stepwise_dpo.learning.pretraining import (
     pretrain,
     rate_factor,
 )
+from stepwise_dpo.learning.pretraining_line import checkpoints
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
 from stepwise_dpo.preferences.synthetic import draw_solution, generate_pairs, solves
@@ -129,11 +131,74 @@ def test_another_plan_needs_another_folder(line):
         pretrain(SMALL, line[0], avoid=["Start with 1."])
 
 
-def test_a_checkpoint_that_was_cut_off_is_passed_over(line, tmp_path):
+def flip(file):
+    """Change a bit of the last weight."""
+    content = bytearray(file.read_bytes())
+    content[-50] ^= 0x40
+    file.write_bytes(content)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_written_anew(line, tmp_path):
     copy = shutil.copytree(line[0], tmp_path / "line")
-    (copy / "checkpoint-6" / "trainer_state.json").unlink()
+    flip(copy / "checkpoint-6" / "model.safetensors")
+    shutil.copytree(copy / "checkpoint-4", copy / "checkpoint-4 (copy)")
+    shutil.copytree(copy / "checkpoint-4", copy / "checkpoint-foo")
     assert checkpoint_of(copy).name == "checkpoint-4"
-    assert pretrain(SMALL, copy) == line[1]
+    skipped = []
+    assert pretrain(SMALL, copy, on_skipped=skipped.append) == line[1]
+    assert skipped == ["checkpoint-6 (model.safetensors has other contents than were written)"]
+    one, other = (load_checkpoint(checkpoint_of(folder)).model.state_dict() for folder in (line[0], copy))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize(
+    ("name", "damage", "says"),
+    [
+        ("optimizer.pt", Path.unlink, "is missing"),
+        ("scheduler.pt", Path.unlink, "is missing"),
+        ("optimizer.pt", cut, "to its end"),
+        ("scheduler.pt", cut, "to its end"),
+        ("rng_state.pth", cut, "to its end"),
+        ("model.safetensors", cut, "to its end"),
+        ("config.json", cut, "to its end"),
+        ("trainer_state.json", cut, "to its end"),
+        ("trainer_state.json", lambda file: file.write_text("{}"), "doesn't hold the line's measurements"),
+        ("trainer_state.json", lambda file: file.write_text("[]"), "doesn't hold the line's measurements"),
+    ],
+)
+def test_each_part_of_a_checkpoint_must_be_there(line, tmp_path, name, damage, says, sealed):
+    copy = shutil.copytree(line[0], tmp_path / "line")
+    if not sealed:  # as lines were written before their checkpoints had manifests
+        for checkpoint in copy.glob("checkpoint-*"):
+            (checkpoint / "manifest.json").unlink()
+    assert [checkpoint.name for checkpoint in checkpoints(copy)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    damage(copy / "checkpoint-6" / name)
+    skipped = []
+    assert [checkpoint.name for checkpoint in checkpoints(copy, skipped.append)] == ["checkpoint-2", "checkpoint-4"]
+    (words,) = skipped
+    assert words.startswith(f"checkpoint-6 ({name} ")
+    if not sealed:
+        assert says in words
+
+
+def test_a_line_that_cannot_be_told_is_refused(tmp_path):
+    (tmp_path / "line.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RunError, match=r"line.json is damaged; choose another folder"):
+        pretrain(SMALL, tmp_path)
+    (tmp_path / "line.json").unlink()
+    (tmp_path / "line.json").mkdir()
+    with pytest.raises(RunError, match=r"line.json' can't be read"):
+        pretrain(SMALL, tmp_path)
+
+
+def test_a_step_that_would_break_the_weights_ends_the_line(tmp_path):
+    with pytest.raises(RunError, match=r"global_step 1; .* nothing was saved; give a plan with lower learning rates"):
+        pretrain(replace(SMALL, position_bias=float("inf")), tmp_path)
 
 
 @pytest.mark.parametrize("shape", [{"layers": 1, "decoder_layers": 2}, {"d_model": 30, "heads": 4}])

@@ -88,6 +88,11 @@ def test_threshold_is_the_best_of_all_by_brute_force():
         assert f1(tune_threshold(true, scores)) == pytest.approx(max(map(f1, candidates)))
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 5e-324), (1 - 2**-52, 1 - 2**-53), (1 - 2**-53, 1.0)])
+def test_threshold_parts_neighbouring_floats(low, high):
+    assert low < tune_threshold([0, NO_ERROR], [[low], [high]]) <= high
+
+
 @pytest.mark.parametrize(
     ("true", "scores", "message"),
     [

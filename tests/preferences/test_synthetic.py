@@ -381,6 +381,23 @@ class TestChecker:
         assert check_solution(SHOPPING, steps) == verdicts
 
     @pytest.mark.parametrize(
+        ("prompt", "steps", "verdicts"),
+        [
+            # 240 is also what a forgotten division makes
+            ("A farm has 80 sheep. How many sheep are 30% of them?", ["80 * 3 = 240", "240 / 10 = 24", "Answer: 24"],
+             [False] * 3),
+            # another order of a sum
+            ("Ada buys one pen for 12 dollars, 2 mugs at 5 dollars each and one lamp for 7 dollars. What does Ada owe?",
+             ["5 * 2 = 10", "10 + 7 = 17", "12 + 17 = 29", "Answer: 29"], [True, False, False, False]),
+            # an equation, term by term
+            ("Solve for x: 3x + 6 = 21", ["21 / 3 = 7", "6 / 3 = 2", "7 - 2 = 5", "Answer: 5"], [False] * 4),
+        ],
+    )  # fmt: skip
+    def test_other_ways_to_the_answer_solve_without_right_steps(self, prompt, steps, verdicts):
+        assert check_solution(prompt, steps) == verdicts
+        assert solves(prompt, steps)
+
+    @pytest.mark.parametrize(
         ("steps", "expected"),
         [
             (["Answer: 28"], True),

@@ -42,12 +42,14 @@ def test_reward_figures():
 
 
 def test_bars_have_intervals_and_dashes():
-    (bars,) = reward_figures(REWARD)[-1].figure["data"]
-    assert bars["y"] == [90.0, None]
-    assert bars["x"] == ["chain<br>90.0", "&lt;b&gt;odd&lt;/b&gt;<br>–"]
+    figure = reward_figures(REWARD)[-1].figure
+    (bars,) = figure["data"]
+    assert (bars["x"], bars["y"]) == ([0, 1], [90.0, None])
+    labels = ["chain<br>90.0", "&lt;b&gt;odd&lt;/b&gt;<br>–"]
+    assert (figure["layout"]["xaxis"]["tickvals"], figure["layout"]["xaxis"]["ticktext"]) == ([0, 1], labels)
     assert bars["error_y"]["arrayminus"] == [10.0, 0.0]
     assert bars["error_y"]["array"] == [5.0, 0.0]
-    assert bars["customdata"] == ["40 solutions", "1 solutions"]
+    assert bars["customdata"] == [[labels[0], "40 solutions"], [labels[1], "1 solutions"]]
 
 
 def test_without_labels_there_is_no_curve():
@@ -60,6 +62,14 @@ def test_policy_figures():
     (chart,) = policy_figures(POLICY)
     valid(chart.figure)
     (bars,) = chart.figure["data"]
-    assert bars["x"] == ["all<br>50%", "chain<br>–"]
+    assert chart.figure["layout"]["xaxis"]["ticktext"] == ["all<br>50%", "chain<br>–"]
     assert bars["y"] == [0.5, None]
     assert bars["error_y"]["arrayminus"] == pytest.approx([0.2, 0])
+
+
+def test_a_family_called_all_has_a_bar_beside_the_total():
+    family = {"solve_rate": 0.5, "intervals": {"solve_rate": [0.1, 0.9]}, "counts": {"prompts": 4}}
+    (chart,) = policy_figures({**POLICY, "per_family": {"all": family}})
+    (bars,) = valid(chart.figure).data
+    assert (bars.x, bars.y) == ((0, 1), (0.5, 0.5))  # places of their own, though their labels are the same
+    assert [list(said) for said in bars.customdata] == [["all<br>50%", "20 prompts"], ["all<br>50%", "4 prompts"]]
