@@ -181,27 +181,46 @@ def train_for_ever(data, run):
     return process
 
 
-def test_ctrl_c_keeps_what_is_there(data, tmp_path):
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_first_signal_keeps_what_is_there(data, tmp_path, number, name):
     run = RunDirectory(tmp_path / "run")
     process = train_for_ever(data, run)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert "stopping after this optimiser step; Ctrl-C again" in errors
+    assert f"stopping after this optimiser step; {name} again" in errors
     assert f"train --resume {run.path}" in said
     assert run.status().state == "stopped"
     assert (run.final / "model.safetensors").is_file()
     assert list(run.path.glob("checkpoint-*"))
 
 
-def test_sigterm_leaves_an_honest_status(data, tmp_path):
+def test_repeated_signals_leave_an_honest_status(data, monkeypatch, tmp_path):
+    """A scheduler repeats its SIGTERM, also while the run writes how it ended."""
     run = RunDirectory(tmp_path / "run")
-    process = train_for_ever(data, run)
-    process.terminate()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in errors
+    heard = []
+
+    def step_end(journal, *arguments, **_):
+        for number in (signal.SIGTERM, signal.SIGTERM):
+            signal.raise_signal(number)
+            heard.append(run.stop_requested())
+
+    def write_last_status(directory, status):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        directory.write_status(status)
+
+    monkeypatch.setattr("stepwise_dpo.runs.training._Journal.on_step_end", step_end)
+    monkeypatch.setattr(RunDirectory, "write_last_status", write_last_status)
+    arguments = ["--model", "tiny", "--data", data, "--generate", "0", "--output-dir", str(run.path)]
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["train", *arguments]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [True]  # the second one ended the run at once
     assert run.status().state == "interrupted"
+    assert run.status().error == "interrupted by Ctrl-C or SIGTERM"
 
 
 def test_settings_from_a_file_are_overridden_by_options(data, tmp_path):

@@ -6,9 +6,12 @@ The command line, the worker and the tests all call these two.
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,10 +134,11 @@ def _attend(
         journal.end("stopped", f"stopped before the first optimiser step; {kept}")
         return directory
     except KeyboardInterrupt:
-        if directory.stop_requested():  # and it took longer than whoever asked would wait
-            journal.end("stopped", directory.lost_by_force())
-        else:
-            journal.end("interrupted", "interrupted by Ctrl-C or SIGTERM")
+        with _undisturbed():
+            if directory.stop_requested():  # and it took longer than whoever asked would wait
+                journal.end("stopped", directory.lost_by_force())
+            else:
+                journal.end("interrupted", "interrupted by Ctrl-C or SIGTERM")
         raise
     except BaseException as error:
         # Whatever it was, the directory must not claim forever that the run goes on.
@@ -143,6 +147,20 @@ def _attend(
         raise
     journal.end("stopped" if journal.stopped_early else "finished")
     return directory
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM while the last status is written: a repeated one would leave it at "running"."""
+    if threading.current_thread() is not threading.main_thread():  # another one gets no signals
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(
