@@ -17,7 +17,7 @@ from stepwise_dpo.cli import build_parser, main
 from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.learning.tokenization import StepTokenizer
-from stepwise_dpo.preferences.pairs import load_pairs, save_pairs
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs, save_pairs
 from stepwise_dpo.runs.config import RunConfig, make_config
 from stepwise_dpo.runs.directory import RunDirectory
 
@@ -151,6 +151,16 @@ def test_the_trained_reward_model_is_saved(data, tmp_path):
     judge = LLMRewardModel.from_pretrained(str(tmp_path / "run" / "reward_model"))
     (expected, _) = judge.score_pairs(load_pairs(data))
     assert record["chosen_process_rewards"] == pytest.approx(expected.chosen, abs=1e-5)
+
+
+def test_a_bundled_policy_on_problems_that_it_does_not_know(pairs, tmp_path, capsys):
+    strange = PreferencePair("How many eggs are left?", [Step("16 - 7 = 9")], [Step("16 - 7 = 8")])
+    for name, examples in (("strange", [strange]), ("mixed", [pairs[0], strange])):
+        save_pairs(examples, tmp_path / f"{name}.json")
+        arguments = ["--data", str(tmp_path / f"{name}.json"), "--output-dir", str(tmp_path / name)]
+        assert main(["train", "--model", "policy", *arguments, "--max-steps", "1", "--generate", "0"]) == 0
+        told = [line for line in capsys.readouterr().err.splitlines() if "the bundled kinds of problems only" in line]
+        assert len(told) == (name == "strange")
 
 
 def test_before_and_after_are_measured_alike(data, tmp_path, causal_folder):

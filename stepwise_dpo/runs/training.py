@@ -27,10 +27,11 @@ from stepwise_dpo.errors import RunError, StepwiseDPOError
 from stepwise_dpo.learning.checkpoints import Checkpoint, read_own_state, readable_bytes
 from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy
 from stepwise_dpo.learning.loading import Policy, load_policy
-from stepwise_dpo.learning.names import SMOOTHED_LOSS_TYPES
+from stepwise_dpo.learning.names import BUNDLED, HUB_DEFAULT, SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
 from stepwise_dpo.learning.weights import weights_hash
+from stepwise_dpo.preferences.checker import is_known
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
 from stepwise_dpo.runs.checkpoints import (
     CHECKPOINT_WEIGHTS,
@@ -182,6 +183,7 @@ def _run(
     policy.step_tokenizer().check_lengths(everything, config.max_length)
     if journal.writes:
         _warn_of_unknown_characters(policy, everything)
+        _warn_of_unknown_problems(config.model, train_pairs)
         _record_environment(config, directory, point, policy, reward_model, len(train_pairs))
 
     def score(pairs: Sequence[PreferencePair]) -> None:
@@ -405,6 +407,16 @@ def _warn_of_unknown_characters(policy: Policy, pairs: Sequence[PreferencePair])
         tqdm.write(
             f"warning: {len(unknown)} of {len(pairs)} examples have characters that {policy.name} can't read and sees "
             f"as one unknown token: {' '.join(sorted(set(''.join(unknown))))}",
+            file=sys.stderr,
+        )
+
+
+def _warn_of_unknown_problems(model: str, pairs: Sequence[PreferencePair]) -> None:
+    if model in BUNDLED and not any(is_known(pair.prompt) for pair in pairs):
+        tqdm.write(
+            f"warning: the bundled model {model!r} knows the bundled kinds of problems only, and none of the "
+            f"{len(pairs)} training prompts is of one: its log-probabilities and losses say little here. Choose a "
+            f"model (--model) that knows such text, a local folder or a Hub id such as {HUB_DEFAULT}",
             file=sys.stderr,
         )
 
