@@ -366,7 +366,7 @@ def test_validate_knows_trls_stepwise_supervision(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "1 solutions of TRL's stepwise supervision are valid: 2 to 2 steps, 2 of 2 steps labelled, 1 rep" in said
     assert main(["score", "--data", str(file), "--output", str(tmp_path / "out")]) == 1
-    assert "line 1: is TRL's stepwise supervision" in capsys.readouterr().err
+    assert "lines 1-2: is TRL's stepwise supervision" in capsys.readouterr().err
     file.write_text("\n".join(json.dumps(row) for row in (good, good | {"labels": [True]}, good | {"prompt": ""})))
     assert main(["data", "validate", str(file)]) == 1
     said = capsys.readouterr().err
