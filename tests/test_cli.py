@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from stepwise_dpo.cli import build_parser, main
+from stepwise_dpo.cli.output import report_table
 from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.learning.tokenization import StepTokenizer
@@ -161,6 +162,16 @@ def test_a_bundled_policy_on_problems_that_it_does_not_know(pairs, tmp_path, cap
         assert main(["train", "--model", "policy", *arguments, "--max-steps", "1", "--generate", "0"]) == 0
         told = [line for line in capsys.readouterr().err.splitlines() if "the bundled kinds of problems only" in line]
         assert len(told) == (name == "strange")
+
+
+def test_a_solve_rate_says_of_how_many_answers_it_is():
+    figures = {"pairs": 8.0, "solve_rate": 0.75, "answers": 4.0}
+    lines = report_table({"before": figures, "after": {**figures, "solve_rate": 0.5}}).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["pairs", "8", "8"],
+        ["solve_rate,", "of", "4", "answers", "0.75", "0.5"],
+    ]
+    assert len({len(line) for line in lines}) == 1
 
 
 def test_before_and_after_are_measured_alike(data, tmp_path, causal_folder):
