@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from stepwise_dpo.cli import build_parser, main
+from stepwise_dpo.cli.output import report_table
 from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.learning.tokenization import StepTokenizer
-from stepwise_dpo.preferences.pairs import load_pairs, save_pairs
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs, save_pairs
 from stepwise_dpo.runs.config import RunConfig, make_config
 from stepwise_dpo.runs.directory import RunDirectory
 
@@ -153,6 +154,26 @@ def test_the_trained_reward_model_is_saved(data, tmp_path):
     assert record["chosen_process_rewards"] == pytest.approx(expected.chosen, abs=1e-5)
 
 
+def test_a_bundled_policy_on_problems_that_it_does_not_know(pairs, tmp_path, capsys):
+    strange = PreferencePair("How many eggs are left?", [Step("16 - 7 = 9")], [Step("16 - 7 = 8")])
+    for name, examples in (("strange", [strange]), ("mixed", [pairs[0], strange])):
+        save_pairs(examples, tmp_path / f"{name}.json")
+        arguments = ["--data", str(tmp_path / f"{name}.json"), "--output-dir", str(tmp_path / name)]
+        assert main(["train", "--model", "policy", *arguments, "--max-steps", "1", "--generate", "0"]) == 0
+        told = [line for line in capsys.readouterr().err.splitlines() if "the bundled kinds of problems only" in line]
+        assert len(told) == (name == "strange")
+
+
+def test_a_solve_rate_says_of_how_many_answers_it_is():
+    figures = {"pairs": 8.0, "solve_rate": 0.75, "answers": 4.0}
+    lines = report_table({"before": figures, "after": {**figures, "solve_rate": 0.5}}).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["pairs", "8", "8"],
+        ["solve_rate,", "of", "4", "answers", "0.75", "0.5"],
+    ]
+    assert len({len(line) for line in lines}) == 1
+
+
 def test_before_and_after_are_measured_alike(data, tmp_path, causal_folder):
     """A learning rate of 0 changes nothing, also where training computes in another precision."""
     for name, model in (("causal", str(causal_folder)), ("tiny", "tiny")):
@@ -181,27 +202,46 @@ def train_for_ever(data, run):
     return process
 
 
-def test_ctrl_c_keeps_what_is_there(data, tmp_path):
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_first_signal_keeps_what_is_there(data, tmp_path, number, name):
     run = RunDirectory(tmp_path / "run")
     process = train_for_ever(data, run)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert "stopping after this optimiser step; Ctrl-C again" in errors
+    assert f"stopping after this optimiser step; {name} again" in errors
     assert f"train --resume {run.path}" in said
     assert run.status().state == "stopped"
     assert (run.final / "model.safetensors").is_file()
     assert list(run.path.glob("checkpoint-*"))
 
 
-def test_sigterm_leaves_an_honest_status(data, tmp_path):
+def test_repeated_signals_leave_an_honest_status(data, monkeypatch, tmp_path):
+    """A scheduler repeats its SIGTERM, also while the run writes how it ended."""
     run = RunDirectory(tmp_path / "run")
-    process = train_for_ever(data, run)
-    process.terminate()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in errors
+    heard = []
+
+    def step_end(journal, *arguments, **_):
+        for number in (signal.SIGTERM, signal.SIGTERM):
+            signal.raise_signal(number)
+            heard.append(run.stop_requested())
+
+    def write_last_status(directory, status):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        directory.write_status(status)
+
+    monkeypatch.setattr("stepwise_dpo.runs.training._Journal.on_step_end", step_end)
+    monkeypatch.setattr(RunDirectory, "write_last_status", write_last_status)
+    arguments = ["--model", "tiny", "--data", data, "--generate", "0", "--output-dir", str(run.path)]
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["train", *arguments]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [True]  # the second one ended the run at once
     assert run.status().state == "interrupted"
+    assert run.status().error == "interrupted by Ctrl-C or SIGTERM"
 
 
 def test_settings_from_a_file_are_overridden_by_options(data, tmp_path):
@@ -349,7 +389,7 @@ def test_validate_knows_trls_stepwise_supervision(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "1 solutions of TRL's stepwise supervision are valid: 2 to 2 steps, 2 of 2 steps labelled, 1 rep" in said
     assert main(["score", "--data", str(file), "--output", str(tmp_path / "out")]) == 1
-    assert "line 1: is TRL's stepwise supervision" in capsys.readouterr().err
+    assert "lines 1-2: is TRL's stepwise supervision" in capsys.readouterr().err
     file.write_text("\n".join(json.dumps(row) for row in (good, good | {"labels": [True]}, good | {"prompt": ""})))
     assert main(["data", "validate", str(file)]) == 1
     said = capsys.readouterr().err
@@ -377,7 +417,8 @@ def test_validate_names_the_place(tmp_path, capsys):
         (["train", "--epochs", "many"], 2, "--epochs"),
         (["train", "--data", "{data}", "--learning-rate", "nan"], 2, "learning_rate: input should be a finite number"),
         (["train", "--data", "{data}", "--max-length", "1000000000"], 2, "less than or equal to 1000000"),
-        (["models", "train-reward", "--data", "{data}", "--output-dir", "{tmp}/r", "--lm-weight", "inf"], 2, "finite"),
+        (["models", "train-reward", "--model", "tiny", "--data", "{data}", "--output-dir", "{tmp}/r", "--lm-weight",
+          "inf"], 2, "finite"),
         (["models", "pretrain", "policy", "--output-dir", "{tmp}/p", "--solve-rate", "nan"], 2, "a finite number"),
         (["train", "--data", "nowhere.json", "--output-dir", "{tmp}/run"], 1, "nowhere.json"),
         (["train", "--model", "tiny"], 2, "'data' is missing"),

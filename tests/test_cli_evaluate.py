@@ -74,6 +74,25 @@ def test_evaluate_policy(files, pairs, capsys):
     assert "pass@4 of 5 samples" in output
 
 
+def test_prompts_that_the_checker_does_not_know_give_what_needs_no_checker(tmp_path, capsys):
+    pairs = [PreferencePair(f"p{i}", [Step("a")], [Step("b" * i)], id=f"s{i}") for i in range(1, 4)]
+    save_pairs(pairs, tmp_path / "mine.json")
+    assert main(["evaluate", "policy", "--model", "tiny", "--data", str(tmp_path / "mine.json"), "--samples", "1",
+                 "--json", str(tmp_path / "out.json"), "--figures", str(tmp_path / "charts")]) == 0  # fmt: skip
+    written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert written["solve_rate"] is written["step_accuracy"] is written["complete"] is None
+    assert written["pass_at_k"] == {"1": None}
+    assert written["counts"]["unknown"] == 3
+    low, high = written["intervals"]["mean_margin"]
+    assert low < written["mean_margin"] < high
+    assert (tmp_path / "charts" / "solve_rate.html").is_file()
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("solve_rate", "step_accuracy"):
+        assert f"no {name}: the checker knows none of these prompts" in lines
+    (line,) = [line for line in lines if line.startswith("mean margin")]
+    assert f"{low:.3f} to {high:.3f}" in line
+
+
 def test_without_samples_there_is_no_pass_at_k(files, capsys):
     arguments = ["evaluate", "policy", "--model", "tiny", "--data", str(files / "data.json"), "--max-new-tokens", "3"]
     assert main(arguments) == 0
@@ -166,7 +185,6 @@ def test_policy_table_names_unknown_prompts(pairs):
         (["reward", "--reward-model", "tiny", "--data", "{tmp}/data.json", "--threshold", "x"], 2, "must be a number"),
         (["reward", "--reward-model", "tiny", "--data", "{tmp}/data.json", "--threshold", "0.5", "--json",
           "{tmp}/data.json/x"], 2, "can't be written"),
-        (["policy", "--model", "tiny", "--data", "{tmp}/unlabelled.json"], 1, "knows none of the 1 prompts"),
         (["policy", "--model", "tiny", "--data", "{tmp}/data.json", "--k", "4"], 2, "--k 4 needs --samples"),
         (["policy", "--model", "tiny", "--data", "{tmp}/data.json", "--samples", "2", "--k", "4"], 2, "at least 4"),
         (["policy", "--model", "tiny", "--data", "{tmp}/data.json", "--temperature", "0"], 2, "must be at least 0.001"),

@@ -171,3 +171,19 @@ def test_a_missing_setting_is_named():
     with pytest.raises(ConfigError, match=r"^'data' is missing$"):
         make_reward_config(model="tiny")
     assert make_reward_config(model="tiny", data="d") == RewardTrainingConfig(model="tiny", data="d")
+
+
+def test_a_missing_option_says_what_it_takes(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["models", "train-reward", "--output-dir", "y"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: --model is missing: a bundled model, 'tiny', a local folder or a Hub id to start from; "
+        "--data is missing: labelled steps: native pairs or TRL stepwise supervision\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["models", "train-reward", "--help"])
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    assert "--model TEXT" in usage
+    assert "[--model TEXT]" not in usage
+    assert "[--eval-data TEXT]" in usage

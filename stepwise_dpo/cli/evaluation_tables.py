@@ -64,7 +64,7 @@ def policy_table(report: Report) -> str:
         ("step accuracy", report["step_accuracy"], intervals["step_accuracy"], 3),
         ("complete answers", report["complete"], intervals["complete"], 3),
         ("preference accuracy", report["preference_accuracy"], intervals["preference_accuracy"], 3),
-        ("mean margin (nats/token)", report["mean_margin"], None, 3),
+        ("mean margin (nats/token)", report["mean_margin"], intervals["mean_margin"], 3),
     ]
     lines += ["", *_values(rows), *_reasons(report)]
     ks = [*report["pass_at_k"]]

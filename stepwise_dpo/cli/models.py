@@ -28,7 +28,8 @@ def add_commands(commands: Any) -> None:
     )
     train_reward.add_argument("--output-dir", required=True, metavar="DIR", help="a new folder for the trained model")
     for name, field in RewardTrainingConfig.model_fields.items():
-        add_setting(train_reward, name, field.annotation, field.description or "", field.get_default())
+        default, required = field.get_default(), field.is_required()
+        add_setting(train_reward, name, field.annotation, field.description or "", default, required)
     add_pretrain(kinds)
 
 

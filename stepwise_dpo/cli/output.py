@@ -93,13 +93,18 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def report_table(report: Mapping[str, Mapping[str, float]]) -> str:
-    """Lay out the figures before and after as a table."""
+    """Lay out the figures before and after as a table; a solve rate says of how many answers it is."""
     before, after = report.get("before", {}), report.get("after", {})
-    lines = [f"{'':24}{'before':>12}{'after':>12}"]
+    lines = [f"{'':28}{'before':>12}{'after':>12}"]
     for name in before:
-        lines.append(
-            f"{name:24}{before[name]:12.4g}{after[name]:12.4g}" if name in after else f"{name:24}{before[name]:12.4g}"
-        )
+        shown = name
+        if "solve_rate" in before and "answers" in before:
+            if name == "answers":
+                continue
+            if name == "solve_rate":
+                shown = f"solve_rate, of {before['answers']:.0f} answers"
+        cells = [f"{figures[name]:12.4g}" for figures in (before, after) if name in figures]
+        lines.append(f"{shown:28}{''.join(cells)}")
     return "\n".join(lines)
 
 

@@ -36,11 +36,15 @@ class Parser(argparse.ArgumentParser):
         return known, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Suggest the nearest choice for an unknown one, and exit with 2."""
+        """Suggest the nearest choice for an unknown one, say what a missing option takes, and exit with 2."""
         match = re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
         if match:
             near = difflib.get_close_matches(match[1], re.findall(r"[\w-]+", match[2]), n=1)
             message += f"; did you mean {near[0]}?" if near else ""
+        missing = message.removeprefix("the following arguments are required: ")
+        if missing != message and missing.startswith("-"):
+            options = [self._option_string_actions[name.split("/")[0]] for name in missing.split(", ")]
+            message = "; ".join(f"{option.option_strings[0]} is missing: {option.help}" for option in options)
         self.exit(2, f"error: {message}\n")
 
 
@@ -55,8 +59,13 @@ def add_command(
     return parser
 
 
-def add_setting(parser: argparse.ArgumentParser, name: str, annotation: Any, help_text: str, default: Any) -> None:
-    """Make an option of a field of RunConfig; None stands for "not given", so that files and presets can speak."""
+def add_setting(
+    parser: argparse.ArgumentParser, name: str, annotation: Any, help_text: str, default: Any, required: bool = False
+) -> None:
+    """Make an option of a field of a configuration; None stands for "not given", so that files and presets can speak.
+
+    Only a text can be required, where nothing but the command line speaks.
+    """
     option = "--" + name.replace("_", "-")
     if get_origin(annotation) in (UnionType, Union):  # a Literal with "| None" is still the old kind
         annotation = next(kind for kind in get_args(annotation) if kind is not NoneType)
@@ -73,7 +82,7 @@ def add_setting(parser: argparse.ArgumentParser, name: str, annotation: Any, hel
         parser.add_argument(option, nargs="+", choices=get_args(item), metavar="NAME", help=help_text)
     else:
         metavar = {int: "N", float: "X"}.get(annotation, "TEXT")
-        parser.add_argument(option, type=annotation, metavar=metavar, help=help_text)
+        parser.add_argument(option, type=annotation, metavar=metavar, help=help_text, required=required)
 
 
 def add_reward_options(parser: argparse.ArgumentParser, default: str | None) -> None:

@@ -80,7 +80,7 @@ def _train(options: argparse.Namespace) -> int:
     from stepwise_dpo.runs.training import run
 
     directory = RunDirectory(output_dir or Path("runs") / new_run_id(config.loss))
-    with _stopping_at_ctrl_c(directory):
+    with _stopping_when_told(directory):
         run(config, directory.path)
     return _tell_end(directory)
 
@@ -93,37 +93,50 @@ def _resume(run_dir: str, beside: list[str]) -> int:
     from stepwise_dpo.runs.training import resume
 
     directory = RunDirectory(run_dir)
-    with _stopping_at_ctrl_c(directory):
+    with _stopping_when_told(directory):
         resume(run_dir)
     return _tell_end(directory)
 
 
 def _prepare() -> None:
     quiet_libraries()
-    # A cluster's scheduler ends a job like this: the run's status shall say so, as after Ctrl-C.
+    # Where there is nothing to stop in order, a scheduler's SIGTERM ends the run as Ctrl-C does: its status says so.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager
-def _stopping_at_ctrl_c(run: RunDirectory) -> Iterator[None]:
-    """Let a first Ctrl-C keep what is there, as the page's button does; a second one ends the run at once."""
+def _stopping_when_told(run: RunDirectory) -> Iterator[None]:
+    """Let a first Ctrl-C or SIGTERM keep what is there, as the page's button does; a second one ends the run at once.
 
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
+    SIGTERM is what Docker, Slurm, systemd and `timeout` send some time before they kill a process.
+    """
+
+    def on_first(number: int, frame: FrameType | None) -> None:
+        for other in before:
+            signal.signal(other, on_second)
         if not run.exists():
             raise KeyboardInterrupt
         run.request_stop()
-        print("\nstopping after this optimiser step; Ctrl-C again ends the run at once", file=sys.stderr)
+        again = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        print(f"\nstopping after this optimiser step; {again} again ends the run at once", file=sys.stderr)
 
-    before = signal.getsignal(signal.SIGINT)
-    # Of several processes the launcher takes Ctrl-C, and ends them all.
-    if read_launch().processes == 1 and before is signal.default_int_handler:
-        signal.signal(signal.SIGINT, on_interrupt)
+    def on_second(number: int, frame: FrameType | None) -> None:
+        run.forget_stop()  # nobody waits for the end of the step any more, so the run is interrupted, not stopped
+        raise KeyboardInterrupt
+
+    before = {}
+    # Of several processes the launcher takes the signal, and ends them all.
+    if read_launch().processes == 1:
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # What is ignored stays so: a job in the background of a shell has no Ctrl-C.
+        before = {number: handler for number, handler in handlers.items() if handler is signal.default_int_handler}
+    for number in before:
+        signal.signal(number, on_first)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is on_interrupt:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tell_end(directory: RunDirectory) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepwise_dpo.errors import DataError
 from stepwise_dpo.learning.estimates import bootstrap_intervals, pass_at_k
 from stepwise_dpo.learning.evaluation import Answer, PairLogps, answer_prompts, pair_logps, sample_answers
 from stepwise_dpo.learning.loading import Policy
@@ -15,11 +14,8 @@ from stepwise_dpo.learning.rewards import Progress
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.preferences.synthetic import check_solution, is_known, solves
 
-_UNDEFINED = {
-    "step_accuracy": "the policy wrote no steps",
-    "solve_rate": "the checker knows none of these prompts",
-    "complete": "the checker knows none of these prompts",
-}
+_NO_STEPS = "the policy wrote no steps"
+_NO_PROMPTS = "the checker knows none of these prompts"
 
 Bar = Callable[[str, str], Progress]
 """Makes something that shows progress, given what goes on and what is counted."""
@@ -88,7 +84,7 @@ def run_policy(
 
     Raises:
         ConfigError: samples or temperature is out of range.
-        DataError: the checker knows none of the prompts, or a pair is too long for the model.
+        DataError: a pair is too long for the model.
     """
     unknown: list[PreferencePair] = []
     first: dict[str, PreferencePair] = {}
@@ -97,11 +93,6 @@ def run_policy(
             first.setdefault(pair.prompt, pair)
         else:
             unknown.append(pair)
-    if not first:
-        raise DataError(
-            f"the checker knows none of the {len(pairs)} prompts, so nobody can say which answers are right; "
-            "`data generate` makes problems that it knows"
-        )
     # Alike lengths side by side: a batch takes as long as its longest answer.
     prompts = sorted(first, key=len)
     show = bar if bar is not None else _no_bar
@@ -161,7 +152,7 @@ def policy_report(results: PolicyResults, ks: Sequence[int] = (), seed: int = 0)
         - `preference_accuracy`: fraction of all pairs whose chosen side is more likely per token; `mean_margin`: by
           how many nats per token;
         - `counts`: prompts, pairs, unknown (pairs whose prompt the checker doesn't know), steps, samples (per prompt);
-        - `intervals`: [low, high] or null for each rate, 95% by bootstrap over prompts, or over pairs where a figure
+        - `intervals`: [low, high] or null for each figure, 95% by bootstrap over prompts, or over pairs where a figure
           is one of pairs; those of pass@k are named "pass_at_1" and so on;
         - `undefined`: for each figure that is null, why.
 
@@ -186,6 +177,7 @@ def policy_report(results: PolicyResults, ks: Sequence[int] = (), seed: int = 0)
 def _figures(results: PolicyResults, ks: Sequence[int], seed: int) -> dict[str, Any]:
     attempts, samples = results.attempts, results.samples
     preferred = np.array([logps.preferred == "chosen" for logps in results.logps], dtype=float)
+    margins = np.array([logps.margin for logps in results.logps])
     rates = {
         "solve_rate": np.array([attempt.solved for attempt in attempts], dtype=float),
         "complete": np.array([attempt.answer.complete for attempt in attempts], dtype=float),
@@ -202,7 +194,11 @@ def _figures(results: PolicyResults, ks: Sequence[int], seed: int) -> dict[str, 
         return figures | {"step_accuracy": _ratio(weights @ right_steps, weights @ steps)}
 
     def over_pairs(weights: NDArray[np.int64]) -> dict[str, float | None]:
-        return {"preference_accuracy": _ratio(weights @ preferred, weights.sum())}
+        pairs = weights.sum()
+        return {
+            "preference_accuracy": _ratio(weights @ preferred, pairs),
+            "mean_margin": _ratio(weights @ margins, pairs),
+        }
 
     once = over_prompts(np.ones(len(attempts), dtype=np.int64))
     figures: dict[str, Any] = {
@@ -211,7 +207,7 @@ def _figures(results: PolicyResults, ks: Sequence[int], seed: int) -> dict[str, 
         "complete": once["complete"],
         "pass_at_k": {str(k): once[f"pass_at_{k}"] for k in ks},
         "preference_accuracy": float(preferred.mean()),
-        "mean_margin": float(np.mean([logps.margin for logps in results.logps])),
+        "mean_margin": float(margins.mean()),
     }
     intervals = bootstrap_intervals(len(attempts), over_prompts, seed=seed)
     intervals |= bootstrap_intervals(len(preferred), over_pairs, seed=seed)
@@ -225,7 +221,7 @@ def _figures(results: PolicyResults, ks: Sequence[int], seed: int) -> dict[str, 
             "samples": samples,
         },
         "intervals": {name: interval and list(interval) for name, interval in intervals.items()},
-        "undefined": {name: _UNDEFINED[name] for name, value in figures.items() if value is None},
+        "undefined": {name: _NO_STEPS if attempts else _NO_PROMPTS for name, value in figures.items() if value is None},
     }
 
 

@@ -14,6 +14,8 @@ MAX_ID_CHARACTERS = 200
 MAX_META_DEPTH = 20
 MAX_META_VALUES = 10_000
 MAX_REPORTED = 10  # problems that one error message lists
+MAX_FAULTY_ROWS = 1_000  # of one file; where so many are wrong, the file is of another format
+_SHOWN_RANGES = 3
 
 
 def refuse(faults: list[str], source: str = "") -> None:
@@ -34,6 +36,54 @@ def refuse(faults: list[str], source: str = "") -> None:
     elif others:
         first += f" (and {len(others)} other problem{'s' * (len(others) > 1)})"
     raise DataError("\n".join([first, *others]))
+
+
+class RowFaults:
+    """What is wrong in a file's rows; what is wrong with many rows in the same words is one problem.
+
+    Args:
+        unit: what a row is called, "row" or "line".
+    """
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._rows: dict[str, list[int]] = {}
+        self._faulty = 0
+
+    def add(self, number: int, faults: list[str]) -> None:
+        """Note the faults of one row; numbers rise from call to call."""
+        self._faulty += bool(faults)
+        for fault in dict.fromkeys(faults):
+            self._rows.setdefault(fault, []).append(number)
+
+    @property
+    def enough(self) -> bool:
+        """Whether looking at further rows would tell little more."""
+        return len(self._rows) >= MAX_REPORTED or self._faulty >= MAX_FAULTY_ROWS
+
+    def refuse(self, source: str) -> None:
+        """Raise the faults as one error, as `refuse`, each with the rows that it holds for.
+
+        Raises:
+            DataError: there are any.
+        """
+        refuse([f"{self._places(numbers)}: {fault}" for fault, numbers in self._rows.items()], source)
+
+    def _places(self, numbers: list[int]) -> str:
+        """Say "row 3", or "rows 1-10, 12 and 14-20"; beyond three such ranges, how many rows more."""
+        ranges: list[list[int]] = []
+        for number in numbers:
+            if ranges and ranges[-1][1] == number - 1:
+                ranges[-1][1] = number
+            else:
+                ranges.append([number, number])
+        shown = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:_SHOWN_RANGES]]
+        if more := sum(last - first + 1 for first, last in ranges[_SHOWN_RANGES:]):
+            shown.append(f"{more:,} more")
+        if self._faulty >= MAX_FAULTY_ROWS:
+            shown.append("perhaps others")  # nobody looked
+        words = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+        return f"{self._unit}{'s' * (words != str(numbers[0]))} {words}"
 
 
 def key_faults(row: dict[str, Any], known: tuple[str, ...], required: int, path: str) -> list[str]:

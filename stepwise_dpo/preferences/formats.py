@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.faults import (
-    MAX_REPORTED,
     MAX_STEPS,
+    RowFaults,
     count_faults,
     key_faults,
     label_faults,
@@ -172,17 +172,17 @@ def load_labelled_solutions(path: str | os.PathLike[str]) -> tuple[list[Labelled
     source = os.fspath(path)
     unit, rows = read_rows(path)
     found: list[tuple[int, LabelledSolution]] = []
-    faults: list[str] = []
+    faults = RowFaults(unit)
     for number, row in rows:
         stepwise = is_stepwise(row)
         problems = _stepwise_faults(row) if stepwise else row_faults(row)
-        faults += [f"{unit} {number}: {fault}" for fault in problems]
-        if len(faults) >= MAX_REPORTED:
+        faults.add(number, problems)
+        if faults.enough:
             break
         if not problems:
             solutions = [_stepwise_solution(row)] if stepwise else labelled_solutions([pair_of_row(row, number)])
             found += [(number, solution) for solution in solutions]
-    refuse(faults, source)
+    faults.refuse(source)
     return _without_repetitions(found, source, unit)
 
 

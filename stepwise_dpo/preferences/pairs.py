@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.faults import (
-    MAX_REPORTED,
     MAX_STEPS,
+    RowFaults,
     count_faults,
     id_faults,
     key_faults,
@@ -184,7 +184,7 @@ def parse_pairs(data: bytes | str, source: str) -> list[PreferencePair]:
         The pairs in file order. A row without an id gets its number (from 1; in JSON Lines the line's number).
 
     Raises:
-        DataError: up to MAX_REPORTED problems by row and field, the first of them on the message's first line.
+        DataError: up to MAX_REPORTED different problems by rows and field, the first on the message's first line.
     """
     return _pairs(parse_rows(data, source), source)
 
@@ -257,15 +257,15 @@ def save_pairs(pairs: Sequence[PreferencePair], path: str | os.PathLike[str]) ->
 def _pairs(rows: Rows, source: str) -> list[PreferencePair]:
     unit, numbered = rows
     pairs: list[PreferencePair] = []
-    faults: list[str] = []
+    faults = RowFaults(unit)
     for number, row in numbered:
         found = row_faults(row)
-        faults += [f"{unit} {number}: {fault}" for fault in found]
-        if len(faults) >= MAX_REPORTED:
+        faults.add(number, found)
+        if faults.enough:
             break
         if not found:
             pairs.append(pair_of_row(row, number))
-    refuse(faults, source)
+    faults.refuse(source)
     _check_ids([(number, pair.id) for (number, _), pair in zip(numbered, pairs, strict=True)], source, unit)
     return pairs
 

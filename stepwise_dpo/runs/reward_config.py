@@ -16,7 +16,10 @@ class RewardTrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     model: str = Field(
-        ..., min_length=1, max_length=500, description="where to start: a bundled model, a local folder or a Hub id"
+        ...,
+        min_length=1,
+        max_length=500,
+        description="a bundled model, 'tiny', a local folder or a Hub id to start from",
     )
     data: str = Field(
         ...,

@@ -6,9 +6,12 @@ The command line, the worker and the tests all call these two.
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +27,11 @@ from stepwise_dpo.errors import RunError, StepwiseDPOError
 from stepwise_dpo.learning.checkpoints import Checkpoint, read_own_state, readable_bytes
 from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy
 from stepwise_dpo.learning.loading import Policy, load_policy
-from stepwise_dpo.learning.names import SMOOTHED_LOSS_TYPES
+from stepwise_dpo.learning.names import BUNDLED, HUB_DEFAULT, SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
 from stepwise_dpo.learning.weights import weights_hash
+from stepwise_dpo.preferences.checker import is_known
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
 from stepwise_dpo.runs.checkpoints import (
     CHECKPOINT_WEIGHTS,
@@ -131,10 +135,11 @@ def _attend(
         journal.end("stopped", f"stopped before the first optimiser step; {kept}")
         return directory
     except KeyboardInterrupt:
-        if directory.stop_requested():  # and it took longer than whoever asked would wait
-            journal.end("stopped", directory.lost_by_force())
-        else:
-            journal.end("interrupted", "interrupted by Ctrl-C or SIGTERM")
+        with _undisturbed():
+            if directory.stop_requested():  # and it took longer than whoever asked would wait
+                journal.end("stopped", directory.lost_by_force())
+            else:
+                journal.end("interrupted", "interrupted by Ctrl-C or SIGTERM")
         raise
     except BaseException as error:
         # Whatever it was, the directory must not claim forever that the run goes on.
@@ -143,6 +148,20 @@ def _attend(
         raise
     journal.end("stopped" if journal.stopped_early else "finished")
     return directory
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM while the last status is written: a repeated one would leave it at "running"."""
+    if threading.current_thread() is not threading.main_thread():  # another one gets no signals
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(
@@ -164,6 +183,7 @@ def _run(
     policy.step_tokenizer().check_lengths(everything, config.max_length)
     if journal.writes:
         _warn_of_unknown_characters(policy, everything)
+        _warn_of_unknown_problems(config.model, train_pairs)
         _record_environment(config, directory, point, policy, reward_model, len(train_pairs))
 
     def score(pairs: Sequence[PreferencePair]) -> None:
@@ -387,6 +407,16 @@ def _warn_of_unknown_characters(policy: Policy, pairs: Sequence[PreferencePair])
         tqdm.write(
             f"warning: {len(unknown)} of {len(pairs)} examples have characters that {policy.name} can't read and sees "
             f"as one unknown token: {' '.join(sorted(set(''.join(unknown))))}",
+            file=sys.stderr,
+        )
+
+
+def _warn_of_unknown_problems(model: str, pairs: Sequence[PreferencePair]) -> None:
+    if model in BUNDLED and not any(is_known(pair.prompt) for pair in pairs):
+        tqdm.write(
+            f"warning: the bundled model {model!r} knows the bundled kinds of problems only, and none of the "
+            f"{len(pairs)} training prompts is of one: its log-probabilities and losses say little here. Choose a "
+            f"model (--model) that knows such text, a local folder or a Hub id such as {HUB_DEFAULT}",
             file=sys.stderr,
         )
 

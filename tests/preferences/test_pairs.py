@@ -290,12 +290,29 @@ class TestParsing:
         ]
 
     def test_ten_problems_are_listed_at_most(self):
-        lines = message([3] * 50).splitlines()
+        lines = message([*range(50)]).splitlines()
         assert lines[0] == (
-            "f.json: row 1: must be an object with prompt, chosen, rejected, not 3 (and 9 or more other problems)"
+            "f.json: row 1: must be an object with prompt, chosen, rejected, not 0 (and 9 or more other problems)"
         )
         assert len(lines) == 10
         assert lines[9].startswith("f.json: row 10: ")
+
+    @pytest.mark.parametrize(
+        ("right", "places"),
+        [
+            ([], "rows 1-20"),
+            (range(1, 19), "rows 1 and 20"),
+            ([2, 5, 8, 9, 12], "rows 1-2, 4-5, 7-8 and 9 more"),
+            ([0, *range(4, 20)], "rows 2-4"),
+        ],
+    )
+    def test_one_problem_of_many_rows_is_said_once(self, right, places):
+        rows = [ROW if number in right else {"question": "q"} for number in range(20)]
+        assert message(rows) == f"f.json: {places}: must have prompt, chosen, rejected, and has question"
+
+    def test_a_file_of_another_format_is_not_read_to_its_end(self):
+        rows = [{"question": "q"}] * 1_000
+        assert message([*rows, 3]).startswith("f.json: rows 1-1000 and perhaps others: must have prompt")
 
     def test_what_was_seen_is_shown_without_control_characters(self):
         assert message(changed(["prompt\x1b[31m"], 1)).startswith("f.json: row 1: prompt\\u001b[31m: unknown key")
