@@ -336,9 +336,11 @@ def _generate(policy: Policy, prompts: Sequence[str], max_new_tokens: int, **how
     if len(parts) > 1:
         each = [_generate(policy, [prompts[index] for index in part], max_new_tokens, **how) for part in parts]
         return [answer for answers in each for answer in answers]
-    # A causal model goes on at the right end of its input, so padding stands at the left.
-    input_ids = torch.stack([nn.functional.pad(ids, (width - len(ids), 0), value=pad) for ids in encoded])
-    attention_mask = torch.stack([torch.arange(width) >= width - len(ids) for ids in encoded]).long()
+    # A causal model goes on at the right end of its input, so padding stands at the left. An encoder may count its
+    # positions from the first column, as BART's does, so there it stands at the right, as in training.
+    side = "right" if policy.is_encoder_decoder else "left"
+    input_ids = nn.utils.rnn.pad_sequence(encoded, True, pad, padding_side=side)
+    attention_mask = nn.utils.rnn.pad_sequence([torch.ones_like(ids) for ids in encoded], True, 0, padding_side=side)
     with _whole_distribution(policy):
         generated = model.generate(
             input_ids=input_ids.to(model.device),

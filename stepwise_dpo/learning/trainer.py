@@ -9,6 +9,7 @@ What changes against the parent, and nothing else:
 - `loss="stepwise"` returns our loss in place of TRL's; TRL still computes its own on the same forward, because all its
   metrics come with it and cost nothing beside that forward;
 - process rewards and per-step log-ratios are logged;
+- every pair of an optimiser step weighs the same, also where a batch of it is short;
 - a training can be resumed (`resume`) as if it had never stopped: a checkpoint holds what this trainer adds;
 - a loss that is not finite ends the training; what else must not be broken, see `sound_trainer`.
 
@@ -195,6 +196,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
     """
 
     _tag_names = ["trl", "dpo", "stepwise-dpo"]  # noqa: RUF012 (the parent's attribute)
+    loss_is_scaled_for_ga = True  # `compute_loss` divides by the pairs of the whole optimiser step
     ref_model: PreTrainedModel | None
 
     def __init__(
@@ -227,7 +229,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         self._pairs = {"train": list(train_pairs), "eval": list(eval_pairs or [])}
         self._state_beside = state_beside
         self.ids_of_step, self._ids_are_of = [], 0
-        self._batches_of_step, self._batches_are_of, self._eval_batches = 0, 0, 0
+        self._left, self._eval_batches = 0, 0
         self.eval_step_logratios: dict[int, dict[str, list[float]]] = {}
         """Of the latest evaluation, in nats per step: {index into eval_pairs: {"chosen": […], "rejected": […]}}."""
 
@@ -317,14 +319,27 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
             )
         return optimizer
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Take the batches of one optimiser step; the number of items is that of its pairs, in all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        pairs = sum(len(batch["row"]) for batch in batches)
+        if self.accelerator.num_processes > 1 and batches:
+            self._left = self._left_for_step(len(batches[0]["row"]))
+            pairs = min(self._left, pairs * self.accelerator.num_processes)  # without fillers
+        return batches, pairs
+
     def compute_loss(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        num_items_in_batch: int | None = None,
     ) -> Tensor:
-        """Return the batch's loss, scalar, and log TRL's metrics and ours.
+        """Return a batch's share of the optimiser step's loss, scalar, and log TRL's metrics and ours.
+
+        The step's loss is the mean over its `num_items_in_batch` pairs; without that number it is the batch's own.
 
         Raises:
             RunError: the loss is not finite; the message names the pairs.
@@ -333,8 +348,18 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         if return_outputs:
             raise ConfigError("this trainer gives no outputs besides the loss; use `evaluation.evaluate_policy`")
         mode = "train" if self.model.training else "eval"
+        pairs = len(inputs["row"])
         if self.accelerator.num_processes == 1:
-            return self._loss_of(model, inputs, num_items_in_batch, mode)
+            loss = self._loss_of(model, inputs, num_items_in_batch, mode)
+        else:
+            loss, pairs = self._loss_without_fillers(model, inputs, num_items_in_batch, mode)
+        # Full batches only: the divisor is their number, exactly, as in the Trainer, which would divide by it always.
+        return loss if num_items_in_batch is None else loss / (num_items_in_batch / pairs)
+
+    def _loss_without_fillers(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: int | None, mode: str
+    ) -> tuple[Tensor, int]:
+        """This process's part in the mean loss of all processes' batches, and the number of real pairs in these."""
         pairs, rank = len(inputs["row"]), self.accelerator.process_index
         counts = real_examples(self._examples_left(mode, pairs), pairs, self.accelerator.num_processes)
         if counts[rank] < pairs:
@@ -343,7 +368,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         with gathering_real(self.accelerator, counts, pairs):
             loss = self._loss_of(model, inputs, num_items_in_batch, mode)
         # DDP averages over processes; the mean over examples is meant.
-        return loss * (counts[rank] * len(counts) / sum(counts)) if mode == "train" else loss
+        return loss * (counts[rank] * len(counts) / sum(counts)) if mode == "train" else loss, sum(counts)
 
     def _examples_left(self, mode: str, pairs: int) -> int:
         """Examples of this epoch, or this evaluation, that no batch before had."""
@@ -351,14 +376,16 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         if mode == "eval":
             self._eval_batches += 1
             return len(self._pairs["eval"]) - (self._eval_batches - 1) * together
-        if self._batches_are_of != self.state.global_step:
-            self._batches_of_step, self._batches_are_of = 0, self.state.global_step
-        self._batches_of_step += 1
+        self._left -= together
+        return self._left + together
+
+    def _left_for_step(self, pairs: int) -> int:
+        """Examples of this epoch that no optimiser step before had, where a process's batch has so many pairs."""
+        together = pairs * int(self.accelerator.num_processes)
         accumulated = int(self.args.gradient_accumulation_steps)
         rounded = math.floor if self.args.dataloader_drop_last else math.ceil
         updates = math.ceil(rounded(len(self._pairs["train"]) / together) / accumulated)
-        batch = int(self.state.global_step) % updates * accumulated + self._batches_of_step - 1
-        return len(self._pairs["train"]) - batch * together
+        return len(self._pairs["train"]) - int(self.state.global_step) % updates * accumulated * together
 
     def _loss_of(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any, mode: str) -> Tensor:
         """The loss of this process's examples; what is logged is of all processes'."""

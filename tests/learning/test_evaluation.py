@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from transformers import BartConfig, BartForConditionalGeneration
 
 from stepwise_dpo.errors import ConfigError, DataError, ModelError
 from stepwise_dpo.learning.evaluation import (
@@ -15,8 +16,9 @@ from stepwise_dpo.learning.evaluation import (
     pair_logps,
     sample_answers,
 )
-from stepwise_dpo.learning.loading import load_policy
+from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.rewards import LLMRewardModel
+from stepwise_dpo.learning.tiny import build_tiny_tokenizer
 from stepwise_dpo.learning.tokenization import StepTokenizer
 
 
@@ -55,6 +57,37 @@ def test_answers_dont_depend_on_padding(policy, pairs):
     assert answer_prompts(policy, prompts, max_new_tokens=12) == [
         answer_prompts(policy, [prompt], max_new_tokens=12)[0] for prompt in prompts
     ]
+
+
+def test_answers_of_an_encoder_that_counts_positions_dont_depend_on_padding():
+    """BART's encoder has a learned vector for each column, which T5's has not."""
+    tokenizer = build_tiny_tokenizer()
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+        decoder_start_token_id=1,
+        forced_eos_token_id=None,
+    )
+    torch.manual_seed(5)
+    model = BartForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(10 if weight.ndim == 2 else 1)  # so that answers depend on the prompt
+    policy = Policy("bart", model, tokenizer)
+    prompts = ["12 + 3", "a much longer prompt, 12 + 3 = ?", "7", "mid size prompt"]
+    answers = answer_prompts(policy, prompts, max_new_tokens=12)
+    assert answers == [answer_prompts(policy, [prompt], max_new_tokens=12)[0] for prompt in prompts]
+    assert len({tuple(answer.steps) for answer in answers}) == 4
 
 
 def test_samples_depend_on_the_seed_alone(policy, pairs):

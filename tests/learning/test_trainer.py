@@ -93,6 +93,7 @@ def test_every_overridden_name_exists_upstream():
         "_send_telemetry",
         "_set_signature_columns_if_needed",
         "create_optimizer",
+        "get_batch_samples",
         "compute_loss",
         "evaluate",
         "save_model",
@@ -103,6 +104,7 @@ def test_every_overridden_name_exists_upstream():
     ):
         assert callable(getattr(DPOTrainer, name)), name
         assert name in vars(StepwiseDPOTrainer) or name in vars(SoundTrainer), name
+    assert DPOTrainer.loss_is_scaled_for_ga is False  # read by the Trainer
     assert callable(DPOTrainer.compute_ref_log_probs)
     assert callable(dpo_trainer.add_fused_lm_head)
     assert callable(dpo_trainer.DataCollatorForPreference.torch_call)
@@ -533,6 +535,48 @@ def test_the_reward_models_gradient_is_that_of_one_optimiser_step(pairs, tmp_pat
     assert all(p.grad is None or not p.grad.any() for p in judge.parameters())
 
 
+@pytest.mark.parametrize("loss", ["dpo", "stepwise"])
+def test_every_pair_of_an_optimiser_step_weighs_the_same(pairs, tmp_path, loss):
+    """Seven pairs, four for an optimiser step: the second has three, or batches of two and of one."""
+
+    def trained(batch_size, accumulation):
+        gradients = []
+
+        class Keep(TrainerCallback):
+            def on_pre_optimizer_step(self, *args, model, **kwargs):
+                weights = (weight.grad for weight in model.parameters() if weight.grad is not None)
+                gradients.append(torch.cat([gradient.flatten() for gradient in weights]))
+
+        trainer = make_trainer(
+            load_policy("tiny"),
+            pairs[:7],
+            tmp_path,
+            reward_model=LLMRewardModel.from_pretrained("reward"),
+            loss=loss,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            learning_rate=0,
+            max_grad_norm=0,
+            max_steps=-1,
+            num_train_epochs=1,
+            train_sampling_strategy="sequential",
+        )
+        trainer.add_callback(Keep())
+        trainer.train()
+        return torch.stack(gradients), losses(trainer)
+
+    accumulated, accumulated_losses = trained(2, 2)
+    whole, whole_losses = trained(4, 1)
+    alone, alone_losses = trained(1, 1)
+    means = torch.stack([alone[:4].mean(dim=0), alone[4:].mean(dim=0)])
+    for expected in (whole, means):
+        scale = expected.abs().amax(dim=1)  # (2,)
+        # Batches of other shapes round otherwise: float32 leaves up to 1e-5, of full batches too.
+        assert ((accumulated - expected).abs().amax(dim=1) / scale).tolist() == pytest.approx([0, 0], abs=2e-5)
+    for expected in (whole_losses, [sum(alone_losses[:4]) / 4, sum(alone_losses[4:]) / 3]):
+        assert accumulated_losses == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_frozen_reward_model_stays_as_it_is(pairs, tmp_path):
     judge = LLMRewardModel.from_pretrained("tiny")
     before = copy.deepcopy(judge.state_dict())
@@ -714,7 +758,7 @@ def test_the_examples_that_are_left_begin_anew_with_each_epoch(pairs, tmp_path, 
     left = []
     for global_step in range(6):
         trainer.state.global_step = global_step
-        left.append(trainer._examples_left("train", 2))
+        left.append(trainer._left_for_step(2))
     assert left == expected
 
 

@@ -342,6 +342,13 @@ def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
         for alone, together in zip(metrics_of(one), metrics_of(two), strict=True):
             assert together == pytest.approx(alone, rel=1e-5, abs=1e-5)
         assert_metrics_are_means_over_examples(two)
+    (alone, alone_line), (together, together_line) = (
+        (load_file(run.path / f"gradients-of-{n}" / "0.safetensors"), metrics_of(run)[0])
+        for n, run in ((n, RunDirectory(tmp_path / name / "accumulated")) for n, name in ((1, "one"), (2, "two")))
+    )
+    for key, value in alone.items():
+        torch.testing.assert_close(together[key], value, atol=1e-5, rtol=0)
+    assert together_line["loss"] == pytest.approx(alone_line["loss"], rel=1e-5)
     resumed = RunDirectory(tmp_path / "two" / "resumed")
     assert len(resumed.environment()["resumed"]) == 1
     assert_same(resumed.path, tmp_path / "two" / "dpo")

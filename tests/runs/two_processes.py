@@ -1,5 +1,5 @@
-"""Started alone or by `accelerate launch`: train with either loss, keep each step's gradients and the names of its
-examples, stop one run and resume it.
+"""Started alone or by `accelerate launch`: train with either loss, and on all examples in a step; keep each step's
+gradients and the names of its examples; stop one run and resume it.
 
 python two_processes.py SETTINGS.json FOLDER PROCESSES
 """
@@ -43,6 +43,10 @@ def main(settings_file, folder, processes):
     assert world_size() == int(processes)
     assert processes == "1" or distributed.get_backend() == "gloo"
     run(make_config(settings, {"loss": "stepwise", "reward_model": "tiny"}), Path(folder, "stepwise"))
+
+    # One step: of all pairs at once, or of a batch of four and one of the pair that is left.
+    one_step = {"batch_size": 8, "gradient_accumulation": 1} if processes == "1" else {"gradient_accumulation": 2}
+    run(make_config(settings, one_step, {"epochs": 1}), Path(folder, "accumulated"))
 
     append = RunDirectory.append_metrics
 
