@@ -1,6 +1,7 @@
 """What the Rewards tab answers to its events: one example, the whole set, what somebody types."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -223,10 +224,9 @@ class RewardsHandlers:
         The scoring shows the same, and more, when it ends. The order in which Gradio begins two requests of different
         queues says nothing: the tab's arrival may begin after a click on “Score the set” that came later.
         """
-        try:
+        work = None
+        with suppress(StepwiseDPOError):  # the set's message says it
             work = _work(library, controls, self._view(controls))
-        except StepwiseDPOError:
-            work = None  # the set's message says it
         return None if self._sets.works_on(session, work) else self._sets.begin(session)
 
     def _overview_if_last(
