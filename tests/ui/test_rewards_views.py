@@ -193,6 +193,22 @@ def test_a_negative_preference_is_named():
     assert "Negative preference: by default the step-wise loss trains towards rejected" in text
 
 
+def test_rounding_is_no_preference():
+    sides = ([-2.0, -2.0], [-2.0, -1.0, -0.99999976])  # apart by 2.4e-7
+    assert waterfall.aggregated(sides[0], "sum") - waterfall.aggregated(sides[1], "sum") != 0
+    text = words(rows_html(PAIR, facts(sides, preferences=(-2.4e-7,)), Look(), CAST))
+    assert "0.00 preference = (−4.00) − (−4.00)" in text
+    assert "No preference: the step-wise loss trains next to nothing here" in text
+    assert 'class="bar-box result "' in waterfall.waterfall_html(sides, "sum", result="preference", reach=1.0)
+    known = {0: reward_sets.judged(PAIR, sides, Look()), 1: reward_sets.judged(PAIR, (sides[0], [0.0] * 3), Look())}
+    assert reward_sets.ordered([PAIR] * 2, [0, 1], known, "file", True) == [1]
+    listed = words(reward_sets.list_view([PAIR] * 2, [0, 1], known, 0, Look()))
+    assert re.findall("no preference|negative preference", listed) == ["no preference", "negative preference"]
+    assert reward_sets.agreement([PAIR], {0: known[0]}, Look()).positive == 0
+    small = facts(([4.0001, 0.0], [4.0, 0.0, 0.0]))
+    assert "+0.0001 preference" in words(rows_html(PAIR, small, Look(), CAST))
+
+
 def test_a_difference_shows_both_moments():
     text = words(
         rows_html(PAIR, facts(([1.0, 2.0], [0.5, -1.0, 0.0]), gaps=(-0.2, 0.3)), Look("policy", "difference"), CAST)
