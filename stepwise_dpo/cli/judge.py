@@ -69,7 +69,7 @@ def add_commands(commands: Any) -> None:
 
 def _score(options: argparse.Namespace) -> int:
     from stepwise_dpo.preferences.pairs import load_pairs
-    from stepwise_dpo.preferences.statistics import hardly_differ
+    from stepwise_dpo.preferences.statistics import hardly_differ, preference_sign
 
     check_aggregation(options.aggregation, options.value)
     pairs = load_pairs(options.data)[: options.limit]
@@ -85,7 +85,7 @@ def _score(options: argparse.Namespace) -> int:
     scores = [score for pair in rewards for side in pair for score in side]
     for pair, values in zip(pairs, rewards, strict=True):
         preference = values.preference(options.aggregation, neutral)
-        negative += preference < 0
+        negative += preference_sign(preference) < 0
         record = {
             "id": pair.id,
             "prompt": pair.prompt,

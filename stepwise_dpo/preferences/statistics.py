@@ -70,6 +70,16 @@ def pair_key(pair: PreferencePair) -> tuple[str, tuple[str, ...], tuple[str, ...
     return prompt_key(pair.prompt), chosen, rejected
 
 
+ROUNDING = 1e-6
+"""A preference nearer to 0 has no sign: rewards are 32-bit floats of up to a few units with errors of some 1e-7 each,
+so that a judge may rate the same steps in another batch by that much differently."""
+
+
+def preference_sign(preference: float) -> int:
+    """Say whether a preference is for the chosen side, 1, for the rejected one, -1, or nothing but rounding, 0."""
+    return 0 if abs(preference) < ROUNDING else 1 if preference > 0 else -1
+
+
 def hardly_differ(scores: Sequence[float]) -> bool:
     """Whether a judge's step scores tell nothing apart: at least 95% of four or more lie within 0.02 of their median.
 

@@ -30,14 +30,21 @@ from stepwise_dpo.ui.compare_choice import (
 )
 from stepwise_dpo.ui.compare_figures import margin_charts
 from stepwise_dpo.ui.compare_link import FEWEST_MEASURED, follow, has_link
-from stepwise_dpo.ui.compare_views import answers_html, example_html, filter_choices, numbers_html, remarks, table_html
+from stepwise_dpo.ui.compare_views import (
+    answers_html,
+    example_html,
+    filter_choices,
+    nothing_yet,
+    numbers_html,
+    remarks,
+    table_html,
+)
 from stepwise_dpo.ui.comparison import FILTERS, Reply, arranged, moved
 from stepwise_dpo.ui.components import (
     Shared,
     choice_list,
     clicks,
     download_js,
-    empty_state,
     error,
     html,
     note,
@@ -52,12 +59,10 @@ from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.measuring import Measurements, Model, models_of, names_of, replies_to
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.run_reader import RunReader
-from stepwise_dpo.ui.runs_view import look
+from stepwise_dpo.ui.runs_view import RunView, look
 from stepwise_dpo.ui.text import counted, shown
 
 TYPED = "The problem above is yours, so it stays. Empty it to see the examples’ own answers here again."
-
-NO_RUN = empty_state("No finished run yet", "Train one in the Train tab; what it changed appears here.")
 
 
 def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, policies: Policies) -> None:
@@ -174,17 +179,20 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
         replies = [reply and reply._replace(rewards=None) for reply in (one.before.reply, one.after.reply)]
         return [*first, one.pair.prompt, "", answers_html(one.pair.prompt, replies, view.names)]
 
-    def looked_up(models: Sequence[Model], choice: Choice, library: Library) -> tuple[View | None, str]:
+    def looked_up(
+        views: Sequence[RunView], models: Sequence[Model], choice: Choice, library: Library
+    ) -> tuple[View | None, str]:
         """The comparison, or what to show in its place (HTML)."""
         if not models:
-            return None, NO_RUN
+            return None, nothing_yet(views)
         try:
             return look_up(models, choice, library, measurements, most)
         except StepwiseDPOError as problem:
             return None, error(str(problem))
 
     def on_show(run_id: str, before: Session, text: object, library: Library, visitor: str, *sent: object) -> list[Any]:
-        models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
+        views, choice = look(reader.own(visitor)), Choice(*sent)
+        models = models_of(views)
         linked, lacking = has_link(before, run_id), ""
         if linked:
             choice, start, lacking = follow(before, models, run_id, choice, library, most)
@@ -193,7 +201,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
                 choice = defaults(models, run_id, choice)
             start = before if choice == before.choice else Session(choice=choice)
             start = start._replace(run=run_id, link=NO_COMPARISON)
-        view, instead = looked_up(models, choice, library)
+        view, instead = looked_up(views, models, choice, library)
         # Whoever comes back to the tab finds it as it was.
         known = view is not None and view == before.view
         shown_now: list[Any] = [gr.skip()] * len(result)
@@ -205,15 +213,17 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
         return [*form_of(models, choice, library, most, with_number=linked), *shown_now]
 
     def on_pick(before: Session, text: object, library: Library, visitor: str, *sent: object) -> list[Any]:
-        models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
+        views, choice = look(reader.own(visitor)), Choice(*sent)
+        models = models_of(views)
         # The address names it, and who comes back finds this choice: `on_show` knows that run already.
         opened = opened_run(models, choice)
         start = Session(choice=choice, run=opened or before.run)
-        shown_now = whole(*looked_up(models, choice, library), before, text, start)
+        shown_now = whole(*looked_up(views, models, choice, library), before, text, start)
         return [opened or gr.skip(), *form_of(models, choice, library, most)[2:], *shown_now]
 
     def on_measure(before: Session, text: object, library: Library, visitor: str, *sent: object) -> Iterator[list[Any]]:
-        models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
+        views, choice = look(reader.own(visitor)), Choice(*sent)
+        models = models_of(views)
         skipped = [gr.skip()] * (len(result) - 2)
         try:
             sides = both(models, choice)
@@ -232,7 +242,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
             return
         # Where a link has led to what wasn't measured yet, its place in the table is in the session.
         start = before._replace(choice=choice, link=NO_COMPARISON)
-        yield whole(*looked_up(models, choice, library), before, text, start)
+        yield whole(*looked_up(views, models, choice, library), before, text, start)
 
     def on_filter(before: Session, text: object, sent: object) -> list[Any]:
         """Show what passes the filter, and open the first of it where the open example doesn't."""

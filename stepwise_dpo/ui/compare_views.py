@@ -20,6 +20,7 @@ from stepwise_dpo.ui.comparison import (
 )
 from stepwise_dpo.ui.components import coloured, divergence_line, empty_state, solution, stats, table, what
 from stepwise_dpo.ui.glossary import GLOSSARY
+from stepwise_dpo.ui.runs_view import RunView
 from stepwise_dpo.ui.text import MINUS, counted, plain, shown, signed, three_digits
 
 NAME_LENGTH = 44
@@ -33,6 +34,20 @@ _UNITS = {
 }
 
 _MARKS = {True: "solved", False: "failed", None: "–"}
+
+
+def nothing_yet(views: Sequence[RunView]) -> str:
+    """Say why there is no run to compare, and what to do.
+
+    Args:
+        views: the visitor's runs, the newest first.
+    """
+    active = next((view for view in views if view.status.active and not view.discarded), None)
+    if active is None:
+        return empty_state("No finished run yet", "Train one in the Train tab; what it changed appears here.")
+    return empty_state(
+        f"{active.name} is still going", "Its model comes here when the run ends; then open this tab again."
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- numbers

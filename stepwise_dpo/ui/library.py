@@ -14,6 +14,9 @@ from stepwise_dpo.preferences.rows import MAX_PAIRS
 from stepwise_dpo.preferences.statistics import repetitions
 from stepwise_dpo.ui.example_facts import ExampleFacts, facts_of
 
+BUNDLED_SETS = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
+"""Those that come with the project; the page opens the first."""
+
 MAX_UNDO = 30
 MAX_SETS = 24
 MAX_NAME = 120

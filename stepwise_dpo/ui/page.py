@@ -23,7 +23,7 @@ from stepwise_dpo.ui.compare_choice import Session
 from stepwise_dpo.ui.compare_link import link_of
 from stepwise_dpo.ui.components import PLOTLY_JS, PLOTLY_URL, Shared, asset, choice_list, html, note, notes, stylesheet
 from stepwise_dpo.ui.judges import Judges
-from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.library import BUNDLED_SETS, ExampleSet, Library
 from stepwise_dpo.ui.places import hide_places
 from stepwise_dpo.ui.policies import Policies
 from stepwise_dpo.ui.request_bodies import CheckedBodies
@@ -37,7 +37,6 @@ TITLE = "Stepwise DPO"
 AT_ONCE = 4
 """Events of a kind that are answered at the same time, where nothing else is said."""
 
-BUNDLED = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
 PUBLIC_WORKSPACE: dict[str, Any] = {"max_bytes": 32 * 2**20, "keep_seconds": 24 * 3600.0}
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
@@ -234,7 +233,7 @@ def _no_tools(_: Request) -> Response:
 def bundled_library(data_dir: Path) -> Library:
     """Read the bundled sets; without any, an empty one to start from."""
     sets = []
-    for name in BUNDLED:
+    for name in BUNDLED_SETS:
         try:
             sets.append(ExampleSet(name, tuple(load_pairs(data_dir / name))))
         except DataError:

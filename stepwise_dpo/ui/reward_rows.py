@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, first_error
-from stepwise_dpo.preferences.statistics import hardly_differ
+from stepwise_dpo.preferences.statistics import hardly_differ, preference_sign
 from stepwise_dpo.ui.components import coloured, divergence_line, solution, stats, what
 from stepwise_dpo.ui.reward_views import Cast, Look, Sides, reach, softplus, stepwise_loss
 from stepwise_dpo.ui.text import MINUS, counted, shown, signed, three_digits
@@ -200,7 +200,7 @@ def _adds_up(chosen: float, rejected: float, digits: int) -> bool:
     """Whether the rounded difference is the difference of the rounded numbers, and keeps its sign."""
     difference = round(chosen - rejected, digits)
     return round(round(chosen, digits) - round(rejected, digits), digits) == difference and (
-        difference != 0 or chosen == rejected
+        difference != 0 or preference_sign(chosen - rejected) == 0
     )
 
 
@@ -208,9 +208,9 @@ def _verdict(preference: float, judged: Sides | None) -> str:
     if judged is not None and hardly_differ([*judged[0], *judged[1]]):
         words = "All steps have nearly the same score: the preference says little more than how many there are."
         return f'<p class="verdict warn">{words}</p>'
-    if preference > 0:
+    if preference_sign(preference) > 0:
         return '<p class="verdict">Positive preference: the step-wise loss trains towards chosen.</p>'
-    if preference < 0:
+    if preference_sign(preference) < 0:
         words = "Negative preference: by default the step-wise loss trains towards rejected."
         return f'<p class="verdict warn">{words}{what("negative_preference")}</p>'
-    return '<p class="verdict">The preference is zero: the step-wise loss trains nothing here.</p>'
+    return '<p class="verdict">No preference: the step-wise loss trains next to nothing here.</p>'

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from stepwise_dpo.preferences.pairs import PreferencePair, first_error
-from stepwise_dpo.preferences.statistics import hardly_differ
+from stepwise_dpo.preferences.statistics import hardly_differ, preference_sign
 from stepwise_dpo.ui.components import Item, list_html, note, plots_value, stats, what
 from stepwise_dpo.ui.figures import Chart, HeatmapRow, reward_heatmap
 from stepwise_dpo.ui.reward_rows import label_agreement
@@ -58,7 +58,7 @@ class Agreement(NamedTuple):
 
     Attributes:
         examples: scored ones.
-        positive: those with a preference above 0.
+        positive: those with a positive preference, see `preference_sign`.
         acc1: ProcessBench: wrong solutions whose first error was found exactly, in percent.
         acc2: right solutions that were left alone, in percent.
         f1: the harmonic mean of the two.
@@ -99,9 +99,9 @@ def ordered(
         indices: the examples to sort, by rising index.
         known: what is known of them.
         sort: one of `SORTS`; anything else is the order of the set.
-        negative_only: leave out all but those with a preference below 0.
+        negative_only: leave out all but those with a negative preference, see `preference_sign`.
     """
-    kept = [i for i in indices if not negative_only or (i in known and known[i].preference < 0)]
+    kept = [i for i in indices if not negative_only or (i in known and preference_sign(known[i].preference) < 0)]
     if sort == "preference":
         return sorted(kept, key=lambda i: (i not in known, known[i].preference if i in known else 0.0))
     if sort == "disagreement":
@@ -148,8 +148,10 @@ def _item(pair: PreferencePair, index: int, known: Judged | None, look: Look) ->
     if wrong is not None:
         facts.append(f"error at {wrong + 1}")
     if known is not None:
-        number = signed(known.preference)
-        if known.preference < 0:
+        number, sign = signed(known.preference), preference_sign(known.preference)
+        if sign == 0 and look.result == "preference":
+            number = "no preference"
+        elif sign < 0:
             number = (
                 f'<span class="warn">{"negative " if look.result == "preference" else ""}{look.result} {number}</span>'
             )
@@ -195,7 +197,7 @@ def heatmap_value(
 
 def agreement(pairs: Sequence[PreferencePair], known: Mapping[int, Judged], look: Look) -> Agreement:
     """Measure the scored examples against preferences and labels, see `process_metrics`."""
-    positive = sum(item.preference > 0 for item in known.values())
+    positive = sum(preference_sign(item.preference) > 0 for item in known.values())
     if look.of_policy or look.when == "difference":
         return Agreement(len(known), positive)
     # Brings scikit-learn, which the page doesn't need before.

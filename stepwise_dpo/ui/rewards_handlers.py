@@ -1,6 +1,7 @@
 """What the Rewards tab answers to its events: one example, the whole set, what somebody types."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -83,9 +84,14 @@ class RewardsHandlers:
         info = "what “after” means" if runs else "what “after” means; train one in the Train tab"
         field = gr.Dropdown(choices=choices, value=run.run.id if run else "", info=info)
         controls = controls._replace(run=run.run.id if run else None)
+        # One pair of tickets for both answers: what is clicked after the first one is newer than the second.
+        session = str(request.session_hash)
+        of_set, of_example = self._begin_set(session, library, controls), self._examples.begin(session)
         if waiting := self._waiting(library, selected, controls):
-            yield [field, *waiting, *self.show_set(request, library, selected, run_id, *controls, drawn)]
-        yield [field, *self.show_all(request, library, selected, run_id, *controls, drawn)]
+            overview = self._overview_if_last(session, of_set, library, selected, controls, drawn)
+            yield [field, *self._if_last(session, of_example, waiting), *overview]
+        example = self._if_last(session, of_example, self._one_example(library, selected, controls, False))
+        yield [field, *example, *self._overview_if_last(session, of_set, library, selected, controls, drawn)]
 
     def _waiting(self, library: Library, selected: int, controls: Controls) -> list[Any] | None:
         """What stands in an example's place while it is judged; None where nothing has to be waited for."""
@@ -108,9 +114,13 @@ class RewardsHandlers:
         self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any, load: bool = False
     ) -> list[Any]:
         """Show example and set as the fields say."""
-        *values, _ = fields
-        example = self._example(request, library, selected, Controls(*values), load)
-        return [*example, *self.show_set(request, library, selected, run_id, *fields)]
+        *values, drawn = fields
+        controls = Controls(*values)
+        session = str(request.session_hash)
+        # Before the example, whose model may take seconds to load: what is clicked meanwhile is newer.
+        ticket = self._begin_set(session, library, controls)
+        example = self._example(request, library, selected, controls, load)
+        return [*example, *self._overview_if_last(session, ticket, library, selected, controls, drawn)]
 
     def load(self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any) -> list[Any]:
         """Load the chosen reward model and show everything."""
@@ -146,7 +156,9 @@ class RewardsHandlers:
         """Everything about one example, unless the session has asked for something else meanwhile."""
         session = str(request.session_hash)
         ticket = self._examples.begin(session)
-        now = self._one_example(library, selected, controls, load)
+        return self._if_last(session, ticket, self._one_example(library, selected, controls, load))
+
+    def _if_last(self, session: str, ticket: int, now: list[Any]) -> list[Any]:
         return now if self._examples.is_last(session, ticket) else [gr.skip()] * len(now)
 
     def _one_example(self, library: Library, selected: int, controls: Controls, load: bool) -> list[Any]:
@@ -202,8 +214,29 @@ class RewardsHandlers:
     def show_set(self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any) -> list[Any]:
         """List, agreement, heatmap and message about the set, of what has been scored so far."""
         *values, drawn = fields
-        self._sets.begin(str(request.session_hash))
-        return self._overview(library, selected, Controls(*values), drawn)
+        controls, session = Controls(*values), str(request.session_hash)
+        ticket = self._begin_set(session, library, controls)
+        return self._overview_if_last(session, ticket, library, selected, controls, drawn)
+
+    def _begin_set(self, session: str, library: Library, controls: Controls) -> int | None:
+        """Take a ticket to show the set; None while this very view of it is being scored.
+
+        The scoring shows the same, and more, when it ends. The order in which Gradio begins two requests of different
+        queues says nothing: the tab's arrival may begin after a click on “Score the set” that came later.
+        """
+        work = None
+        with suppress(StepwiseDPOError):  # the set's message says it
+            work = _work(library, controls, self._view(controls))
+        return None if self._sets.works_on(session, work) else self._sets.begin(session)
+
+    def _overview_if_last(
+        self, session: str, ticket: int | None, library: Library, selected: int, controls: Controls, drawn: object
+    ) -> list[Any]:
+        """Give the overview, unless the session has asked for something else since `_begin_set`."""
+        if ticket is None or not self._sets.is_last(session, ticket):
+            return [gr.skip()] * 5
+        now = self._overview(library, selected, controls, drawn)
+        return now if self._sets.is_last(session, ticket) else [gr.skip()] * 5
 
     def _overview(self, library: Library, selected: int, controls: Controls, drawn: object) -> list[Any]:
         pairs = library.current.pairs
@@ -248,12 +281,17 @@ class RewardsHandlers:
         *values, drawn = fields
         controls = Controls(*values)
         session = str(request.session_hash)
-        ticket = self._sets.begin(session)
         pairs = library.current.pairs[: self.limit]
         waiting = [gr.skip()] * 5
         idle = ["", gr.Button(visible=True), gr.Button(visible=False)]
         try:
             view = self._view(controls)
+        except StepwiseDPOError as problem:
+            self._sets.begin(session)
+            yield [*waiting[:3], error(str(problem)), gr.skip(), *idle]
+            return
+        ticket = self._sets.begin(session, _work(library, controls, view))
+        try:
             planned = plan(view.look, view.cast)
             if not pairs or planned.shown is None:
                 words = planned.missing or "There are no examples to score; add or load some in the Data tab."
@@ -270,11 +308,12 @@ class RewardsHandlers:
         except StepwiseDPOError as problem:
             yield [*waiting[:3], error(str(problem)), gr.skip(), *idle]
             return
+        finally:
+            self._sets.end(session, ticket)
         # Whoever has gone on to another view or set meanwhile shall not be taken back.
-        last = self._sets.is_last(session, ticket)
         if not (isinstance(drawn, tuple) and drawn[0] == _asked(library, view)):
             drawn = (_asked(library, view), None)
-        yield [*(self._overview(library, selected, controls, drawn) if last else waiting), *idle]
+        yield [*self._overview_if_last(session, ticket, library, selected, controls, drawn), *idle]
 
     def score_set_if_needed(
         self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any
@@ -292,6 +331,7 @@ class RewardsHandlers:
             drawn: object = (_asked(library, self._view(Controls(*fields[:-1]))), None)
         except StepwiseDPOError:
             drawn = None  # the set's message says it
+        self._sets.begin(str(request.session_hash))  # the work is over, whether or not its thread has noticed
         shown_now = self.show_set(request, library, selected, run_id, *fields[:-1], drawn)
         return [*shown_now, "", gr.Button(visible=True), gr.Button(visible=False)]
 
@@ -351,3 +391,10 @@ def _asked(library: Library, view: View) -> tuple[Any, ...]:
     """Name what somebody has asked to score: a set, by whom."""
     planned = plan(view.look, view.cast)
     return (library.open_name, planned.shown, planned.minus)
+
+
+def _work(library: Library, controls: Controls, view: View) -> tuple[Any, ...]:
+    """Name all that an overview depends on."""
+    # As text: a field may hold anything that a browser can send, lists too.
+    fields = tuple(str(field)[:200] for field in (controls.query, controls.sort, controls.negative))
+    return (_asked(library, view), view.look, hash(library.current.pairs), *fields)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from stepwise_dpo.learning.estimates import wilson_interval
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.ui.colours import DARK_LINES, LOSS_COLOURS, MUTED
 from stepwise_dpo.ui.run_reader import Facts, RunReader
@@ -63,6 +64,7 @@ def table_value(reader: RunReader, views: Sequence[RunView], current: RunView | 
     together = [config for view in drawn if (config := facts[view.run.id].config) is not None]
     rows = []
     for view in views[page * PAGE : (page + 1) * PAGE]:
+        result = result_of(facts[view.run.id])
         own = facts[view.run.id]
         differs: list[str] | None = None
         # Those that are drawn together are compared with each other, any other one with the opened run.
@@ -83,7 +85,8 @@ def table_value(reader: RunReader, views: Sequence[RunView], current: RunView | 
                 "steps": progress_words(view, reader.curves(view.run)) if view.status.active else _steps(view),
                 "loss": three_digits(own.loss) if own.loss is not None else "",
                 "spark": sparkline(own.spark),
-                "result": result_words(own),
+                "result": result.words,
+                "intervals": result.title,
                 "differs": differs and shortened(differs),
                 "all": "\n".join(differs) if differs and len(differs) > MOST_DIFFERENCES else "",
                 "note": own.note,
@@ -111,14 +114,38 @@ def shortened(found: Sequence[str]) -> list[str]:
     return [*found[:MOST_DIFFERENCES], f"and {len(found) - MOST_DIFFERENCES} more"]
 
 
-def result_words(facts: Facts) -> str:
+class Result(NamedTuple):
+    """What the comparison of a run showed.
+
+    Attributes:
+        words: before → after, and of how many; "" while there is none.
+        title: how sure that is, for the pointer; "" where the report doesn't count its examples.
+    """
+
+    words: str = ""
+    title: str = ""
+
+
+def result_of(facts: Facts) -> Result:
     """Say what the comparison showed: the solve rate, or else the share of pairs that are ranked right."""
-    place = "" if facts.config is None or facts.config.eval_data else ", on training examples"
-    for key, words in (("solve_rate", "solved"), ("preference_accuracy", "ranked right")):
-        before, after = facts.before.get(key), facts.after.get(key)
-        if before is not None and after is not None:  # null where it isn't defined
-            return f"{before:.0%} → {after:.0%} {words}{place}"
-    return ""
+    trained_on = facts.config is not None and not facts.config.eval_data
+    for key, words, counts in (("solve_rate", "solved", "answers"), ("preference_accuracy", "ranked right", "pairs")):
+        shares = [share for side in (facts.before, facts.after) if (share := side.get(key)) is not None]
+        if len(shares) < 2:  # null where it isn't defined
+            continue
+        moved = " → ".join(f"{share:.0%}" for share in shares)
+        count = facts.after.get(counts) or 0
+        # A damaged report may hold any numbers.
+        if not 1 <= count <= 1e9 or not all(0 <= share <= 1 for share in shares):
+            return Result(f"{moved} {words}{', on training examples' if trained_on else ''}")
+        # The report has no examples, so no interval of the change, which needs both answers to each.
+        ends = (wilson_interval(round(share * round(count)), round(count)) for share in shares)
+        before, after = (f"{low:.0%} to {high:.0%}" for low, high in ends)
+        return Result(
+            f"{moved} {words}, of {counted(round(count), 'training example') if trained_on else f'{count:,.0f}'}",
+            f"95% intervals: before {before}, after {after}. Compare has that of the change.",
+        )
+    return Result()
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -174,8 +174,8 @@ def seconds_left(curves: Curves, max_steps: int) -> float | None:
     return float(pace * (max_steps - steps[-1]))
 
 
-def head_html(view: RunView | None, curves: Curves, result: str = "") -> str:
-    """Write what stands above the curves: name, state, progress, result, error."""
+def head_html(view: RunView | None, curves: Curves, result: str = "", title: str = "") -> str:
+    """Write what stands above the curves: name, state, progress, result (`title` on the pointer), error."""
     if view is None:
         return (
             '<div class="run-head"><h2>No run yet</h2><span>Press “Train”: the curves appear here while it runs.'
@@ -193,7 +193,8 @@ def head_html(view: RunView | None, curves: Curves, result: str = "") -> str:
     if status.active and status.phase == "training" and not curves.count("loss"):
         parts.append("<span>waiting for the first step</span>")
     if result:
-        parts.append(f"<span>{shown(result)} {what('run_result', 'what-run-result')}</span>")
+        words = f'<span title="{plain(title)}">{shown(result)}</span>'
+        parts.append(f"<span>{words} {what('run_result', 'what-run-result')}</span>")
     parts.append("</div>")
     if status.state in ("failed", "interrupted"):
         parts.append(_failure(view))

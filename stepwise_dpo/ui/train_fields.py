@@ -17,9 +17,11 @@ from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.text import MINUS, shown
 from stepwise_dpo.ui.train_form import (
+    HELD_OUT_LABEL,
     HELD_OUT_SET,
     LOSSES,
     Form,
+    bundled_words,
     data_words,
     demo_form,
     own_value,
@@ -101,7 +103,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         held_out_set = gr.Dropdown(
             [(_NEXT_WORDS, ""), HELD_OUT_SET],
             value=HELD_OUT_SET,
-            label="Examples to compare on are",
+            label=HELD_OUT_LABEL,
             filterable=False,
             elem_id="train-held-out-set",
         )
@@ -168,8 +170,9 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         planned = plan(library, Form(*values), public)
         # Anybody's: a pace says nothing about whose run it was.
         pace = planned and known_pace(reader.supervisor.runs(), planned[0].model, planned[0].loss)
-        words = plan_words(planned, pace)
-        return [words.button, *map(_hint, (words.estimate, data_words(library, Form(*values))))]
+        words, form = plan_words(planned, pace), Form(*values)
+        data = _hint(data_words(library, form)) + note(bundled_words(library, form))
+        return [words.button, _hint(words.estimate), data]
 
     def on_loss(value: str, rate: object, beta: object, *options: object) -> list[Any]:
         # Other losses' fields are hidden, not cleared: what was set comes back with the loss.

@@ -16,7 +16,7 @@ from stepwise_dpo.runs.limits import check_public
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.pace import Pace
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, check_model_name
-from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.library import BUNDLED_SETS, ExampleSet, Library
 from stepwise_dpo.ui.text import counted, duration
 
 LOSSES = [("DPO + imitation", "demo"), ("DPO", "demo-dpo"), ("Step-wise", "demo-stepwise")]
@@ -24,6 +24,7 @@ LOSSES = [("DPO + imitation", "demo"), ("DPO", "demo-dpo"), ("Step-wise", "demo-
 
 DEMO_EXAMPLES, DEMO_HELD_OUT = 450, 120
 HELD_OUT_SET = "heldout_prm.json"
+HELD_OUT_LABEL = "Examples to compare on are"
 
 MANY_ANSWERS, FEW_ANSWERS = 200, 8
 """The most held-out problems that a model answers before and after, one that writes fast and one that doesn't."""
@@ -275,6 +276,20 @@ def data_words(library: Library, form: Form) -> str:
     if asked:
         return f"{words}. None are left to hold out, so it is compared on these: choose another set under More options."
     return f"{words}. None are held out, so it is compared on these."
+
+
+def bundled_words(library: Library, form: Form) -> str:
+    """Say that one's own examples are compared on the project's, whose problems may be others; "" where they aren't."""
+    try:
+        _, held_out, name = split(library, form)
+    except ConfigError:
+        return ""
+    if not held_out or name not in BUNDLED_SETS or library.current.name in BUNDLED_SETS:
+        return ""
+    return (
+        f"Compared on {name}: the bundled problems, not yours. For yours, choose another set at “{HELD_OUT_LABEL}” "
+        "under More options."
+    )
 
 
 def _share(count: int, of: int) -> str:

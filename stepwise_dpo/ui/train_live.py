@@ -16,7 +16,7 @@ from stepwise_dpo.runs.export import accelerate_command, command, portable
 from stepwise_dpo.ui.components import error, plots_value
 from stepwise_dpo.ui.curves import Curves
 from stepwise_dpo.ui.run_reader import RunReader
-from stepwise_dpo.ui.run_table import Choice, chosen_views, result_words, table_value
+from stepwise_dpo.ui.run_table import Choice, chosen_views, result_of, table_value
 from stepwise_dpo.ui.runs_view import RunView, chip_html, config_html, find, head_html, signature
 from stepwise_dpo.ui.text import shown
 from stepwise_dpo.ui.training_figures import training_charts
@@ -117,7 +117,7 @@ def _live(reader: RunReader, views: list[RunView], current: RunView | None, choi
         run=current.run.id if current else "",
         chip=chip_html(views, reader.curves(newest.run)) if newest else "",
         head=(
-            head_html(current, reader.curves(current.run), result_words(reader.facts(current)))
+            head_html(current, reader.curves(current.run), *result_of(reader.facts(current)))
             if current
             else head_html(None, Curves())
         ),

@@ -21,6 +21,9 @@ MAX_RUNS = len(RUN_COLOURS)
 FALL = 0.1
 """Nats by which both rewards have to fall, and the margin to rise, before the page explains it."""
 
+FEW_STEPS = 10
+"""Up to so many optimiser steps the axis would have ticks between them, and there is room for a tick at each."""
+
 INCOMPARABLE = "These losses are on different scales: compare their shapes, not their values."
 
 DISPLACED = "Both fall while the margin rises: common for nearly identical answers."
@@ -148,6 +151,8 @@ def training_charts(runs: Sequence[Drawn]) -> list[Chart]:
     runs = runs or [Drawn("", "", "dpo", Curves())]
     steps = max(run.max_steps for run in runs)
     axis: dict[str, Any] = {"range": [0, steps + 0.5]} if steps else {}
+    if 0 < steps <= FEW_STEPS:
+        axis["dtick"] = 1
     # A zoom and the legend's choices survive every update, and end when other runs are drawn.
     revision = "runs " + " ".join(run.key for run in runs)
     colours = run_colours(runs)
@@ -277,9 +282,16 @@ def _entry(group: str, name: str, colour: str, dash: str = "solid", width: int =
 def _figure(
     traces: list[Figure], axis: Mapping[str, Any], options: Mapping[str, Any], legend: list[Figure], revision: str
 ) -> Figure:
+    # Without a point, plotly makes up numbers.
+    is_empty = all(value is None for trace in traces for value in trace["y"])
     layout = {
-        "xaxis": {"zeroline": False, "rangemode": "tozero", **axis},
-        "yaxis": {"zeroline": False, "nticks": 5, **options},
+        "xaxis": {
+            "zeroline": False,
+            "rangemode": "tozero",
+            "showticklabels": not is_empty or "range" in axis,
+            **axis,
+        },
+        "yaxis": {"zeroline": False, "nticks": 5, "showticklabels": not is_empty or "range" in options, **options},
         "showlegend": False,
         "hovermode": "x unified",
         "uirevision": revision,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.preferences.statistics import preference_sign
 from stepwise_dpo.ui import colours
 from stepwise_dpo.ui.text import MINUS, counted, plain, shown, signed
 
@@ -157,7 +158,7 @@ def waterfall_html(
             f'<div class="{classes}" title="{plain(tip)}"><div class="bar-area"><i style="{look}"></i>'
             f'{written if len(steps) <= NUMBERED else ""}</div><span class="bar-name">{bar.step + 1}</span></div>'
         )
-    sign = "positive" if final > 0 else "negative" if final < 0 else ""
+    sign = ("", "positive", "negative")[preference_sign(final)]
     columns.append(
         f'<div class="bar-box result {sign}"><div class="bar-area"><i style="{place(0.0, final)}"></i>'
         f'<span class="bar-number" style="bottom:{100 * (max(final, 0.0) - low) / span:.2f}%">{signed(final)}</span>'

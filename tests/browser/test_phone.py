@@ -62,6 +62,9 @@ def test_a_phone_goes_through_every_tab(phone, app, tmp_path):
 def load_a_set(page: Page, path: Path) -> None:
     save_pairs(PAIRS, path)
     fits(page, "first-visit")
+    steps, close = (page.locator(part).bounding_box() for part in (".welcome ol", ".welcome-close"))
+    assert steps["x"] + steps["width"] <= close["x"]  # beside them: no line of its own
+    assert close["y"] < steps["y"] + steps["height"]
     with page.expect_file_chooser() as chooser:
         page.locator("#data-upload button").first.tap()
     chooser.value.set_files(path)

@@ -1,5 +1,5 @@
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, remarks
-from stepwise_dpo.preferences.statistics import hardly_differ, repetitions, shared_prompts, statistics
+from stepwise_dpo.preferences.statistics import hardly_differ, preference_sign, repetitions, shared_prompts, statistics
 
 
 def pair(prompt, chosen, rejected):
@@ -43,6 +43,10 @@ def test_remarks_name_their_place():
     beginning = pair("p", [("a",), ("b",)], [("a",)])
     assert [(r.side, r.step) for r in remarks(beginning)] == [("rejected", None)]
     assert [(r.side, r.step) for r in remarks(pair("p", [("a",)], [("a",)]))] == [("", None)]
+
+
+def test_rounding_has_no_sign():
+    assert [preference_sign(value) for value in (2e-6, 2.4e-7, 0.0, -2.4e-7, -2e-6)] == [1, 0, 0, 0, -1]
 
 
 def test_scores_that_hardly_differ():

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 
 import gradio as gr
 import pytest
@@ -252,6 +253,17 @@ def test_what_can_be_compared(models):
     assert names_of(*first) == ("before", "after")
     other = names_of(models[keys("before", 1)], models[keys("after", 2)])
     assert other == ("Base of DPO · 1 Jan 00:00:00", "DPO · 2 Jan 00:00:00")
+
+
+def test_without_a_finished_run_the_page_says_why(models):
+    assert "No finished run yet" in compare_views.nothing_yet([])
+    ended = models[keys("after", 1)].view
+    assert "No finished run yet" in compare_views.nothing_yet([ended])  # such as one that failed
+    running = ended._replace(status=replace(ended.status, state="running"))
+    assert text_of(compare_views.nothing_yet([ended, running])).strip() == (
+        "DPO · 1 Jan 00:00:00 is still going Its model comes here when the run ends; then open this tab again."
+    )
+    assert "No finished run yet" in compare_views.nothing_yet([running._replace(discarded=True)])
 
 
 def test_the_sessions_run_is_compared_with_its_base(models):

@@ -6,6 +6,7 @@ import re
 from itertools import pairwise
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 import torch
 from hypothesis import given
@@ -192,6 +193,22 @@ def test_a_negative_preference_is_named():
     assert "Negative preference: by default the step-wise loss trains towards rejected" in text
 
 
+def test_rounding_is_no_preference():
+    sides = ([-2.0, -2.0], [-2.0, -1.0, -0.99999976])  # apart by 2.4e-7
+    assert waterfall.aggregated(sides[0], "sum") - waterfall.aggregated(sides[1], "sum") != 0
+    text = words(rows_html(PAIR, facts(sides, preferences=(-2.4e-7,)), Look(), CAST))
+    assert "0.00 preference = (−4.00) − (−4.00)" in text
+    assert "No preference: the step-wise loss trains next to nothing here" in text
+    assert 'class="bar-box result "' in waterfall.waterfall_html(sides, "sum", result="preference", reach=1.0)
+    known = {0: reward_sets.judged(PAIR, sides, Look()), 1: reward_sets.judged(PAIR, (sides[0], [0.0] * 3), Look())}
+    assert reward_sets.ordered([PAIR] * 2, [0, 1], known, "file", True) == [1]
+    listed = words(reward_sets.list_view([PAIR] * 2, [0, 1], known, 0, Look()))
+    assert re.findall("no preference|negative preference", listed) == ["no preference", "negative preference"]
+    assert reward_sets.agreement([PAIR], {0: known[0]}, Look()).positive == 0
+    small = facts(([4.0001, 0.0], [4.0, 0.0, 0.0]))
+    assert "+0.0001 preference" in words(rows_html(PAIR, small, Look(), CAST))
+
+
 def test_a_difference_shows_both_moments():
     text = words(
         rows_html(PAIR, facts(([1.0, 2.0], [0.5, -1.0, 0.0]), gaps=(-0.2, 0.3)), Look("policy", "difference"), CAST)
@@ -253,6 +270,38 @@ def test_an_example_that_nobody_has_judged_is_shown_at_once(scores, tmp_path):
     assert "1. 1 + 4?" in first[7]  # the list
     (again,) = handlers.arrive(request, library, 0, "", *fields)  # its numbers are known
     assert 'class="value"' in again[3]
+
+
+def heatmaps(answers):
+    """What each answer shows as the heatmap; None where it leaves the overview alone."""
+    overviews = [answer[-8:-3] if len(answer) == 8 else answer[-5:] for answer in answers]
+    return [None if overview == [gr.skip()] * 5 else overview[2] for overview in overviews]
+
+
+@pytest.mark.parametrize("arrived", ["before the click", "after it", "with another order"])
+def test_a_click_on_score_the_set_wins_over_the_tabs_late_arrival(scores, tmp_path, arrived):
+    handlers = RewardsHandlers(scores, RunReader(Supervisor(tmp_path), public=False))
+    pairs = [PreferencePair(f"{arrived} {i}?", [Step("5")], [Step("6")], str(i)) for i in range(2)]
+    library = Library((ExampleSet("set", tuple(pairs)),), "set")
+    fields = ["visitor", "", "file", False, TINY, "", "centered", "before", "sum", None]
+    scores.judges.score(TINY, [PAIR], "centered")  # else nothing is shown before it is loaded
+    request = SimpleNamespace(session_hash="session")
+    arriving = handlers.arrive(request, library, 0, "", *fields)
+    scoring = handlers.score_set(request, library, 0, "", *fields)
+    if arrived == "before the click":
+        assert heatmaps([next(arriving)]) == [reward_sets.NO_HEATMAP]
+    next(scoring)
+    assert heatmaps(arriving) == ([None] if arrived == "before the click" else [None, None])
+    assert heatmaps([handlers.show_all(request, library, 0, "", *fields)]) == [None]
+    if arrived == "with another order":  # somebody who has gone on is not taken back
+        handlers.show_set(request, library, 0, "", *fields[:2], "error", *fields[3:])
+    *progress, end = heatmaps(scoring)
+    assert progress == [None]
+    if arrived == "with another order":
+        assert end is None
+    else:
+        assert json.loads(end)["charts"][0]["unit"] == f"2 examples, by {TINY}"
+    assert heatmaps([handlers.show_set(request, library, 0, "", *fields)]) != [None]  # nothing is at work any more
 
 
 def test_identical_sides_have_no_dashed_line():
@@ -479,3 +528,19 @@ def test_a_late_answer_does_not_cover_a_newer_one():
     newest.begin("c")  # "b" is forgotten
     assert newest.is_last("b", other)
     assert newest.begin("b") == 1
+
+
+def test_work_is_known_until_it_ends_or_something_newer_begins():
+    newest = Newest()
+    first = newest.begin("a", "work")
+    assert [newest.works_on("a", "work"), newest.works_on("a", "other"), newest.works_on("b", "work")] == [
+        True,
+        False,
+        False,
+    ]
+    second = newest.begin("a", "other")
+    newest.end("a", first)
+    assert newest.works_on("a", "other")
+    newest.end("a", second)
+    assert not newest.works_on("a", "other")
+    assert newest.is_last("a", second)

@@ -14,7 +14,7 @@ from stepwise_dpo.runs.pace import Pace
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import train_form, welcome
 from stepwise_dpo.ui.library import ExampleSet, Library
-from stepwise_dpo.ui.page import bundled_library
+from stepwise_dpo.ui.page import build_app, bundled_library
 from stepwise_dpo.ui.train_form import Form
 
 PAIR = PreferencePair("p", [Step("a", True)], [Step("b", False)], "1")
@@ -147,6 +147,20 @@ def test_the_form_names_its_data():
     form = FORM._replace(examples=40, held_out=0)
     assert train_form.data_words(both, form).endswith("None are held out, so it is compared on these.")
     assert train_form.data_words(both, FORM._replace(examples=None)) == ""
+
+
+def test_own_examples_compared_on_the_bundled_ones_are_said_to_be(tmp_path):
+    own = Library((*library(*numbered(40)).sets, *bundled_library(DATA_DIR).sets), "s")
+    form = FORM._replace(held_out=3, held_out_set=train_form.HELD_OUT_SET)
+    words = train_form.bundled_words(own, form)
+    assert words.startswith("Compared on heldout_prm.json: the bundled problems, not yours.")
+    labels = [getattr(block, "label", None) for block in build_app(tmp_path).blocks.values()]
+    assert re.search("“(.+)”", words).group(1) in labels
+    assert "More options" in labels
+    elsewhere = [form._replace(held_out_set="other"), form._replace(held_out_set=""), form._replace(held_out=0)]
+    assert [train_form.bundled_words(own, other) for other in elsewhere] == ["", "", ""]
+    assert train_form.bundled_words(own.opened("synthetic_prm.json"), form) == ""
+    assert train_form.bundled_words(own, form._replace(examples=None)) == ""
 
 
 def test_the_page_trains_as_the_presets_do():

@@ -226,7 +226,28 @@ def test_a_figure_that_is_not_defined_is_passed_over(run, reader):
     sides = {"solve_rate": None, "preference_accuracy": 0.5}
     run.write_report({"before": sides, "after": sides})
     (row,) = table_value(reader, reader.views(""), reader.views("")[0], Choice())["rows"]
-    assert row["result"] == "50% → 50% ranked right, on training examples"
+    assert (row["result"], row["intervals"]) == ("50% → 50% ranked right, on training examples", "")
+
+
+def test_a_result_says_of_how_many_and_how_sure_it_is(run, reader):
+    sides = [{"solve_rate": rate, "answers": 8.0, "preference_accuracy": 0.5, "pairs": 30.0} for rate in (0.375, 0.5)]
+    run.write_report(dict(zip(("before", "after"), sides, strict=True)))
+    view = reader.views("")[0]
+    facts = reader.facts(view)
+    words, title = run_table.result_of(facts)
+    assert words == "38% → 50% solved, of 8 training examples"
+    assert title == "95% intervals: before 14% to 69%, after 22% to 78%. Compare has that of the change."
+    assert f'<span title="{title}">{words}</span>' in live(updates(reader, "", run.id, Choice())).head
+    (row,) = table_value(reader, [view], view, Choice())["rows"]
+    assert (row["result"], row["intervals"]) == (words, title)
+    held_out = facts._replace(config=make_config({"data": "a", "eval_data": "b"}))
+    assert run_table.result_of(held_out).words == "38% → 50% solved, of 8"
+    ranked = [{name: side[name] for name in ("preference_accuracy", "pairs")} for side in sides]
+    assert run_table.result_of(held_out._replace(before=ranked[0], after=ranked[1])).words == (
+        "50% → 50% ranked right, of 30"
+    )
+    damaged = {"solve_rate": 1.5, "answers": 8.0}
+    assert run_table.result_of(held_out._replace(after=damaged)) == ("38% → 150% solved", "")
 
 
 def test_a_run_that_cant_be_read_stays_in_the_table(run, reader):

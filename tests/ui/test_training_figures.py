@@ -205,3 +205,18 @@ def test_both_rewards_falling_while_the_margin_rises_is_explained():
     assert "Both fall" in imitating
     assert "DPO + imitation" not in imitating  # nobody needs to be told what they do
     assert chart(charts, "accuracy").note == ""
+
+
+def test_axes_make_up_no_numbers():
+    def axes(*runs, id="loss"):
+        layout = chart(training_charts(runs), id).figure["layout"]
+        return layout["xaxis"], layout["yaxis"]
+
+    assert [axis["showticklabels"] for axis in axes()] == [False, False]
+    # Of a run that has begun, the steps are known; a share's range always is.
+    waiting = drawn([], max_steps=3)
+    assert [axis["showticklabels"] for axis in axes(waiting)] == [True, False]
+    assert [axis["showticklabels"] for axis in axes(waiting, id="accuracy")] == [True, True]
+    assert [axis["showticklabels"] for axis in axes(drawn())] == [True, True]
+    assert axes(waiting)[0]["dtick"] == 1
+    assert "dtick" not in axes(drawn(max_steps=400))[0]

@@ -103,6 +103,7 @@ function fill(row, run, several) {
   row.querySelector('.spark path').setAttribute('d', run.spark);
   set(row.querySelector('.loss .words'), run.loss);
   set(row.querySelector('.result'), run.result);
+  row.querySelector('.result').title = run.intervals;
   const differs = row.querySelector('.differs');
   const words = run.differs === null ? (run.opened ? (several ? '' : 'the others are compared with this run') : 'can’t be read')
     : run.differs.length ? run.differs.join(' · ') : 'nothing';
