@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from stepwise_dpo.runs.threads import waiting
+
 # Before any Hugging Face library is imported: no test may need a network, and a slip shall fail at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Before torch is: threads that wait in a loop take the cores from whatever else runs on this machine.
+os.environ.update(waiting(os.environ))
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data"

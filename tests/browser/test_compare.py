@@ -200,9 +200,11 @@ def test_a_keyboard_reaches_filter_sort_and_rows(compare):
     head.get_by_role("button").focus()
     compare.keyboard.press("Enter")
     expect(head).to_have_attribute("aria-sort", "descending")
+    expect(head.get_by_role("button")).to_be_focused()  # of the new table, which has taken the old one's place
     rows(compare).nth(2).focus()
     compare.keyboard.press("Enter")
     expect(rows(compare).nth(2)).to_have_attribute("aria-current", "true")
+    expect(rows(compare).nth(2)).to_be_focused()
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])

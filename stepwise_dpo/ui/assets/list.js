@@ -24,12 +24,20 @@ box.addEventListener('click', (event) => {
   if (item.dataset.opens && matchMedia('(max-width: 900px)').matches) document.getElementById(item.dataset.opens)?.scrollIntoView();
 });
 
-// The pane is replaced with every new value; its scroll position is carried over.
+// All of it is replaced with every new value; its scroll position is carried over, and the place of the keyboard.
 let scrolled = 0;
+let focused = ''; // the key of what has the focus, also while its successor is still to come
+box.addEventListener('focusin', ({ target }) => { focused = target.closest('[data-key]')?.dataset.key ?? ''; });
+box.addEventListener('focusout', ({ target }) => setTimeout(() => {
+  if (target.isConnected && !box.contains(document.activeElement)) focused = '';
+}));
 box.addEventListener('scroll', (event) => { if (event.target.classList?.contains('list-pane')) scrolled = event.target.scrollTop; }, true);
 watch('value', () => {
   const pane = box.querySelector('.list-pane');
   if (pane) pane.scrollTop = scrolled;
   keepInView();
+  if (focused && document.activeElement === document.body) {
+    box.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  }
 });
 keepInView();
