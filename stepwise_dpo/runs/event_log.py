@@ -17,18 +17,19 @@ KEPT_BYTES = 256 * 2**10
 def cap_log(path: Path, max_bytes: int = MAX_BYTES, kept_bytes: int = KEPT_BYTES) -> bool:
     """Cut the middle out of a log that is too long, in place: the worker has it open for appending.
 
-    What the worker writes during the cut itself (milliseconds) may be left out with the middle.
+    What the worker writes meanwhile is carried over, but for what comes between a look at the file's size and the call
+    that follows it at once.
 
     Returns:
         whether it was cut.
     """
     try:
-        with open(path, "r+b") as file:
+        with open(path, "r+b", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size <= max_bytes:
                 return False
             file.seek(size - kept_bytes)
-            tail = file.read()
+            tail = file.read(kept_bytes)
             # Whole lines at both sides of the gap, where there are lines.
             tail = tail[tail.find(b"\n") + 1 :]
             file.seek(0)
@@ -37,7 +38,15 @@ def cap_log(path: Path, max_bytes: int = MAX_BYTES, kept_bytes: int = KEPT_BYTES
             left_out = size - len(head) - len(tail)
             file.seek(len(head))
             file.write(f"[… {left_out:,} bytes left out …]\n".encode() + tail)
-            file.truncate()
+            end, carried = file.tell(), size
+            # Of a flood, the rest belongs to the middle.
+            while carried < (grown := os.fstat(file.fileno()).st_size) <= size + max_bytes:
+                file.seek(carried)
+                more = file.read(grown - carried)
+                file.seek(end)
+                file.write(more)
+                end, carried = file.tell(), carried + len(more)
+            os.ftruncate(file.fileno(), end)
     except FileNotFoundError:
         return False
     return True

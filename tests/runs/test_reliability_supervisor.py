@@ -465,6 +465,24 @@ def test_case_21_a_hundred_megabytes_of_output_block_nothing_and_the_log_stays_s
     assert "bytes left out …]\n" in text
 
 
+def test_case_21_what_is_written_during_a_cut_is_carried_over(tmp_path, monkeypatch):
+    log, looks, fstat = tmp_path / "events.log", [], os.fstat
+    log.write_bytes(b"early\n" + b"x" * 5000 + b"\n")
+
+    def write_and_look(descriptor):
+        looks.append(descriptor)
+        if len(looks) in (2, 3):
+            with log.open("ab") as file:
+                file.write(b"late %d\n" % len(looks))
+        return fstat(descriptor)
+
+    monkeypatch.setattr(event_log.os, "fstat", write_and_look)
+    assert event_log.cap_log(log, max_bytes=2000, kept_bytes=500)
+    assert log.read_bytes().startswith(b"early\n")
+    assert log.read_bytes().endswith(b"late 2\nlate 3\n")
+    assert log.stat().st_size < 2000
+
+
 def test_case_21_the_log_is_cut_while_it_is_written(tmp_path):
     log = tmp_path / "events.log"
     writer = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -307,7 +307,7 @@ def posted(client, name, arguments):
 
 
 NUMBER_OF_NO_RUN = {
-    "learning_rate": ["NaN", "Infinity", "1e999", "-1e-5", "500000.0"],
+    "learning_rate": ["NaN", "Infinity", "1e999", "-1e-5", "1e21"],
     "epochs": ["-1", "NaN"],
     "max_length": ["1000000000"],
     "batch_size": ["1000000000", "9" * 900],
