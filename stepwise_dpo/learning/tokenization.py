@@ -120,10 +120,20 @@ class StepTokenizer:
         """Tokenise many pairs, several times as fast as `encode_pair` one after the other.
 
         Raises:
-            DataError: as `encode_pair`, for the first pair that can't be used.
+            DataError: as `encode_pair`, for the first pair that can't be used, and how many there are.
         """
+        problems = []
         for pair, known in self._together(pairs):
-            yield self._encode_pair(pair, max_length, known)
+            try:
+                encoded = self._encode_pair(pair, max_length, known)
+            except DataError as error:
+                problems.append(str(error))
+                continue
+            if not problems:
+                yield encoded
+        if problems:
+            more = f" ({len(problems)} of {len(pairs)} examples can't be used)" if len(problems) > 1 else ""
+            raise DataError(problems[0] + more)
 
     def _together(self, pairs: Sequence[PreferencePair]) -> Iterator[tuple[PreferencePair, _Known]]:
         """Give each pair with the token ids of its texts."""
@@ -144,17 +154,10 @@ class StepTokenizer:
         """Find all pairs that `encode_pair` refuses, before anything that takes time.
 
         Raises:
-            DataError: the first of them with its numbers, and how many there are.
+            DataError: as `encode_pairs`.
         """
-        problems = []
-        for pair, known in self._together(pairs):
-            try:
-                self._encode_pair(pair, max_length, known)
-            except DataError as error:
-                problems.append(str(error))
-        if problems:
-            more = f" ({len(problems)} of {len(pairs)} examples can't be used)" if len(problems) > 1 else ""
-            raise DataError(problems[0] + more)
+        for _ in self.encode_pairs(pairs, max_length):
+            pass
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Tokenise a prompt, with the special tokens that the model expects around it."""
@@ -191,13 +194,15 @@ class StepTokenizer:
     def unknown_characters(self, pairs: Sequence[PreferencePair]) -> list[str]:
         """Characters of each pair that the tokenizer can only write as its unknown token, sorted; "" for none."""
         unknown = self.tokenizer.unk_token_id
-        if unknown is None:
+        written = {c for pair in pairs for text in _texts(pair) for c in text if not c.isspace()}
+        alone = self._encode_all(sorted(written), add_special_tokens=False) if written else {}
+        strange = {c for c, ids in alone.items() if unknown is not None and unknown in ids}
+        if not strange:
             return [""] * len(pairs)
         found = []
         for pair, known in self._together(pairs):
-            texts = (pair.prompt, *(step.text for step in (*pair.chosen, *pair.rejected)))
-            characters = {c for text in texts if unknown in self._encode(text, known) for c in text if not c.isspace()}
-            found.append("".join(sorted(c for c in characters if unknown in self._encode(c))))
+            characters = {c for text in _texts(pair) if unknown in self._encode(text, known) for c in text}
+            found.append("".join(sorted(characters & strange)))
         return found
 
     def _encode(self, text: str, known: _Known = _NOTHING) -> list[int]:
@@ -213,6 +218,13 @@ class StepTokenizer:
             f"the tokenizer {type(self.tokenizer).__name__} loses every separator that could stand between two steps "
             f"({', '.join(map(repr, SEPARATORS))}); choose another model"
         )
+
+
+def _texts(pair: PreferencePair) -> Iterator[str]:
+    """The prompt and all steps."""
+    yield pair.prompt
+    for step in (*pair.chosen, *pair.rejected):
+        yield step.text
 
 
 def check_no_special_token(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int], what: str) -> None:

@@ -180,7 +180,11 @@ def _run(
     policy = loaded if loaded is not None and loaded.name == config.model else load_policy(config.model)
     reward_model = _load_reward_model(config) if config.reward_model else None
     everything = [*train_pairs, *(eval_pairs or [])]
-    policy.step_tokenizer().check_lengths(everything, config.max_length)
+    # As needed: the first optimiser step doesn't wait for what is only looked at afterwards.
+    ahead = config.frozen_scores == "ahead"
+    if ahead and reward_model is not None:
+        # To score them takes minutes; where nothing does, the trainer finds at once what is too long.
+        policy.step_tokenizer().check_lengths(everything, config.max_length)
     if journal.writes:
         _warn_of_unknown_characters(policy, everything)
         _warn_of_unknown_problems(config.model, train_pairs)
@@ -192,8 +196,6 @@ def _run(
             rewards = reward_model.score_pairs(pairs, progress=journal.bar("Process rewards", "sequence"))
             directory.write_rewards(_rewards_record(config, reward_model.head, train_pairs, rewards))
 
-    # As needed: the first optimiser step doesn't wait for what is only looked at afterwards.
-    ahead = config.frozen_scores == "ahead"
     if ahead:
         score(everything)
 
