@@ -329,8 +329,19 @@ class RunDirectory:
         write_atomically(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
 
     def environment(self) -> dict[str, Any] | None:
-        """What the run's figures depend on beside its configuration; None before its models were loaded."""
-        return self._read_json("environment.json") if (self.path / "environment.json").exists() else None
+        """What the run's figures depend on beside its configuration; None before its models were loaded.
+
+        Raises:
+            RunError: it can't be read, or lacks what a run that goes on is compared by.
+        """
+        if not (self.path / "environment.json").exists():
+            return None
+        environment = self._read_json("environment.json")
+        compared = {"weights": {}, "resumed": [], **environment}  # older runs noted no weights
+        kinds = {"versions": dict, "data": dict, "weights": dict, "resumed": list}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(compared.get(name), kind)]:
+            raise RunError(f"run {self.id!r}: environment.json: {wrong[0]} is damaged")
+        return environment
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Replace report.json."""

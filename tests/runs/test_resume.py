@@ -254,6 +254,10 @@ def test_other_data_than_before_is_refused(small_settings, tmp_path, monkeypatch
     with pytest.raises(RunError, match="changed since it began"):
         resume(tmp_path / "run")
     assert metrics_of(RunDirectory(tmp_path / "run")) == before
+    for name, content in (("versions", {"data": {}}), ("weights", {"versions": {}, "data": {}, "weights": []})):
+        (tmp_path / "run" / "environment.json").write_text(json.dumps(content))
+        with pytest.raises(RunError, match=rf"environment\.json: {name} is damaged"):
+            resume(tmp_path / "run")
 
 
 @pytest.mark.parametrize("frozen_scores", ["ahead", "as_needed"])
