@@ -9,13 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-# Read by the libraries when they are imported: nothing here calls home.
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# Gradio counts every event for a summary that everybody may read, and after each event groups the last 10,000 of
-# them with pandas: 10 ms of a core, sixty times a second with fifty visitors.
-os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
-os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(2**62))
+from stepwise_dpo.ui.gradio_environment import for_gradio
+
+os.environ.update(for_gradio(os.environ))  # before the imports that read it
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.limits import GIB, PUBLIC_PER_OWNER, PUBLIC_RUN_LIMITS, QueueLimits, RunLimits

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import time
 import urllib.error
@@ -187,6 +188,22 @@ def test_what_an_earlier_server_left_is_set_right_and_reported(server):
     assert "found from an earlier start, waiting again: waited\n" in log
     run = RunDirectory(server.log.parent / "runs" / "lost")
     assert json.loads((run.path / "status.json").read_text())["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [("GRADIO_SERVER_PORT", "abc", "from 1 to 65,535"), ("GRADIO_ANALYTICS_MAX_EVENTS", "1.5", "from 1 up")],
+)
+def test_what_gradio_would_stumble_over_is_named(name, value, allowed):
+    started = subprocess.run(
+        [sys.executable, str(APP), "--no-warm"], env={**os.environ, name: value}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert started.returncode == 1
+    assert started.stderr == (
+        f"error: the environment variable {name} must be a whole number {allowed}, not {value!r}; correct it, or "
+        "unset it\n"
+    )
 
 
 def test_nothing_calls_home(app):

@@ -172,6 +172,11 @@ def test_a_solve_rate_says_of_how_many_answers_it_is():
         ["solve_rate,", "of", "4", "answers", "0.75", "0.5"],
     ]
     assert len({len(line) for line in lines}) == 1
+    change = {"solve_rate": -0.25, "solve_rate/low": -0.5, "solve_rate/high": 0.125}
+    lines = report_table({"before": figures, "after": {**figures, "solve_rate": 0.5}, "change": change}).splitlines()
+    assert lines[0].split() == ["before", "after", "change", "95%", "interval"]
+    assert lines[1].split() == ["pairs", "8", "8"]
+    assert lines[2].split()[4:] == ["0.75", "0.5", "-0.25", "-0.5", "to", "+0.125"]
 
 
 def test_before_and_after_are_measured_alike(data, tmp_path, causal_folder):
@@ -181,6 +186,7 @@ def test_before_and_after_are_measured_alike(data, tmp_path, causal_folder):
         arguments = ["--model", model, "--data", data, "--precision", "bfloat16", "--learning-rate", "0"]
         assert main(["train", *arguments, "--max-steps", "1", "--generate", "0", "--output-dir", str(run.path)]) == 0
         assert run.report()["before"] == run.report()["after"]
+        assert not any(run.report()["change"].values())
         for example in run.examples():
             assert not any(example["chosen_step_logratios"] + example["rejected_step_logratios"])
             assert example["in_training"]

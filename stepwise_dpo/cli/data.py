@@ -35,8 +35,9 @@ SPLIT_EXAMPLES = """example:
 
 All pairs of one prompt stay together, so that no held-out problem is trained on."""
 
-ON_POLICY_EXAMPLES = """example:
+ON_POLICY_EXAMPLES = """examples:
   python -m stepwise_dpo data on-policy --model policy --n 450 --seed 21 --output onpolicy.json
+  python -m stepwise_dpo data on-policy --every-problem --n 300 --seed 22 --avoid onpolicy.json --output heldout.json
 
 The chosen side of a pair is the right solution, the rejected side what the model wrote. A checker labels every step."""
 
@@ -69,6 +70,11 @@ def add_commands(commands: Any) -> None:
         default=1.0,
         metavar="X",
         help="lower ones sample closer to greedy (default: 1.0)",
+    )
+    on_policy.add_argument(
+        "--every-problem",
+        action="store_true",
+        help="ask until there is a mistake in each problem, also the easy ones: what to compare before and after on",
     )
     on_policy.add_argument("--avoid", nargs="+", metavar="FILE", help="make no problem that is in these files")
     on_policy.add_argument("--output", required=True, metavar="FILE", help="a JSON file in the native format")
@@ -119,9 +125,10 @@ def _on_policy(options: argparse.Namespace) -> int:
     check_place(options.output, options.avoid or [])
     quiet_libraries()
     from stepwise_dpo.learning.loading import load_policy
-    from stepwise_dpo.learning.onpolicy import sample_mistakes
+    from stepwise_dpo.learning.onpolicy import sample_mistake_in_each, sample_mistakes
 
-    pairs = sample_mistakes(
+    sample = sample_mistake_in_each if options.every_problem else sample_mistakes
+    pairs = sample(
         load_policy(options.model),
         options.n,
         options.seed,

@@ -93,9 +93,12 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def report_table(report: Mapping[str, Mapping[str, float]]) -> str:
-    """Lay out the figures before and after as a table; a solve rate says of how many answers it is."""
-    before, after = report.get("before", {}), report.get("after", {})
-    lines = [f"{'':28}{'before':>12}{'after':>12}"]
+    """Lay out the figures before and after, and the change with its 95% interval where it was measured.
+
+    A solve rate says of how many answers it is.
+    """
+    before, after, change = (report.get(part) or {} for part in ("before", "after", "change"))
+    lines = [f"{'':28}{'before':>12}{'after':>12}" + (f"{'change':>12}  95% interval" if change else "")]
     for name in before:
         shown = name
         if "solve_rate" in before and "answers" in before:
@@ -104,6 +107,11 @@ def report_table(report: Mapping[str, Mapping[str, float]]) -> str:
             if name == "solve_rate":
                 shown = f"solve_rate, of {before['answers']:.0f} answers"
         cells = [f"{figures[name]:12.4g}" for figures in (before, after) if name in figures]
+        moved = [change.get(end) for end in (name, f"{name}/low", f"{name}/high")]
+        if moved[0] is not None:
+            cells.append(f"{moved[0]:+12.4g}")
+        if moved[1] is not None and moved[2] is not None:
+            cells.append(f"  {moved[1]:+.4g} to {moved[2]:+.4g}")
         lines.append(f"{shown:28}{''.join(cells)}")
     return "\n".join(lines)
 

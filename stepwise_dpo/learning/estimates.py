@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from math import comb, sqrt
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,13 @@ RESAMPLES = 1_000
 LEVEL = 0.95
 
 Interval = tuple[float, float]
+
+
+class Estimate(NamedTuple):
+    """A figure with its 95% interval; None where there are too few units for one."""
+
+    value: float
+    interval: Interval | None
 
 
 def bootstrap_intervals(
@@ -56,6 +64,27 @@ def bootstrap_intervals(
             low, high = np.percentile(values, tails).tolist()
             intervals[name] = (low, high)
     return intervals
+
+
+def paired_means(values: NDArray[np.float64]) -> dict[str, Estimate]:
+    """Contrast two measurements of the same units.
+
+    Args:
+        values: before and after of each unit, (units, 2), at least one unit.
+
+    Returns:
+        `before` and `after`, the means, and `change`, after minus before; the intervals are of the paired bootstrap,
+        which draws units with both values.
+    """
+    units = len(values)
+
+    def measure(weights: NDArray[np.int64]) -> dict[str, float]:
+        before, after = (weights @ values / weights.sum()).tolist()
+        return {"before": before, "after": after, "change": after - before}
+
+    intervals = bootstrap_intervals(units, measure)
+    once = measure(np.ones(units, dtype=np.int64))
+    return {name: Estimate(value, intervals[name]) for name, value in once.items()}
 
 
 def wilson_interval(hits: int, units: int, level: float = LEVEL) -> Interval:

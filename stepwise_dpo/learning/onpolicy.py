@@ -3,7 +3,7 @@
 A policy learns most from answers that it really gives; a mistake that it would never make teaches it little.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.learning.evaluation import sample_answers
@@ -15,6 +15,9 @@ from stepwise_dpo.preferences.synthetic import Solution, check_solution, draw_so
 BATCH = 64
 MAX_PROBLEMS_PER_PAIR = 100
 """Give up when a policy makes so few mistakes."""
+MAX_TRIES = 100
+WARMER = 1.05
+"""For a mistake in each problem, every further try has so many times the temperature of the one before."""
 
 
 def sample_mistakes(
@@ -60,23 +63,84 @@ def sample_mistakes(
             index += 1
             used.add(solution.prompt)
             drawn.append(solution)
-        answers = sample_answers(
-            policy,
-            [solution.prompt for solution in drawn],
-            samples=1,
-            temperature=temperature,
-            seed=seed + index,
-            max_new_tokens=max_new_tokens,
-        )
-        for solution, (answer,) in zip(drawn, answers, strict=True):
-            if not answer.complete or not answer.steps or solves(solution.prompt, answer.steps):
-                continue
-            labels = check_solution(solution.prompt, answer.steps)
-            if not all(labels):  # else nothing is wrong but that the answer is missing
-                pairs.append(_pair(solution, answer.steps, labels, len(pairs), seed, temperature))
+        for solution, mistake in zip(
+            drawn, _mistakes(policy, drawn, temperature, seed + index, max_new_tokens), strict=True
+        ):
+            if mistake is not None:
+                pairs.append(_pair(solution, *mistake, len(pairs), seed, temperature))
         if progress is not None:
             progress(min(len(pairs), n), n)
     return pairs[:n]
+
+
+def sample_mistake_in_each(
+    policy: Policy,
+    n: int,
+    seed: int,
+    *,
+    temperature: float = 1.0,
+    max_new_tokens: int = 128,
+    avoid: Collection[str] = (),
+    progress: Progress | None = None,
+) -> list[PreferencePair]:
+    """Let a policy answer fresh problems until it has made a mistake in each of them, and keep that.
+
+    Problems that it happened to fail at are harder for it than others, and some of them any other policy would solve:
+    compared on them, whatever training does looks like progress. Here no problem is left out, so that the share that a
+    policy solves is that of all such problems. For a mistake where it makes few, each try is warmer than the last.
+
+    Args: as for `sample_mistakes`; temperature is that of the first try.
+
+    Returns:
+        as `sample_mistakes`; `meta["temperature"]` is that of the mistake.
+
+    Raises:
+        DataError: the policy makes no mistake in some problem.
+    """
+    drawn: list[Solution] = []
+    used = set(avoid)
+    for index in range(n):
+        drawn.append(draw_solution(seed, index, avoid=used))
+        used.add(drawn[-1].prompt)
+    found: dict[int, PreferencePair] = {}
+    heat = temperature
+    for attempt in range(MAX_TRIES):
+        left = [index for index in range(n) if index not in found]
+        if not left:
+            return [found[index] for index in range(n)]
+        for start in range(0, len(left), BATCH):
+            part = left[start : start + BATCH]
+            problems = [drawn[index] for index in part]
+            mistakes = _mistakes(policy, problems, heat, seed + attempt * n + start, max_new_tokens)
+            for index, mistake in zip(part, mistakes, strict=True):
+                if mistake is not None:
+                    found[index] = _pair(drawn[index], *mistake, index, seed, round(heat, 3))
+            if progress is not None:
+                progress(len(found), n)
+        heat *= WARMER
+    first = next(index for index in range(n) if index not in found)
+    raise DataError(
+        f"{policy.name} made no usable mistake in {MAX_TRIES} answers to {drawn[first].prompt!r}; start at a higher "
+        "temperature"
+    )
+
+
+def _mistakes(
+    policy: Policy, problems: Sequence[Solution], temperature: float, seed: int, max_new_tokens: int
+) -> list[tuple[list[str], list[bool]] | None]:
+    """Draw an answer to each problem: (its steps, their labels) where it is wrong in a usable way, else None."""
+    prompts = [problem.prompt for problem in problems]
+    answers = sample_answers(
+        policy, prompts, samples=1, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens
+    )
+    mistakes: list[tuple[list[str], list[bool]] | None] = []
+    for prompt, (answer,) in zip(prompts, answers, strict=True):
+        readable = answer.complete and answer.steps and all(step.isprintable() for step in answer.steps)
+        usable = readable and not solves(prompt, answer.steps)
+        labels = check_solution(prompt, answer.steps) if usable else []
+        # Where all are right, nothing is wrong but that the answer is missing.
+        mistakes.append((answer.steps, labels) if usable and not all(labels) else None)
+    return mistakes
 
 
 def _pair(

@@ -27,9 +27,9 @@ _PHASE = {
 _DEMO = {
     "model": POLICY,
     "data": str(DATA_DIR / "onpolicy_prm.json"),
-    "eval_data": str(DATA_DIR / "heldout_prm.json"),
+    "eval_data": str(DATA_DIR / "onpolicy_heldout_prm.json"),
     "batch_size": 8,
-    "generate": 120,
+    "generate": 300,
     "frozen_scores": "as_needed",
     "group_by_length": True,
 }

@@ -8,7 +8,7 @@
     stop             exists once somebody asked the run to stop
     rewards.json     process rewards of every example
     environment.json versions, data hashes and whatever else a figure may depend on; see `runs.provenance`
-    report.json      {"before": {…}, "after": {…}}
+    report.json      {"before": {…}, "after": {…}, "change": {…}}; see `learning.evaluation`
     examples.jsonl   held-out examples before and after, one line each; see `learning.evaluation`
     checkpoint-N/    the training after N optimiser steps, complete and verifiable; see `learning.checkpoints`
     final/           a normal Transformers checkpoint with its tokenizer, and a manifest as a checkpoint has it
@@ -348,20 +348,20 @@ class RunDirectory:
         write_atomically(self.path / "report.json", json.dumps(report, indent=1) + "\n")
 
     def report(self) -> dict[str, Any] | None:
-        """Evaluation before and after, as far as there is one yet; None before.
+        """Evaluation before and after and the change, as far as there is one yet; None before.
 
         Raises:
-            RunError: it can't be read, or a side is not an object of numbers, each null where there is none.
+            RunError: it can't be read, or one of them is not an object of numbers, each null where there is none.
         """
         if not (self.path / "report.json").exists():
             return None
         report = self._read_json("report.json")
-        for side in ("before", "after"):
-            figures = report.get(side) or {}
+        for part in ("before", "after", "change"):
+            figures = report.get(part) or {}
             if not isinstance(figures, dict) or not all(
                 value is None or is_number(value) for value in figures.values()
             ):
-                raise RunError(f"run {self.id!r}: report.json: {side} is damaged")
+                raise RunError(f"run {self.id!r}: report.json: {part} is damaged")
         return report
 
     def write_rewards(self, rewards: Mapping[str, Any]) -> None:

@@ -245,15 +245,22 @@ def _indented(text: str) -> str:
 
 
 def _figures(report: Mapping[str, Any]) -> list[str]:
-    before, after = report.get("before") or {}, report.get("after") or {}
+    before, after, change = (report.get(part) or {} for part in ("before", "after", "change"))
     if not after:
         return ["Not measured: the run ended before."]
     rows = [
-        f"| {key.replace('_', ' ')} | {_number(before.get(key))} | {_number(after[key])} |"
+        f"| {key.replace('_', ' ')} | {_number(before.get(key))} | {_number(after[key])} | {_change(change, key)} |"
         for key in after
         if isinstance(after[key], (int, float))
     ]
-    return ["| figure | before | after |", "| --- | --- | --- |", *rows]
+    return ["| figure | before | after | change (95% interval) |", "| --- | --- | --- | --- |", *rows]
+
+
+def _change(change: Mapping[str, Any], key: str) -> str:
+    value, low, high = (change.get(end) for end in (key, f"{key}/low", f"{key}/high"))
+    if value is None:
+        return "–"
+    return f"{value:+.3g}" + (f" ({low:+.3g} to {high:+.3g})" if low is not None and high is not None else "")
 
 
 def _number(value: object) -> str:

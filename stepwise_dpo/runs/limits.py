@@ -71,7 +71,7 @@ class PublicCaps:
     """
 
     examples: int = 1000
-    held_out: int = 200
+    held_out: int = 300
     steps: int = 500
     batch_size: int = 32
     gradient_accumulation: int = 8

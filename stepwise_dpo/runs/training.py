@@ -25,7 +25,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from stepwise_dpo.errors import RunError, StepwiseDPOError
 from stepwise_dpo.learning.checkpoints import Checkpoint, read_own_state, readable_bytes
-from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy
+from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy, measure_change
 from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.names import BUNDLED, HUB_DEFAULT, SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
@@ -258,7 +258,8 @@ def _run(
             {**record, "in_training": record["prompt"] in trained_on}
             for record in compare_evaluations(measured_pairs, before, after)
         )
-        directory.write_report({"before": before.summary(), "after": after.summary()})
+        change = measure_change(before, after)
+        directory.write_report({"before": before.summary(), "after": after.summary(), "change": change})
 
 
 def training_arguments(config: RunConfig, run_dir: Path) -> StepwiseDPOConfig:

@@ -10,13 +10,12 @@ from stepwise_dpo.ui.address import NO_COMPARISON, ComparisonLink
 from stepwise_dpo.ui.comparison import PAGE_SIZE, Compared, Place, arranged
 from stepwise_dpo.ui.components import empty_state
 from stepwise_dpo.ui.judges import POLICY_NOTES
-from stepwise_dpo.ui.library import Library
+from stepwise_dpo.ui.library import HELD_OUT_SETS, Library
 from stepwise_dpo.ui.measuring import Measurements, Model, names_of, stored_comparison
 from stepwise_dpo.ui.text import counted
 
 STORED, OPEN_SET = "stored", "open"
-HELD_OUT = "heldout_prm.json"
-"""Where the examples come from: what the runs measured, the bundled set, or the set that is open in the Data tab."""
+"""Where the examples come from beside the bundled sets: what the runs measured, or what is open in the Data tab."""
 
 MAX_MEASURED, MAX_MEASURED_PUBLIC, FIRST_MEASURED = 120, 40, 40
 """The most examples that are measured here and now, and how many unless somebody asks for more."""
@@ -104,9 +103,8 @@ def defaults(models: Sequence[Model], run_id: str, choice: Choice) -> Choice:
 def sources_of(library: Library) -> list[tuple[str, str]]:
     """The examples that two models can be compared on: (words, key)."""
     sources = [("what the runs held out", STORED)]
-    if HELD_OUT in library.names:
-        sources.append((f"the bundled held-out set, {HELD_OUT}", HELD_OUT))
-    if library.open_name != HELD_OUT:
+    sources += [(f"a bundled held-out set, {name}", name) for name in HELD_OUT_SETS if name in library.names]
+    if library.open_name not in HELD_OUT_SETS:
         sources.append((f"the open set, {library.open_name}", OPEN_SET))
     return sources
 
@@ -141,7 +139,7 @@ def examples_of(choice: Choice, library: Library, most: int) -> tuple[tuple[Pref
     """
     sent = choice.number
     number = int(sent) if isinstance(sent, (int, float)) and not isinstance(sent, bool) and 1 <= sent <= most else most
-    name = HELD_OUT if choice.source == HELD_OUT else library.open_name
+    name = choice.source if choice.source in HELD_OUT_SETS else library.open_name
     pairs = next((known.pairs for known in library.sets if known.name == name), ())
     taken = pairs[:number]
     if not taken:

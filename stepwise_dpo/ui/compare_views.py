@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from stepwise_dpo.learning.estimates import Estimate
 from stepwise_dpo.preferences.checker import check_solution, is_known
 from stepwise_dpo.preferences.pairs import Step
 from stepwise_dpo.ui.comparison import (
@@ -10,7 +11,6 @@ from stepwise_dpo.ui.comparison import (
     SIDES,
     Compared,
     Contrast,
-    Estimate,
     Place,
     Reply,
     arranged,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stepwise_dpo.learning.estimates import Interval, bootstrap_intervals, wilson_interval
+from stepwise_dpo.learning.estimates import Estimate, paired_means, wilson_interval
 from stepwise_dpo.preferences.pairs import PreferencePair
 
 
@@ -135,13 +135,6 @@ def side_by_side(before: Sequence[Measured], after: Sequence[Measured]) -> tuple
 # ---------------------------------------------------------------------------------------------------------- figures
 
 
-class Estimate(NamedTuple):
-    """A figure with its 95% interval; None where there are too few examples for one."""
-
-    value: float
-    interval: Interval | None
-
-
 class Contrast(NamedTuple):
     """One figure of both models, and the change.
 
@@ -196,20 +189,11 @@ def problems(compared: Sequence[Compared]) -> list[Compared]:
 
 def _contrast(key: str, share: bool, values: "np.ndarray[Any, np.dtype[np.float64]]") -> Contrast:
     """Contrast two columns of values, (units, 2)."""
-    units = len(values)
-
-    def measure(weights: Any) -> dict[str, float]:
-        before, after = (weights @ values / weights.sum()).tolist()
-        return {"before": before, "after": after, "change": after - before}
-
-    once = measure(np.ones(units))
-    intervals = bootstrap_intervals(units, measure)
+    units, estimates = len(values), paired_means(values)
     if share:
-        intervals |= {
-            name: wilson_interval(int(values[:, column].sum()), units)
-            for column, name in enumerate(("before", "after"))
-        }
-    estimates = {name: Estimate(value, intervals[name]) for name, value in once.items()}
+        for column, name in enumerate(("before", "after")):
+            interval = wilson_interval(int(values[:, column].sum()), units)
+            estimates[name] = estimates[name]._replace(interval=interval)
     return Contrast(key, units, share, **estimates)
 
 

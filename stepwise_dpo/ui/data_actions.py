@@ -24,10 +24,9 @@ from stepwise_dpo.preferences.rows import MAX_BYTES
 from stepwise_dpo.preferences.statistics import prompt_key
 from stepwise_dpo.preferences.synthetic import CORRUPTIONS, FAMILIES, generate_pairs
 from stepwise_dpo.ui.examples_table import example_key
-from stepwise_dpo.ui.library import Library, new_pair, pair_from_draft
+from stepwise_dpo.ui.library import HELD_OUT_SETS, Library, new_pair, pair_from_draft
 from stepwise_dpo.ui.text import counted
 
-HELD_OUT = "heldout_prm.json"
 MAX_GENERATED = 10_000
 PUBLIC_MAX_GENERATED = 500  # about a third of a second; other visitors wait for it
 
@@ -162,7 +161,7 @@ class Recipe(NamedTuple):
 
 def to_avoid(library: Library) -> list[str]:
     """The sets whose problems aren't generated unless somebody asks for them: so nothing held out is trained on."""
-    return [HELD_OUT] if HELD_OUT in library.names else []
+    return [name for name in HELD_OUT_SETS if name in library.names]
 
 
 def generate(library: Library, recipe: Recipe, public: bool) -> NewSet:

@@ -14,7 +14,10 @@ from stepwise_dpo.preferences.rows import MAX_PAIRS
 from stepwise_dpo.preferences.statistics import repetitions
 from stepwise_dpo.ui.example_facts import ExampleFacts, facts_of
 
-BUNDLED_SETS = ("onpolicy_prm.json", "synthetic_prm.json", "heldout_prm.json")
+HELD_OUT_SETS = ("onpolicy_heldout_prm.json", "heldout_prm.json")
+"""To compare on: problems as the demo trains on them, with the policy's own mistakes, and others with made ones."""
+
+BUNDLED_SETS = ("onpolicy_prm.json", "synthetic_prm.json", *HELD_OUT_SETS)
 """Those that come with the project; the page opens the first."""
 
 MAX_UNDO = 30

@@ -36,6 +36,7 @@ class Facts(NamedTuple):
         spark: the smoothed loss, thinned.
         before: the report's figures before training, {} while there are none; None where one isn't defined.
         after: and after it.
+        change: after minus before, with the ends of its interval; {} where it wasn't measured.
         note: a person's.
     """
 
@@ -44,6 +45,7 @@ class Facts(NamedTuple):
     spark: tuple[float, ...]
     before: dict[str, float | None]
     after: dict[str, float | None]
+    change: dict[str, float | None]
     note: str
 
 
@@ -131,7 +133,8 @@ class RunReader:
         values = smooth(curves.points("loss")[1])
         values = values[np.isfinite(values)]
         spark = tuple(values[thinned(values, SPARK_POINTS)].tolist())
-        return Facts(config, curves.last("loss"), spark, report.get("before") or {}, report.get("after") or {}, note)
+        before, after, change = (report.get(part) or {} for part in ("before", "after", "change"))
+        return Facts(config, curves.last("loss"), spark, before, after, change, note)
 
 
 def _owner(run: RunDirectory) -> str | None:

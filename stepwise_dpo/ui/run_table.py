@@ -9,7 +9,7 @@ from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.ui.colours import DARK_LINES, LOSS_COLOURS, MUTED
 from stepwise_dpo.ui.run_reader import Facts, RunReader
 from stepwise_dpo.ui.runs_view import RunView, progress_words, setting
-from stepwise_dpo.ui.text import counted, three_digits
+from stepwise_dpo.ui.text import counted, signed, three_digits
 from stepwise_dpo.ui.training_figures import MAX_RUNS, run_colours
 
 PAGE = 15
@@ -86,7 +86,7 @@ def table_value(reader: RunReader, views: Sequence[RunView], current: RunView | 
                 "loss": three_digits(own.loss) if own.loss is not None else "",
                 "spark": sparkline(own.spark),
                 "result": result.words,
-                "intervals": result.title,
+                "intervals": "; ".join(filter(None, [result.change, result.title])),
                 "differs": differs and shortened(differs),
                 "all": "\n".join(differs) if differs and len(differs) > MOST_DIFFERENCES else "",
                 "note": own.note,
@@ -119,11 +119,13 @@ class Result(NamedTuple):
 
     Attributes:
         words: before → after, and of how many; "" while there is none.
-        title: how sure that is, for the pointer; "" where the report doesn't count its examples.
+        title: the interval of each, for the pointer; "" where the report doesn't count its examples.
+        change: by how much, with its interval; "" where that wasn't measured.
     """
 
     words: str = ""
     title: str = ""
+    change: str = ""
 
 
 def result_of(facts: Facts) -> Result:
@@ -138,14 +140,23 @@ def result_of(facts: Facts) -> Result:
         # A damaged report may hold any numbers.
         if not 1 <= count <= 1e9 or not all(0 <= share <= 1 for share in shares):
             return Result(f"{moved} {words}{', on training examples' if trained_on else ''}")
-        # The report has no examples, so no interval of the change, which needs both answers to each.
         ends = (wilson_interval(round(share * round(count)), round(count)) for share in shares)
         before, after = (f"{low:.0%} to {high:.0%}" for low, high in ends)
         return Result(
             f"{moved} {words}, of {counted(round(count), 'training example') if trained_on else f'{count:,.0f}'}",
-            f"95% intervals: before {before}, after {after}. Compare has that of the change.",
+            f"95% intervals: before {before}, after {after}",
+            _change(facts, key),
         )
     return Result()
+
+
+def _change(facts: Facts, key: str) -> str:
+    """Write the change of a share in points, with its interval; "" where it wasn't measured."""
+    change, *ends = (facts.change.get(name) for name in (key, f"{key}/low", f"{key}/high"))
+    if change is None:
+        return ""
+    points = [signed(100 * value, 1) for value in (change, *ends) if value is not None]
+    return f"{points[0]} points" + (f" (95% interval {points[1]} to {points[2]})" if len(points) == 3 else "")
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -174,7 +174,7 @@ def seconds_left(curves: Curves, max_steps: int) -> float | None:
     return float(pace * (max_steps - steps[-1]))
 
 
-def head_html(view: RunView | None, curves: Curves, result: str = "", title: str = "") -> str:
+def head_html(view: RunView | None, curves: Curves, result: str = "", title: str = "", change: str = "") -> str:
     """Write what stands above the curves: name, state, progress, result (`title` on the pointer), error."""
     if view is None:
         return (
@@ -193,7 +193,7 @@ def head_html(view: RunView | None, curves: Curves, result: str = "", title: str
     if status.active and status.phase == "training" and not curves.count("loss"):
         parts.append("<span>waiting for the first step</span>")
     if result:
-        words = f'<span title="{plain(title)}">{shown(result)}</span>'
+        words = f'<span title="{plain(title)}">{shown(result)}{f": <b>{shown(change)}</b>" if change else ""}</span>'
         parts.append(f"<span>{words} {what('run_result', 'what-run-result')}</span>")
     parts.append("</div>")
     if status.state in ("failed", "interrupted"):

@@ -13,12 +13,11 @@ from stepwise_dpo.ui.components import Shared, error, html, note, what
 from stepwise_dpo.ui.formula import formula_html
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, POLICY_NOTES
 from stepwise_dpo.ui.kept_form import KEEP_JS, keep, kept_form
-from stepwise_dpo.ui.library import Library
+from stepwise_dpo.ui.library import HELD_OUT_SETS, Library
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.text import MINUS, shown
 from stepwise_dpo.ui.train_form import (
     HELD_OUT_LABEL,
-    HELD_OUT_SET,
     LOSSES,
     Form,
     bundled_words,
@@ -101,8 +100,8 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         beta = _number(demo.beta, "beta", 0, "train-beta")
     with gr.Accordion("More options", open=False, elem_id="train-more"):
         held_out_set = gr.Dropdown(
-            [(_NEXT_WORDS, ""), HELD_OUT_SET],
-            value=HELD_OUT_SET,
+            [(_NEXT_WORDS, ""), HELD_OUT_SETS[0]],
+            value=HELD_OUT_SETS[0],
             label=HELD_OUT_LABEL,
             filterable=False,
             elem_id="train-held-out-set",

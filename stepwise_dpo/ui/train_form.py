@@ -16,17 +16,16 @@ from stepwise_dpo.runs.limits import check_public
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.pace import Pace
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, check_model_name
-from stepwise_dpo.ui.library import BUNDLED_SETS, ExampleSet, Library
+from stepwise_dpo.ui.library import BUNDLED_SETS, HELD_OUT_SETS, ExampleSet, Library
 from stepwise_dpo.ui.text import counted, duration
 
 LOSSES = [("DPO + imitation", "demo"), ("DPO", "demo-dpo"), ("Step-wise", "demo-stepwise")]
 """What the form offers, by the preset that says what it is."""
 
-DEMO_EXAMPLES, DEMO_HELD_OUT = 450, 120
-HELD_OUT_SET = "heldout_prm.json"
+DEMO_EXAMPLES, DEMO_HELD_OUT = 450, 300
 HELD_OUT_LABEL = "Examples to compare on are"
 
-MANY_ANSWERS, FEW_ANSWERS = 200, 8
+MANY_ANSWERS, FEW_ANSWERS = 300, 8
 """The most held-out problems that a model answers before and after, one that writes fast and one that doesn't."""
 
 SAVE_STEPS = 50
@@ -73,7 +72,7 @@ def demo_form() -> Form:
     """What the form begins with, so that the first click shows something."""
     demo, blank = PRESETS["demo"], _defaults()
     return Form(
-        *("demo", demo["model"], JUDGES[0], DEMO_EXAMPLES, DEMO_HELD_OUT, HELD_OUT_SET),
+        *("demo", demo["model"], JUDGES[0], DEMO_EXAMPLES, DEMO_HELD_OUT, HELD_OUT_SETS[0]),
         *(demo["epochs"], 0, demo["batch_size"], demo["learning_rate"], demo["beta"], blank["seed"]),
         *(blank["max_length"], "sigmoid", blank["likelihood"], blank["aggregation"], blank["nonpositive"]),
         *(blank["reward_value"], False, ""),

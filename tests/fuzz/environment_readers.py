@@ -15,6 +15,7 @@ from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.runs.launch import read_launch
 from stepwise_dpo.runs.threads import waiting
 from stepwise_dpo.runs.worker_process import worker_environment
+from stepwise_dpo.ui.gradio_environment import for_gradio
 
 VARIABLES = {
     "how it was launched": ("WORLD_SIZE", "RANK", "LOCAL_RANK"),
@@ -22,6 +23,7 @@ VARIABLES = {
     "a worker's environment": ("PYTHONPATH", "OMP_WAIT_POLICY", "MALLOC_TOP_PAD_"),
     "the app's options": ("STEPWISE_DPO_RUNS_DIR", "GRADIO_SERVER_NAME", "SPACE_ID"),
     "a browser's program": ("CHROME_PATH",),
+    "what Gradio reads": ("GRADIO_SERVER_PORT", "GRADIO_NUM_PORTS", "GRADIO_ANALYTICS_MAX_EVENTS", "GRADIO_DEBUG"),
 }
 
 
@@ -37,6 +39,7 @@ def environment_readers(folder: Path) -> dict[str, Callable[[Any], object]]:
         "a worker's environment": lambda: worker_environment(os.environ),
         "the app's options": lambda: _app_options(folder),
         "a browser's program": find_chromium,
+        "what Gradio reads": _for_gradio,
     }
     return {name: lambda said, name=name: _with(name, said, read[name]) for name in VARIABLES}
 
@@ -47,6 +50,16 @@ def _with(name: str, said: str, read: Callable[[], object]) -> None:
     values = dict(zip(VARIABLES[name], lines, strict=False))
     with _environment({**dict.fromkeys(VARIABLES[name]), **values}):
         read()
+
+
+def _for_gradio() -> None:
+    """Check as app.py does, and then read as Gradio does."""
+    try:
+        for_gradio(os.environ)
+    except SystemExit as ended:
+        raise ConfigError(str(ended)) from ended
+    for name in VARIABLES["what Gradio reads"]:
+        int(os.getenv(name, "1"))
 
 
 def _app_options(folder: Path) -> None:

@@ -9,16 +9,17 @@ from safetensors import safe_open
 
 from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.names import BUNDLED, DATA_DIR, MODELS_DIR, POLICY, REWARD
-from stepwise_dpo.learning.onpolicy import sample_mistakes
+from stepwise_dpo.learning.onpolicy import sample_mistake_in_each, sample_mistakes
 from stepwise_dpo.learning.policy_benchmark import policy_report, run_policy
 from stepwise_dpo.learning.pretraining import PretrainingPlan, held_out_problems, solve_rates
 from stepwise_dpo.learning.reward_benchmark import judge_pairs, reward_report, tuned_threshold
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.preferences.pairs import first_error, load_pairs
-from stepwise_dpo.preferences.synthetic import check_solution, generate_pairs, solves
+from stepwise_dpo.preferences.synthetic import check_solution, draw_solution, generate_pairs, solves
 
 MB = 1_000_000
 HELD_OUT = load_pairs(DATA_DIR / "heldout_prm.json")
+COMPARED_ON = load_pairs(DATA_DIR / "onpolicy_heldout_prm.json")
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +78,8 @@ def test_rewards_drop_at_the_wrong_step(judge):
 def test_the_demo_data_are_the_policys_own_mistakes(policy):
     pairs = load_pairs(DATA_DIR / "onpolicy_prm.json")
     assert len(pairs) >= 200
-    assert not {pair.prompt for pair in pairs} & {pair.prompt for pair in HELD_OUT}
-    for pair in pairs:
+    assert not {pair.prompt for pair in pairs} & {pair.prompt for pair in [*HELD_OUT, *COMPARED_ON]}
+    for pair in [*pairs, *COMPARED_ON]:
         for side, right in ((pair.chosen, True), (pair.rejected, False)):
             texts = [step.text for step in side]
             assert solves(pair.prompt, texts) is right
@@ -96,6 +97,23 @@ def test_sampling_mistakes_is_seeded_and_avoids(policy):
     assert len({pair.prompt for pair in first}) == 12
     other = sample_mistakes(policy, 12, 5, avoid={first[0].prompt})
     assert first[0].prompt not in {pair.prompt for pair in other}
+
+
+def test_the_demo_is_compared_on_problems_that_nobody_chose(policy):
+    """Not on those that the policy fails at: another policy would solve some of them by chance."""
+    names = ("synthetic", "heldout", "onpolicy")
+    used = {pair.prompt for name in names for pair in load_pairs(DATA_DIR / f"{name}_prm.json")}
+    drawn = []
+    for index in range(len(COMPARED_ON)):
+        drawn.append(draw_solution(1021, index, avoid=used).prompt)
+        used.add(drawn[-1])
+    assert [pair.prompt for pair in COMPARED_ON] == drawn
+    again = sample_mistake_in_each(policy, 20, 1021, avoid=used - set(drawn))
+    assert [pair.prompt for pair in again] == drawn[:20]
+    assert again == sample_mistake_in_each(policy, 20, 1021, avoid=used - set(drawn))
+    assert {pair.meta["temperature"] for pair in again} > {1.0}  # easy problems take several tries
+    for pair in again:
+        assert not solves(pair.prompt, [step.text for step in pair.rejected])
 
 
 @pytest.mark.parametrize("name", BUNDLED)

@@ -13,6 +13,7 @@ from stepwise_dpo.learning.evaluation import (
     answer_prompts,
     compare_evaluations,
     evaluate_policy,
+    measure_change,
     pair_logps,
     sample_answers,
 )
@@ -195,8 +196,37 @@ def test_evaluate_policy(policy, pairs):
     assert len(result.answers) == 3
     assert all(answer.solved is False for answer in result.answers)  # the problems are known, the weights random
     assert all(len(answer.process_rewards) == len(answer.steps) for answer in result.answers)
-    assert told == [(2, 5), (4, 5), (5, 5), (2, 3), (3, 3)]
+    assert told == [(2, 5), (4, 5), (5, 5), (3, 3)]
     assert result.summary()["solve_rate"] == 0
+
+
+def test_answers_in_several_parts(pairs, monkeypatch):
+    monkeypatch.setattr("stepwise_dpo.learning.evaluation.MIN_ANSWERS_TOGETHER", 1)
+    told = []
+    result = evaluate_policy(
+        load_policy("tiny"), pairs[:5], answers=3, max_new_tokens=6, batch_size=2,
+        progress=lambda *words: told.append(words),
+    )  # fmt: skip
+    assert len(result.answers) == 3
+    assert told[-2:] == [(2, 3), (3, 3)]
+
+
+def seen(margins, solved):
+    """An evaluation of pairs with these margins, each side of one step and one token."""
+    logps = [PairLogps(SolutionLogps([margin - 1.0], 1), SolutionLogps([-1.0], 1)) for margin in margins]
+    return Evaluation(logps, [Answer([], True, solved=right) for right in solved])
+
+
+def test_a_change_is_of_the_same_pairs():
+    before, after = seen([-1.0, 1.0] * 20, [True, False] * 20), seen([0.5, 1.5] * 20, [True, True] * 20)
+    change = measure_change(before, after)
+    assert (change["preference_accuracy"], change["mean_margin"], change["solve_rate"]) == (0.5, 1.0, 0.5)
+    # Margins grew by 1.5 and 0.5 in turn: the mean of 40 draws has a standard error of 0.5 / sqrt(40).
+    assert change["mean_margin/low"] == pytest.approx(1 - 1.96 * 0.079, abs=0.02)
+    assert change["mean_margin/high"] == pytest.approx(1 + 1.96 * 0.079, abs=0.02)
+    assert 0.3 < change["solve_rate/low"] < 0.4
+    assert "solve_rate" not in measure_change(before, seen([0.5, 1.5] * 20, [True, None] * 20))
+    assert measure_change(seen([1.0], []), seen([3.0], [])) == {"preference_accuracy": 0.0, "mean_margin": 2.0}
 
 
 def test_an_answer_that_the_judge_cant_read_names_its_example(pairs):

@@ -120,7 +120,7 @@ def test_stop_keeps_what_is_there(supervisor, config):
     assert status.state == "stopped"
     assert 2 <= status.global_step < 5000
     assert (run.final / "model.safetensors").is_file()
-    assert run.report().keys() == {"before", "after"}
+    assert run.report().keys() == {"before", "after", "change"}
 
 
 def test_a_discarded_run_is_not_waited_for(supervisor, config, worker):

@@ -3,9 +3,10 @@ import json
 import pytest
 
 from stepwise_dpo.ui.kept_form import keep, kept_form, model_of
-from stepwise_dpo.ui.train_form import HELD_OUT_SET, demo_form
+from stepwise_dpo.ui.library import HELD_OUT_SETS
+from stepwise_dpo.ui.train_form import demo_form
 
-NAMES = ["set.json", HELD_OUT_SET]
+NAMES = ["set.json", HELD_OUT_SETS[0]]
 CHANGED = demo_form()._replace(
     loss="demo-stepwise", epochs=7, seed=None, aggregation="min", anchor=True, other="beta: 1"
 )
@@ -35,7 +36,7 @@ def test_a_value_that_its_field_cant_hold_is_the_demos():
         values[CHANGED._fields.index("epochs")] = 7
         form = kept_form(json.dumps(values), NAMES, False)
         assert form.epochs == 7
-        assert (form.loss, form.aggregation, form.held_out_set) == ("demo", "sum", HELD_OUT_SET)
+        assert (form.loss, form.aggregation, form.held_out_set) == ("demo", "sum", HELD_OUT_SETS[0])
         assert form.anchor is (junk is True)
         assert form.seed == (junk if junk in (-1, None) else 42)
 

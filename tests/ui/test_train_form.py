@@ -13,7 +13,7 @@ from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.pace import Pace
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import train_form, welcome
-from stepwise_dpo.ui.library import ExampleSet, Library
+from stepwise_dpo.ui.library import HELD_OUT_SETS, ExampleSet, Library
 from stepwise_dpo.ui.page import build_app, bundled_library
 from stepwise_dpo.ui.train_form import Form
 
@@ -151,9 +151,9 @@ def test_the_form_names_its_data():
 
 def test_own_examples_compared_on_the_bundled_ones_are_said_to_be(tmp_path):
     own = Library((*library(*numbered(40)).sets, *bundled_library(DATA_DIR).sets), "s")
-    form = FORM._replace(held_out=3, held_out_set=train_form.HELD_OUT_SET)
+    form = FORM._replace(held_out=3, held_out_set=HELD_OUT_SETS[0])
     words = train_form.bundled_words(own, form)
-    assert words.startswith("Compared on heldout_prm.json: the bundled problems, not yours.")
+    assert words.startswith("Compared on onpolicy_heldout_prm.json: the bundled problems, not yours.")
     labels = [getattr(block, "label", None) for block in build_app(tmp_path).blocks.values()]
     assert re.search("“(.+)”", words).group(1) in labels
     assert "More options" in labels

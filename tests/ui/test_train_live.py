@@ -234,9 +234,10 @@ def test_a_result_says_of_how_many_and_how_sure_it_is(run, reader):
     run.write_report(dict(zip(("before", "after"), sides, strict=True)))
     view = reader.views("")[0]
     facts = reader.facts(view)
-    words, title = run_table.result_of(facts)
+    words, title, change = run_table.result_of(facts)
+    assert change == ""  # an older run's report
     assert words == "38% → 50% solved, of 8 training examples"
-    assert title == "95% intervals: before 14% to 69%, after 22% to 78%. Compare has that of the change."
+    assert title == "95% intervals: before 14% to 69%, after 22% to 78%"
     assert f'<span title="{title}">{words}</span>' in live(updates(reader, "", run.id, Choice())).head
     (row,) = table_value(reader, [view], view, Choice())["rows"]
     assert (row["result"], row["intervals"]) == (words, title)
@@ -247,7 +248,16 @@ def test_a_result_says_of_how_many_and_how_sure_it_is(run, reader):
         "50% → 50% ranked right, of 30"
     )
     damaged = {"solve_rate": 1.5, "answers": 8.0}
-    assert run_table.result_of(held_out._replace(after=damaged)) == ("38% → 150% solved", "")
+    assert run_table.result_of(held_out._replace(after=damaged)) == ("38% → 150% solved", "", "")
+    moved = {"solve_rate": 0.125, "solve_rate/low": -0.25, "solve_rate/high": 0.5, "preference_accuracy": 0.0}
+    run.write_report({**dict(zip(("before", "after"), sides, strict=True)), "change": moved})
+    change = "+12.5 points (95% interval \N{MINUS SIGN}25.0 to +50.0)"
+    assert run_table.result_of(reader.facts(reader.views("")[0])) == (words, title, change)
+    assert f'<span title="{title}">{words}: <b>{change}</b></span>' in live(updates(reader, "", run.id, Choice())).head
+    (row,) = table_value(reader, [view], view, Choice())["rows"]
+    assert (row["result"], row["intervals"]) == (words, f"{change}; {title}")
+    alone = held_out._replace(change={"solve_rate": -0.125})
+    assert run_table.result_of(alone).change == "\N{MINUS SIGN}12.5 points"
 
 
 def test_a_run_that_cant_be_read_stays_in_the_table(run, reader):
