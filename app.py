@@ -1,6 +1,7 @@
 """The workbench in a browser: `python app.py`, `gradio app.py`, or a Hugging Face Space."""
 
 import argparse
+import gc
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from stepwise_dpo.ui.gradio_environment import for_gradio
 
 os.environ.update(for_gradio(os.environ))  # before the imports that read it
+gc.disable()  # until the page is up: all that is made until then stays, and to look through it takes half a second
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.limits import GIB, PUBLIC_PER_OWNER, PUBLIC_RUN_LIMITS, QueueLimits, RunLimits
@@ -151,6 +153,8 @@ options = parse_options(sys.argv[1:] if __name__ == "__main__" else [])
 supervisor = make_supervisor(options)
 uploads = own_uploads(supervisor.runs_dir) if options.public else None
 demo = build_app(supervisor, public=options.public)
+if __name__ != "__main__":
+    gc.enable()
 
 if __name__ == "__main__":
     try:
@@ -164,6 +168,7 @@ if __name__ == "__main__":
         )
     except OSError as error:  # the port is taken
         sys.exit(f"error: {error}")
+    gc.enable()
     if url:  # `gradio app.py` runs this file again at each change, where launch does nothing
         report(supervisor)
         if options.public:

@@ -8,7 +8,6 @@ Its output goes to the run's events.log. It ends by itself when the process that
 first how far it came.
 """
 
-import gc
 import json
 import os
 import signal
@@ -27,6 +26,7 @@ import psutil
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.quick_import import without_collection
 
 if TYPE_CHECKING:
     from stepwise_dpo.learning.loading import Policy
@@ -109,14 +109,12 @@ def _training(*, resume: bool, loaded: "Policy | None" = None) -> Callable[[RunC
 
 def _prepare() -> "Policy":
     """Import what any run needs, and load the bundled policy: no run's configuration is known yet."""
-    from stepwise_dpo.learning.loading import load_policy
-    from stepwise_dpo.learning.names import POLICY
+    with without_collection():  # Accelerate's own full one, before training, is short then
+        from stepwise_dpo.learning.loading import load_policy
+        from stepwise_dpo.learning.names import POLICY
 
-    _training(resume=False)
-    policy = load_policy(POLICY)
-    gc.collect()
-    gc.freeze()  # modules stay: Accelerate's full collection before training would look through all of them
-    return policy
+        _training(resume=False)
+        return load_policy(POLICY)
 
 
 def _end_with_parent(parent: int) -> None:

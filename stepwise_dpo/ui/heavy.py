@@ -6,14 +6,22 @@ So every first use goes through here.
 
 import threading
 
+from stepwise_dpo.runs.quick_import import without_collection
+
+_imported = False
 _lock = threading.Lock()
 
 
 def import_learning() -> None:
     """Import torch, Transformers and what of this package needs them; at once where that has been done."""
+    global _imported
     with _lock:
-        import stepwise_dpo.learning.evaluation
-        import stepwise_dpo.learning.rewards  # noqa: F401
+        if _imported:
+            return
+        with without_collection():
+            import stepwise_dpo.learning.evaluation
+            import stepwise_dpo.learning.rewards  # noqa: F401
+        _imported = True
 
 
 def import_learning_soon(seconds: float) -> None:

@@ -239,7 +239,8 @@ def _plan_figure(
                 else _line(steps, smooth(values), name, colour, 2, MANY_RUNS_POINTS)
             )
             drawn["line"]["dash"] = "solid" if single else line.dash
-            meta = {"meta": [run.key, f"{plan.id}/{line.name}"]}
+            group = f"{plan.id}/{line.name}"
+            meta = {"meta": [group] if single else [run.key, group]}
             # Always both, so that a trace keeps its place.
             traces += [drawn | meta, _marks(run, line.key, f"{name}, held out", colour) | meta]
     legend = [
@@ -282,13 +283,16 @@ def _entry(group: str, name: str, colour: str, dash: str = "solid", width: int =
 def _figure(
     traces: list[Figure], axis: Mapping[str, Any], options: Mapping[str, Any], legend: list[Figure], revision: str
 ) -> Figure:
-    # Without a point, plotly makes up numbers.
     is_empty = all(value is None for trace in traces for value in trace["y"])
+    if is_empty:
+        # One without a point looks alike in every run: the page needn't draw it again while the first step is computed.
+        revision = "empty"
+        axis = {name: value for name, value in axis.items() if name not in ("range", "dtick")}
     layout = {
         "xaxis": {
             "zeroline": False,
             "rangemode": "tozero",
-            "showticklabels": not is_empty or "range" in axis,
+            "showticklabels": not is_empty,  # plotly would make up numbers
             **axis,
         },
         "yaxis": {"zeroline": False, "nticks": 5, "showticklabels": not is_empty or "range" in options, **options},

@@ -96,11 +96,19 @@ def test_the_same_charts_before_and_after_the_first_point(loss, judged):
     assert [len(chart.figure["data"]) for chart in before] == [len(chart.figure["data"]) for chart in after]
     assert before[0].id == "loss"
     assert ("process" in [chart.id for chart in before]) == judged
-    for one, other in zip(before, after, strict=True):
+    later = training_charts([drawn([*RECORDS, {"global_step": 9, "loss": 0.1}], loss=loss, judged=judged, max_steps=9)])
+    for one, other, third in zip(before, after, later, strict=True):
         # What lets a zoom survive: the same mark at every update, and traces that keep their place.
-        assert one.figure["layout"]["uirevision"] == other.figure["layout"]["uirevision"]
+        if any(trace["x"] for trace in other.figure["data"]):
+            assert other.figure["layout"]["uirevision"] == third.figure["layout"]["uirevision"] == "runs a"
         assert [t["name"] for t in one.figure["data"]] == [t["name"] for t in other.figure["data"]]
         go.Figure(data=other.figure["data"], layout=other.figure["layout"])  # plotly accepts every property
+
+
+def test_charts_without_points_are_the_same_before_and_in_a_run():
+    """So the page draws none of them while the first step is computed."""
+    waiting = training_charts([drawn([], max_steps=3)])
+    assert [each.figure for each in waiting] == [each.figure for each in training_charts([])]
 
 
 def test_without_a_run_there_are_empty_charts():
@@ -213,10 +221,7 @@ def test_axes_make_up_no_numbers():
         return layout["xaxis"], layout["yaxis"]
 
     assert [axis["showticklabels"] for axis in axes()] == [False, False]
-    # Of a run that has begun, the steps are known; a share's range always is.
-    waiting = drawn([], max_steps=3)
-    assert [axis["showticklabels"] for axis in axes(waiting)] == [True, False]
-    assert [axis["showticklabels"] for axis in axes(waiting, id="accuracy")] == [True, True]
+    assert [axis["showticklabels"] for axis in axes(id="accuracy")] == [False, True]  # the range of a share is known
     assert [axis["showticklabels"] for axis in axes(drawn())] == [True, True]
-    assert axes(waiting)[0]["dtick"] == 1
+    assert axes(drawn(max_steps=3))[0]["dtick"] == 1
     assert "dtick" not in axes(drawn(max_steps=400))[0]

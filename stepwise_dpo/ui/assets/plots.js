@@ -17,6 +17,10 @@ let hovering = false;
 // What a reader has chosen, by key; it outlasts every update.
 const hidden = new Set();
 const logarithmic = new Set();
+// The charts of the newest value by id, the ids of those that are still to be drawn, and the timer of the next one.
+let latest = new Map();
+let waiting = [];
+let timer = null;
 
 const isDark = () => document.body.classList.contains('dark') || document.documentElement.classList.contains('dark');
 
@@ -131,7 +135,7 @@ function boxFor(chart, position) {
       Plotly.Plots.resize(figure).then(() => writeNumbers(figure));
     }).observe(figure);
   }
-  if (root.children[position] !== box) root.insertBefore(box, root.children[position] ?? null);
+  if (position !== undefined && root.children[position] !== box) root.insertBefore(box, root.children[position] ?? null);
   box.querySelector('b').textContent = chart.title;
   box.querySelector('h3 span').textContent = chart.unit;
   box.querySelector('.plot-note').textContent = chart.note ?? '';
@@ -224,48 +228,63 @@ function shareCursor(figure) {
   });
 }
 
-function draw() {
-  const charts = (typeof props.value === 'string' ? JSON.parse(props.value) : props.value)?.charts ?? [];
-  if (!window.Plotly) return;
-  const known = new Set(charts.map((chart) => chart.id));
-  for (const box of [...root.children]) {
-    if (!known.has(box.dataset.id)) { Plotly.purge(box.querySelector('.figure')); box.remove(); }
+// Says whether there was something to draw.
+function drawChart(chart) {
+  const box = boxFor(chart);
+  const figure = box.querySelector('.figure');
+  // Drawing in the middle of a drag would take the zoom away; the end of the drag makes up for it.
+  if (figure._dragging) {
+    window.addEventListener('mouseup', () => setTimeout(draw, 50), { once: true, capture: true });
+    return false;
   }
-  charts.forEach((chart, position) => {
-    const box = boxFor(chart, position);
-    const figure = box.querySelector('.figure');
-    // Drawing in the middle of a drag would take the zoom away; the end of the drag makes up for it.
-    if (figure._dragging) {
-      window.addEventListener('mouseup', () => setTimeout(draw, 50), { once: true, capture: true });
-      return;
+  const data = structuredClone(chart.figure.data);
+  if (isDark()) darken(data, chart.figure.dark ?? {});
+  drawLegend(box, chart);
+  for (const trace of data) if (isHidden(chart, trace)) trace.visible = false;
+  const layout = scaled(themed(chart.figure), chart.id);
+  // What hasn't changed is left alone: the other charts of a page, and a page that nobody trains on.
+  const drawn = JSON.stringify([data, layout]);
+  if (figure.drawn === drawn) return false;
+  figure.drawn = drawn;
+  figure.style.height = layout.height ? `${layout.height}px` : '';
+  delete layout.height;
+  box.classList.toggle('empty', !data.some((trace) => trace.x?.length));
+  figure.setAttribute('role', 'figure');
+  figure.setAttribute('aria-label', `${chart.title}, ${chart.unit}`);
+  const first = !figure.data;
+  figure.numbers = chart.figure.numbers;
+  figure.written = '[]';
+  Plotly.react(figure, data, layout, config).then(() => {
+    if (first) {
+      shareCursor(figure);
+      reportClicks(figure, chart.id);
+      figure.on('plotly_relayout', () => writeNumbers(figure)); // a zoom
     }
-    const data = structuredClone(chart.figure.data);
-    if (isDark()) darken(data, chart.figure.dark ?? {});
-    drawLegend(box, chart);
-    for (const trace of data) if (isHidden(chart, trace)) trace.visible = false;
-    const layout = scaled(themed(chart.figure), chart.id);
-    // What hasn't changed is left alone: the other charts of a page, and a page that nobody trains on.
-    const drawn = JSON.stringify([data, layout]);
-    if (figure.drawn === drawn) return;
-    figure.drawn = drawn;
-    figure.style.height = layout.height ? `${layout.height}px` : '';
-    delete layout.height;
-    box.classList.toggle('empty', !data.some((trace) => trace.x?.length));
-    figure.setAttribute('role', 'figure');
-    figure.setAttribute('aria-label', `${chart.title}, ${chart.unit}`);
-    const first = !figure.data;
-    figure.numbers = chart.figure.numbers;
-    figure.written = '[]';
-    Plotly.react(figure, data, layout, config).then(() => {
-      if (first) {
-        shareCursor(figure);
-        reportClicks(figure, chart.id);
-        figure.on('plotly_relayout', () => writeNumbers(figure)); // a zoom
-      }
-      writeNumbers(figure);
-      figure.dataset.updates = String(Number(figure.dataset.updates ?? 0) + 1);
-    });
+    writeNumbers(figure);
+    figure.dataset.updates = String(Number(figure.dataset.updates ?? 0) + 1);
   });
+  return true;
+}
+
+// Each chart takes tens of milliseconds: one at a time, so that clicks are heard between them, and the first at once.
+function drawWaiting() {
+  timer = null;
+  while (waiting.length && !drawChart(latest.get(waiting.shift())));
+  if (waiting.length) timer = setTimeout(drawWaiting);
+}
+
+function draw() {
+  if (!window.Plotly) return;
+  const charts = (typeof props.value === 'string' ? JSON.parse(props.value) : props.value)?.charts ?? [];
+  latest = new Map(charts.map((chart) => [chart.id, chart]));
+  for (const box of [...root.children]) {
+    if (!latest.has(box.dataset.id)) { Plotly.purge(box.querySelector('.figure')); box.remove(); }
+  }
+  charts.forEach(boxFor); // all places at once, so that nothing jumps
+  // Those that still wait keep their turn, and will be drawn as they are by then.
+  waiting = waiting.filter((id) => latest.has(id));
+  waiting.push(...[...latest.keys()].filter((id) => !waiting.includes(id)));
+  if (timer === null) drawWaiting();
 }
 
 watch('value', draw);
