@@ -34,7 +34,7 @@ SAVE_STEPS = 50
 MAX_OTHER = 4_000
 UNKNOWN_TIME = "time unknown until the first run of this model"
 
-BUILT_IN_PACES = {POLICY: Pace("", 0.3 / 8, 15.0), TINY: Pace("", 0.15 / 8, 10.0)}
+BUILT_IN_PACES = {POLICY: Pace("", 0.3 / 8, 25.0), TINY: Pace("", 0.15 / 8, 10.0)}
 """Of the bundled models, in seconds on two cores: what is said before a run of this machine is known. The demo's step
 of 8 pairs takes about 0.3 s, one of the tiny model half as long; the rest is loading, and answers before and after."""
 

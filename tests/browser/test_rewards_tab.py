@@ -135,7 +135,7 @@ def test_a_set_is_scored_sorted_filtered_and_opened_from_its_heatmap(small):
     expect(items.first).to_have_attribute("aria-current", "true")
     small.get_by_label("Only negative preferences").check()
     expect(items).to_have_count(1)
-    expect(small.locator("#rewards-heatmap .plot h3 span").first).to_contain_text("1 example, by reward")
+    expect(small.locator("#rewards-heatmap .plot h3 .unit").first).to_contain_text("1 example, by reward")
     small.get_by_label("Only negative preferences").uncheck()
     expect(items).to_have_count(9)
     # Every cell has its number where it fits, else once a drag has made the cells larger.

@@ -121,8 +121,10 @@ function boxFor(chart, position) {
     const unit = document.createElement('span');
     const figure = document.createElement('div');
     figure.className = 'figure';
-    heading.append(document.createElement('b'), unit);
+    unit.className = 'unit';
+    heading.append(document.createElement('b'));
     if (chart.what) heading.append(...explained(chart));
+    heading.append(unit);
     if (chart.log) heading.append(logButton(chart));
     const note = document.createElement('p');
     note.className = 'plot-note';
@@ -137,7 +139,7 @@ function boxFor(chart, position) {
   }
   if (position !== undefined && root.children[position] !== box) root.insertBefore(box, root.children[position] ?? null);
   box.querySelector('b').textContent = chart.title;
-  box.querySelector('h3 span').textContent = chart.unit;
+  box.querySelector('.unit').textContent = chart.unit;
   box.querySelector('.plot-note').textContent = chart.note ?? '';
   return box;
 }
