@@ -103,6 +103,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
                     only = gr.Radio(
                         [(words, key) for key, words in FILTERS.items()],
                         value="all",
+                        label="Examples to show",
                         show_label=False,
                         container=False,
                         elem_id="compare-filter",

@@ -92,6 +92,7 @@ def build_app(
                 with _tab("Learn") as tab:
                     learn_tab.build(shared, tab, judges, policies)
             address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
+            gr.HTML(None, html_template="", js_on_load=asset("radios.js"), elem_id="radios", padding=False)
             here = gr.State(None)
             asks_every = pulse.SPACE_SECONDS if on_space else pulse.PUBLIC_SECONDS if public else pulse.LOCAL_SECONDS
             asking = pulse.build(reader, asks_every)

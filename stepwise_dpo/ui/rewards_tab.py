@@ -7,7 +7,7 @@ import gradio as gr
 
 from stepwise_dpo.learning.names import REWARD
 from stepwise_dpo.ui import free_text
-from stepwise_dpo.ui.components import Shared, asset, choice_list, clicks, html, plots, what
+from stepwise_dpo.ui.components import Shared, choice_list, clicks, html, plots, what
 from stepwise_dpo.ui.judges import JUDGES, Judges
 from stepwise_dpo.ui.kept_text import BOX, JUDGED, keeper, kept_js
 from stepwise_dpo.ui.policies import Policies
@@ -184,9 +184,6 @@ def _lay_out(public: bool) -> _Parts:
                     with gr.Row(elem_classes="with-what"):
                         made["when"] = _segments("Before or after training", WHENS, "before", "rewards-when")
                         html(what("shown_moment"))
-                    gr.HTML(
-                        None, html_template="", js_on_load=asset("segments.js"), elem_id="rewards-keys", padding=False
-                    )
                 made["message"] = html(elem_id="rewards-message")
                 made["load"] = gr.Button(
                     "Load this reward model", variant="primary", size="sm", visible=False, elem_id="rewards-load"
@@ -232,7 +229,7 @@ def _lay_out(public: bool) -> _Parts:
 
 
 def _segments(label: str, choices: Mapping[str, str], value: str, elem_id: str) -> gr.Radio:
-    """Make a row of switches: a radio group, so that the arrow keys work."""
+    """Make a row of switches: a radio group, drawn as one."""
     return gr.Radio(
         [(words, key) for key, words in choices.items()],
         value=value,

@@ -211,6 +211,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         [loss, learning_rate, beta, *in_formula],
         [formula, reward_model, beta, loss_type, stepwise, learning_rate],
         show_progress="hidden",
+        trigger_mode="always_last",  # arrow keys are faster than answers
     ).then(None, form, kept, js=KEEP_JS, show_progress="hidden")
     for field in form[1:]:
         # What a visitor changes, by the browser alone; what fills the form keeps it as well.
@@ -218,7 +219,13 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
     for option in in_formula:
         option.input(formula_html, [loss, *in_formula], formula, show_progress="hidden", trigger_mode="always_last")
     model.change(_note_of, model, policy_note, show_progress="hidden", trigger_mode="always_last")
-    preset.input(on_preset, [shared.library, preset], [shared.library, message, *filled], show_progress="hidden")
+    preset.input(
+        on_preset,
+        [shared.library, preset],
+        [shared.library, message, *filled],
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )
     tab.select(
         on_show,
         [shared.library, held_out_set, kept, shown_before],

@@ -190,12 +190,18 @@ def test_case_04_hostile_text_is_shown_literally(compare):
 
 
 def test_a_keyboard_reaches_filter_sort_and_rows(compare):
-    compare.get_by_label("All (17)").focus()
-    # Gradio names each radio button apart, so that Tab and Space choose, not the arrows.
+    shown = compare.get_by_role("radiogroup", name="Examples to show")
+    shown.get_by_label("All (17)").focus()
+    compare.keyboard.press("ArrowRight")
+    expect(shown.get_by_label(re.compile("Preference flipped"))).to_be_checked()
+    expect(shown.get_by_label(re.compile("Preference flipped"))).to_be_focused()
+    expect(compare.locator("#compare-table .row")).not_to_have_count(15)
+    compare.keyboard.press("ArrowLeft")
+    expect(shown.get_by_label("All (17)")).to_be_checked()
+    expect(rows(compare)).to_have_count(15)
+    # One stop for the whole group.
     compare.keyboard.press("Tab")
-    compare.keyboard.press("Space")
-    expect(compare.get_by_label(re.compile("Preference flipped"))).to_be_checked()
-    compare.get_by_label("All (17)").check()
+    expect(compare.get_by_role("button", name="Download CSV")).to_be_focused()
     head = compare.get_by_role("columnheader", name=re.compile("Margin after"))
     head.get_by_role("button").focus()
     compare.keyboard.press("Enter")

@@ -246,6 +246,25 @@ def test_case_21_a_run_outlasts_its_page_and_what_a_reader_chose_each_update(pag
     assert len(list(app.runs_dir.glob("*/config.json"))) == count
 
 
+def test_arrow_keys_choose_preset_and_loss(page):
+    open_tab(page, "Train")
+    losses = page.get_by_role("radiogroup", name="with the loss")
+    losses.get_by_label("DPO + imitation").focus()
+    page.keyboard.press("ArrowRight")
+    expect(losses.get_by_label("DPO", exact=True)).to_be_checked()
+    page.keyboard.press("ArrowRight")
+    expect(losses.get_by_label("Step-wise")).to_be_focused()
+    expect(page.locator("#train-formula")).to_contain_text("preference p")
+    page.keyboard.press("ArrowRight")  # from the last to the first
+    expect(losses.get_by_label("DPO + imitation")).to_be_checked()
+    expect(page.locator("#train-formula")).to_contain_text("imitation of the chosen answer")
+    presets = page.get_by_role("radiogroup", name="Start from")
+    presets.get_by_label("Quick demo").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(presets.get_by_label("Phase 2")).to_be_checked()
+    expect(page.locator("#train-epochs input")).to_have_value("3")
+
+
 def test_bad_settings_are_explained_beside_the_button(page, app):
     fill(page, {"#train-epochs": "0"})
     page.locator("#train-start").click()
