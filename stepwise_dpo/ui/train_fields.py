@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from stepwise_dpo.errors import StepwiseDPOError
+from stepwise_dpo.errors import ConfigError, StepwiseDPOError
 from stepwise_dpo.learning.names import LOSS_TYPES, POLICY
 from stepwise_dpo.runs.pace import known_pace
 from stepwise_dpo.ui.components import Shared, error, html, note, what
@@ -37,6 +37,8 @@ SPACE_NOTE = (
 _PRESETS = [("Quick demo", "demo"), ("Phase 1", "phase1"), ("Phase 2", "phase2")]
 _IN_FORMULA = ("loss_type", "likelihood", "aggregation", "nonpositive", "reward_value", "anchor")
 _NEXT_WORDS = "the next ones of the same set"
+_CHANGED_JS = f"(...values) => [({KEEP_JS})(...values), '']"
+"""Keeps the form, and takes away what was said about it as it was before."""
 
 
 class Fields(NamedTuple):
@@ -166,11 +168,14 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
     ]
 
     def on_plan(library: Library, *values: object) -> list[Any]:
-        planned = plan(library, Form(*values), public)
-        # Anybody's: a pace says nothing about whose run it was.
-        pace = planned and known_pace(reader.supervisor.runs(), planned[0].model, planned[0].loss)
-        words, form = plan_words(planned, pace), Form(*values)
+        form = Form(*values)
         data = _hint(data_words(library, form)) + note(bundled_words(library, form))
+        try:
+            config, steps = plan(library, form, public)
+        except ConfigError as problem:
+            return ["Train", _hint(str(problem), "warn"), data]
+        # Anybody's: a pace says nothing about whose run it was.
+        words = plan_words(config, steps, known_pace(reader.supervisor.runs(), config.model, config.loss))
         return [words.button, _hint(words.estimate), data]
 
     def on_loss(value: str, rate: object, beta: object, *options: object) -> list[Any]:
@@ -212,10 +217,10 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         [formula, reward_model, beta, loss_type, stepwise, learning_rate],
         show_progress="hidden",
         trigger_mode="always_last",  # arrow keys are faster than answers
-    ).then(None, form, kept, js=KEEP_JS, show_progress="hidden")
+    ).then(None, form, [kept, message], js=_CHANGED_JS, show_progress="hidden")
     for field in form[1:]:
         # What a visitor changes, by the browser alone; what fills the form keeps it as well.
-        field.input(None, form, kept, js=KEEP_JS, show_progress="hidden")
+        field.input(None, form, [kept, message], js=_CHANGED_JS, show_progress="hidden")
     for option in in_formula:
         option.input(formula_html, [loss, *in_formula], formula, show_progress="hidden", trigger_mode="always_last")
     model.change(_note_of, model, policy_note, show_progress="hidden", trigger_mode="always_last")
@@ -234,8 +239,9 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
     )
     # Not shared.library.change: Gradio would hash the whole library at each event that may change it.
     tab.select(on_plan, *planned, show_progress="hidden")
-    for field in (loss, model, examples, held_out, held_out_set, epochs, max_steps, batch_size, other):
-        field.change(on_plan, *planned, show_progress="hidden", trigger_mode="always_last")
+    # One event for them all, since one change often brings others, and only the last one's answer counts.
+    changes = [field.change for field in form]
+    gr.on(changes, on_plan, *planned, show_progress="hidden", trigger_mode="always_last")
     return Fields(form, start, message, filled, on_plan, planned[1])
 
 
@@ -258,8 +264,8 @@ def _note_of(model: object) -> str:
     return f'<p class="hint">{words}</p>'
 
 
-def _hint(words: str) -> str:
-    return f'<p class="hint">{shown(words)}</p>' if words else ""
+def _hint(words: str, kind: str = "") -> str:
+    return f'<p class="hint {kind}">{shown(words)}</p>' if words else ""
 
 
 def _number(value: object, label: str, minimum: float, elem_id: str, **options: Any) -> gr.Number:

@@ -251,14 +251,17 @@ class PlanWords(NamedTuple):
     estimate: str
 
 
-def plan(library: Library, form: Form, public: bool) -> tuple[RunConfig, int] | None:
-    """Read the form as far as steps and time depend on it: (configuration, optimiser steps); None if not usable yet."""
-    try:
-        train_pairs, held_out, _ = split(library, form)
-        config = make_config(settings_of(form, len(held_out), public), {"data": "unwritten"})
-        return config, planned_steps(config, len(train_pairs))
-    except ConfigError:
-        return None
+def plan(library: Library, form: Form, public: bool) -> tuple[RunConfig, int]:
+    """Read the form as far as steps and time depend on it: (configuration, optimiser steps).
+
+    Raises:
+        ConfigError: what has to be changed in the form or the examples.
+    """
+    train_pairs, held_out, _ = split(library, form)
+    config = make_config(settings_of(form, len(held_out), public), {"data": "unwritten"})
+    if public:
+        check_size(config, len(train_pairs), len(held_out))
+    return config, planned_steps(config, len(train_pairs))
 
 
 def data_words(library: Library, form: Form) -> str:
@@ -324,11 +327,8 @@ def demo_words() -> str:
     return _guessed(guess)
 
 
-def plan_words(planned: tuple[RunConfig, int] | None, pace: Pace | None) -> PlanWords:
-    """Say on the button what it will do, and beside it how long that takes; only "Train" where nothing is known."""
-    if planned is None:
-        return PlanWords("Train", "")
-    config, steps = planned
+def plan_words(config: RunConfig, steps: int, pace: Pace | None) -> PlanWords:
+    """Say on the button what it will do, and beside it how long that takes."""
     pairs = config.batch_size * config.gradient_accumulation
     words = f"{counted(steps, 'optimiser step')} of {counted(pairs, 'pair')}"
     known = estimate(config, steps, pace)

@@ -266,12 +266,23 @@ def test_arrow_keys_choose_preset_and_loss(page):
 
 
 def test_bad_settings_are_explained_beside_the_button(page, app):
+    estimate, message = page.locator("#train-estimate"), page.locator("#train-message")
     fill(page, {"#train-epochs": "0"})
+    # Before the click, where steps and time stand otherwise.
+    expect(estimate).to_contain_text("epochs")
+    expect(page.locator("#train-start")).to_have_text("Train")
     page.locator("#train-start").click()
-    expect(page.locator("#train-message")).to_contain_text("epochs")
+    expect(message).to_contain_text("epochs")
+    expect(estimate).to_be_hidden()  # it would say the same
+    fill(page, {"#train-epochs": "2", "#train-beta": "0"})
+    expect(message).to_be_empty()
+    expect(estimate).to_contain_text("beta")
+    fill(page, {"#train-beta": "2"})
+    expect(estimate).to_contain_text("optimiser steps")
     fill(page, {"#train-epochs": "1", "#train-examples": "8", "#train-batch": "4", "#train-held-out": "0"})
     page.get_by_role("button", name="More options").click()
     page.locator("#train-other textarea").fill("warmup: 3")
+    expect(estimate).to_contain_text("did you mean 'warmup_steps'")
     page.locator("#train-start").click()
     expect(page.locator("#train-message")).to_contain_text("did you mean 'warmup_steps'")
     expect(page.locator("#train-other textarea")).to_have_value("warmup: 3")  # nothing typed is lost

@@ -130,7 +130,7 @@ def test_a_public_page_limits_the_steps(tmp_path):
 
 
 def words(form, pace=None, pairs=40):
-    return train_form.plan_words(train_form.plan(library(*numbered(pairs)), form, False), pace)
+    return train_form.plan_words(*train_form.plan(library(*numbered(pairs)), form, False), pace)
 
 
 def test_the_form_names_its_data():
@@ -177,9 +177,22 @@ def test_the_page_trains_as_the_presets_do():
 def test_the_button_says_what_it_does():
     assert words(FORM._replace(examples=40, batch_size=4)).button == "Train 30 steps"
     assert words(FORM._replace(max_steps=1)).button == "Train 1 step"
-    assert words(FORM._replace(epochs=None)).button == "Train"
-    assert words(FORM._replace(other="nonsense")) == ("Train", "")
-    assert words(FORM, pairs=0).button == "Train"
+
+
+def test_what_can_not_be_trained_is_refused_before_the_click_with_the_reason():
+    for change, reason in (
+        ({"epochs": None}, "epochs: give a number"),
+        ({"other": "nonsense"}, "write a name, a colon and a value"),
+        ({"learning_rate": -1}, "learning_rate"),
+        ({"examples": 0}, "train on at least one example"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            words(FORM._replace(**change))
+    with pytest.raises(ConfigError, match="this example set is empty"):
+        words(FORM, pairs=0)
+    assert train_form.plan(library(PAIR), FORM._replace(epochs=501), False)[1] == 501
+    with pytest.raises(ConfigError, match="at most 500 steps"):
+        train_form.plan(library(PAIR), FORM._replace(epochs=501), True)
 
 
 def test_time_is_told_only_where_a_run_has_told_it():
@@ -192,7 +205,7 @@ def test_time_is_told_only_where_a_run_has_told_it():
 
 def test_the_first_steps_promise_what_the_form_estimates():
     bundled = bundled_library(DATA_DIR)
-    estimate = train_form.plan_words(train_form.plan(bundled, train_form.demo_form(), False), None).estimate
+    estimate = train_form.plan_words(*train_form.plan(bundled, train_form.demo_form(), False), None).estimate
     promise = re.search(r"training on 450 mistakes, (about .+), with live curves", welcome.build().value).group(1)
     assert estimate.endswith(f"{promise}; not measured here yet")
 
