@@ -6,7 +6,7 @@ What the buttons do is in `data_actions`, as functions without Gradio; here is t
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -53,6 +53,19 @@ LOST = (
 )
 
 
+class DataTab(NamedTuple):
+    """What the rest of the page needs of the tab.
+
+    Attributes:
+        open_set: the choice of the open set, which is set wherever this tab opens another one.
+        let_open: lets another dropdown of sets open one as well; takes it, and what says why a set can't be opened, and
+            returns the event.
+    """
+
+    open_set: gr.Dropdown
+    let_open: Callable[[gr.Dropdown, gr.HTML], Any]
+
+
 def build(
     shared: Shared,
     tab: gr.Tab,
@@ -60,7 +73,7 @@ def build(
     policies: Policies,
     public: bool = False,
     tell: Callable[[str], str] = str,
-) -> gr.Dropdown:
+) -> DataTab:
     """Lay out the tab and connect its events.
 
     Args:
@@ -70,9 +83,6 @@ def build(
         policies: count tokens.
         public: whether strangers use the page, so that generating has a lower limit.
         tell: writes an error as a visitor may read it.
-
-    Returns:
-        the choice of the open set, which is set wherever another one is opened.
     """
     bundled = workspace.bundled
 
@@ -196,16 +206,16 @@ def build(
         looked = looked_at(result, str(query or ""), str(filter), order)
         return [*differing(looked, (query, filter, order)), *show(library, result.selected, *looked, open_, kept)]
 
-    everything = [shared.library, shared.selected, *looks, *view, message, set_message]
+    everything = [shared.library, shared.selected, *looks, *view]
 
     def bind(
         listener: Callable[..., Any],
         act: Callable[..., actions.Outcome | None],
         extra: Sequence[Any] = (),
         also: Sequence[Any] = (),
-        on_left: bool = False,
+        said_in: gr.HTML = message,
         **options: Any,
-    ) -> None:
+    ) -> Any:
         """Let an event do an action: run it, keep the result on disk, show it.
 
         Args:
@@ -214,19 +224,20 @@ def build(
                 returns None where there is nothing to do.
             extra: components whose values it needs.
             also: components that are emptied.
-            on_left: whether the message belongs to the left column.
+            said_in: where the message belongs; the tab's other ones are over.
             options: of the listener.
         """
+        others = [place for place in (message, set_message) if place is not said_in]
 
         def said(text: str) -> list[str]:
-            return ["", text] if on_left else [text, ""]
+            return [text, *[""] * len(others)]
 
         def on_event(
             event: gr.EventData, visitor: str, library: Library, selected: int, query: str, filter: str, order: Any,
             open_: bool, kept_form: object, *more: Any,
         ) -> list[Any]:  # fmt: skip
             emptied: list[None] = [None] * len(also)
-            unchanged = [gr.skip()] * (len(everything) - 2)
+            unchanged = [gr.skip()] * len(everything)
             if not visitor:
                 return [*unchanged, *said(error(LOST)), *emptied]
             try:
@@ -234,7 +245,7 @@ def build(
             except DataError as problem:
                 return [*unchanged, *said(error(str(problem))), *emptied]
             if result is None:
-                return [*unchanged, gr.skip(), gr.skip(), *emptied]
+                return [*unchanged, gr.skip(), *[gr.skip()] * len(others), *emptied]
             try:
                 kept = workspace.save(visitor, result.library, library) if result.library is not library else []
                 words = note("\n".join([result.message, *kept]).strip())
@@ -245,7 +256,13 @@ def build(
             shown_now = show(result.library, result.selected, *looked, open_, kept_form, result.forget)
             return [result.library, result.selected, *changed, *shown_now, *said(words), *emptied]
 
-        listener(on_event, [*context, *extra], [*everything, *also], show_progress="hidden", **in_order, **options)
+        outputs = [*everything, said_in, *others, *also]
+        return listener(on_event, [*context, *extra], outputs, show_progress="hidden", **in_order, **options)
+
+    def let_open(field: gr.Dropdown, said_in: gr.HTML) -> Any:
+        return bind(
+            field.input, lambda library, _, name, __: actions.open_set(library, name), [field], said_in=said_in
+        )
 
     # Reading a large file or generating takes seconds, in which other changes go on: it makes a new set aside, and
     # only putting that into the library waits its turn.
@@ -263,10 +280,10 @@ def build(
             lambda library, _, new, __: new and actions.adopt(library, new),
             [arrival],
             also,
-            on_left=True,
+            said_in=set_message,
         )
-    bind(chosen_set.input, lambda library, _, name, __: actions.open_set(library, name), [chosen_set], on_left=True)
-    bind(settle.click, lambda library, *_: settled(library, bundled), on_left=True)
+    let_open(chosen_set, set_message)
+    bind(settle.click, lambda library, *_: settled(library, bundled), said_in=set_message)
     bind(steps.save, lambda library, _, sent: actions.save(library, sent))
     bind(add.click, lambda library, *_: actions.add(library))
     bind(duplicate.click, lambda library, selected, _: actions.duplicate(library, selected))
@@ -319,7 +336,7 @@ def build(
         button.click(_download(kind), shared.library, [download_file, set_message], show_progress="hidden").success(
             None, download_file, None, js=download_js()
         )
-    return chosen_set
+    return DataTab(chosen_set, let_open)
 
 
 def differing(now: Sequence[Any], before: Sequence[Any]) -> list[Any]:

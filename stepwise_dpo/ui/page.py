@@ -82,9 +82,9 @@ def build_app(
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
             with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                 with _tab("Data") as tab:
-                    open_set = data_tab.build(shared, tab, workspace, policies, public=public, tell=reader.tell)
+                    data = data_tab.build(shared, tab, workspace, policies, public=public, tell=reader.tell)
                 with _tab("Train") as tab:
-                    train = train_tab.build(shared, tab, reader, chip)
+                    train = train_tab.build(shared, tab, reader, chip, data)
                 with _tab("Rewards") as tab:
                     rewards_tab.build(shared, tab, judges, policies, reader)
                 with _tab("Compare") as tab:
@@ -150,7 +150,7 @@ def build_app(
         )
         asking.moved(*moving, **unlimited)
         # Set, example and run are chosen in many places: the address follows them all, and the Train tab the run.
-        for followed in (address.follow, open_set.change, shared.selected.change):
+        for followed in (address.follow, data.open_set.change, shared.selected.change):
             followed(*following, **unlimited)
         shared.run_id.change(on_run, [*following[1], *train.inputs], [*following[2], *train.outputs], **unlimited)
         chip.choose(on_chip, None, [shared.run_id, tabs], show_progress="hidden").then(

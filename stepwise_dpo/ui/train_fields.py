@@ -10,6 +10,7 @@ from stepwise_dpo.errors import ConfigError, StepwiseDPOError
 from stepwise_dpo.learning.names import LOSS_TYPES, POLICY
 from stepwise_dpo.runs.pace import known_pace
 from stepwise_dpo.ui.components import Shared, error, html, note, what
+from stepwise_dpo.ui.data_tab import DataTab
 from stepwise_dpo.ui.formula import formula_html
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, POLICY_NOTES
 from stepwise_dpo.ui.kept_form import KEEP_JS, keep, kept_form
@@ -75,10 +76,11 @@ def fill(library: Library, form: Form) -> list[Any]:
         _note_of(form.model),
         gr.update(visible=loss == "demo-stepwise"),
         keep(form),
+        _sets(library),
     ]
 
 
-def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
+def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataTab) -> Fields:
     """Lay out the form and connect what happens within it."""
     public, demo = reader.public, demo_form()
     preset = gr.Radio(_PRESETS, value="demo", label="Start from", elem_id="train-preset", elem_classes="segmented")
@@ -89,8 +91,13 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
     reward_model = _model(
         "judged by the reward model", JUDGES, demo.reward_model, public, "train-reward-model", visible=False
     )
+    # Of the page and not of the form: the set that is open is what every tab is about.
+    opened = data_tab.open_set
+    data_set = gr.Dropdown(
+        opened.choices, value=opened.value, label="on the set", filterable=False, elem_id="train-set"
+    )
     with gr.Row():
-        examples = _number(demo.examples, "on … examples", 1, "train-examples", precision=0)
+        examples = _number(demo.examples, "its first … examples", 1, "train-examples", precision=0)
         held_out = _number(demo.held_out, "compared on", 0, "train-held-out", precision=0)
     data = html(elem_id="train-data")
     with gr.Row():
@@ -205,10 +212,10 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
         unchanged[Form._fields.index("held_out_set")] = gr.update(
             choices=[(_NEXT_WORDS, ""), *library.names], value=held_out_set if held_out_set in library.names else ""
         )
-        return [True, gr.skip(), *unchanged]
+        return [True, gr.skip(), *unchanged[:-1], _sets(library)]
 
     kept, shown_before = shared.kept_form, gr.State(False)
-    filled = [*form, formula, policy_note, stepwise, kept]
+    filled = [*form, formula, policy_note, stepwise, kept, data_set]
     planned = ([shared.library, *form], [start, estimate, data])
     in_formula = [form[Form._fields.index(name)] for name in _IN_FORMULA]
     loss.input(
@@ -242,6 +249,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader) -> Fields:
     # One event for them all, since one change often brings others, and only the last one's answer counts.
     changes = [field.change for field in form]
     gr.on(changes, on_plan, *planned, show_progress="hidden", trigger_mode="always_last")
+    data_tab.let_open(data_set, message).then(on_plan, *planned, show_progress="hidden")
     return Fields(form, start, message, filled, on_plan, planned[1])
 
 
@@ -251,6 +259,10 @@ def _explained(term: str) -> Iterator[None]:
     with gr.Row(elem_classes="explained"):
         yield
         html(what(term))
+
+
+def _sets(library: Library) -> Any:
+    return gr.Dropdown(choices=library.names, value=library.open_name)
 
 
 def _of_loss(loss: str) -> dict[str, bool]:

@@ -10,6 +10,7 @@ from stepwise_dpo.runs.checkpoints import BEGINS_AGAIN
 from stepwise_dpo.runs.notes import write_note
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui.components import Shared, clicks, copyable, error, html, note, plots, run_table
+from stepwise_dpo.ui.data_tab import DataTab
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.run_exports import build_exports
 from stepwise_dpo.ui.run_reader import RunReader
@@ -37,12 +38,20 @@ class TrainTab(NamedTuple):
     outputs: list[Any]
 
 
-def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML) -> TrainTab:
-    """Lay out the tab and connect its events; `chip` is the page's, updated with the rest."""
+def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML, data: DataTab) -> TrainTab:
+    """Lay out the tab and connect its events.
+
+    Args:
+        shared: the states of a session.
+        tab: the tab itself.
+        reader: of the page's runs.
+        chip: the page's, updated with the rest.
+        data: opens the set that the form trains on.
+    """
     public = reader.public
     with gr.Row(elem_classes="split", elem_id="train-split"):
         with gr.Column(elem_classes="choose", elem_id="train-form"):
-            fields = build_fields(shared, tab, reader)
+            fields = build_fields(shared, tab, reader, data)
         with gr.Column(elem_classes="look"):
             head = html(elem_id="train-head")
             with gr.Row(elem_classes="run-actions"):

@@ -265,6 +265,39 @@ def test_arrow_keys_choose_preset_and_loss(page):
     expect(page.locator("#train-epochs input")).to_have_value("3")
 
 
+def choose_set(page: Page, field: str, name: str) -> None:
+    page.locator(f"{field} input").click()
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+def test_the_form_chooses_the_set_for_the_whole_page(page, watch):
+    open_tab(page, "Train")
+    chosen, hint = page.locator("#train-set input"), page.locator("#train-data")
+    expect(chosen).to_have_value("onpolicy_prm.json")
+    epochs = page.locator("#train-epochs input")
+    epochs.fill("3")
+    choose_set(page, "#train-set", "heldout_prm.json")
+    expect(hint).to_contain_text("Trains on all 120 of heldout_prm.json")
+    expect(page.locator("#train-start")).to_have_text("Train 45 steps")
+    expect(page).to_have_url(re.compile("[?&]set=heldout_prm.json"))
+    expect(epochs).to_have_value("3")  # nothing else of the form has changed
+    open_tab(page, "Data")
+    expect(page.locator("#data-set input")).to_have_value("heldout_prm.json")
+    expect(page.locator("#data-table .count")).to_have_text("120 examples")
+    choose_set(page, "#data-set", "synthetic_prm.json")
+    expect(page.locator("#data-table .count")).not_to_have_text("120 examples")
+    open_tab(page, "Train")
+    expect(chosen).to_have_value("synthetic_prm.json")
+    expect(hint).to_contain_text("of synthetic_prm.json")
+    choose_set(page, "#train-set", "heldout_prm.json")
+    expect(hint).to_contain_text("of heldout_prm.json")
+    watch.go(page.url)
+    expect(chosen).to_have_value("heldout_prm.json")
+    expect(epochs).to_have_value("3")
+    page.get_by_label("Phase 1", exact=True).check()
+    expect(chosen).to_have_value("synthetic_prm.json")
+
+
 def test_bad_settings_are_explained_beside_the_button(page, app):
     estimate, message = page.locator("#train-estimate"), page.locator("#train-message")
     fill(page, {"#train-epochs": "0"})
