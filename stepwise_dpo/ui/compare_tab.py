@@ -65,8 +65,8 @@ from stepwise_dpo.ui.text import counted, shown
 TYPED = "The problem above is yours, so it stays. Empty it to see the examples’ own answers here again."
 
 
-def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, policies: Policies) -> None:
-    """Lay out the tab and connect its events."""
+def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, policies: Policies, asking: gr.HTML) -> None:
+    """Lay out the tab and connect its events; `asking` is the page's pulse, which hears that a run has ended."""
     public = reader.public
     measurements = Measurements(policies)
     most = MAX_MEASURED_PUBLIC if public else MAX_MEASURED
@@ -213,6 +213,20 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
             shown_now[1] = note(lacking)
         return [*form_of(models, choice, library, most, with_number=linked), *shown_now]
 
+    def on_ended(
+        run_id: str, before: Session, text: object, library: Library, visitor: str, *sent: object
+    ) -> list[Any]:
+        """Fill the tab where there was nothing to compare yet; what somebody looks at stays, and its lists grow."""
+        models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
+        unchanged: list[Any] = [gr.skip()] * (len(fields) + 1 + len(result))
+        if before.choice is None:  # nobody has opened the tab
+            return unchanged
+        if chosen(models, choice):
+            field = gr.Dropdown(choices=_options(models))
+            return [field, field, *unchanged[2:]]
+        # A model that is looked at may be gone, too: that is said where somebody does something with it.
+        return unchanged if before.view else on_show(run_id, before, text, library, visitor, *sent)
+
     def on_pick(before: Session, text: object, library: Library, visitor: str, *sent: object) -> list[Any]:
         views, choice = look(reader.own(visitor)), Choice(*sent)
         models = models_of(views)
@@ -302,6 +316,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
     tab.select(None, prompt, prompt, js=kept_js(ASKED, 1), show_progress="hidden").then(
         on_show, [shared.run_id, *now], [*fields, measure, *result], show_progress="hidden"
     )
+    asking.ended(on_ended, [shared.run_id, *now], [*fields, measure, *result], **quietly)
     measuring = measure.click(on_measure, now, result, show_progress="hidden")
     # What is measured for the choice before would otherwise cover what belongs to this one.
     picked: dict[str, Any] = {**quietly, "cancels": [measuring]}
@@ -327,7 +342,7 @@ def form_of(
         most: the most examples that are measured.
         with_number: whether the number is set too; else it stays as it is, since somebody may be moving the slider.
     """
-    options = [(model.label, model.key) for model in models]
+    options = _options(models)
     keys = [model.key for model in models]
     sources = sources_of(library)
     source = choice.source if choice.source in [key for _, key in sources] else STORED
@@ -376,6 +391,10 @@ def row_of(view: View, key: str) -> int | None:
     if kind == "row" and number.isascii() and number.isdigit() and int(number[:9]) < len(view.compared):
         return int(number[:9])
     return None
+
+
+def _options(models: Sequence[Model]) -> list[tuple[str, str]]:
+    return [(model.label, model.key) for model in models]
 
 
 def _file(suffix: str, text: str, type: str) -> str:

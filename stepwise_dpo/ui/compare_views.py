@@ -45,9 +45,7 @@ def nothing_yet(views: Sequence[RunView]) -> str:
     active = next((view for view in views if view.status.active and not view.discarded), None)
     if active is None:
         return empty_state("No finished run yet", "Train one in the Train tab; what it changed appears here.")
-    return empty_state(
-        f"{active.name} is still going", "Its model comes here when the run ends; then open this tab again."
-    )
+    return empty_state(f"{active.name} is still going", "What it changed appears here when it ends.")
 
 
 # ---------------------------------------------------------------------------------------------------------- numbers

@@ -260,9 +260,7 @@ def build(
         return listener(on_event, [*context, *extra], outputs, show_progress="hidden", **in_order, **options)
 
     def let_open(field: gr.Dropdown, said_in: gr.HTML) -> Any:
-        return bind(
-            field.input, lambda library, _, name, __: actions.open_set(library, name), [field], said_in=said_in
-        )
+        return bind(field.input, lambda library, _, name, __: actions.open_set(library, name), [field], said_in=said_in)
 
     # Reading a large file or generating takes seconds, in which other changes go on: it makes a new set aside, and
     # only putting that into the library waits its turn.

@@ -77,6 +77,8 @@ def build_app(
             kept = gr.BrowserState("", storage_key="stepwise-dpo-train-form", secret="stepwise-dpo")
             comparison = gr.State(Session())
             shared = Shared(gr.State(known), gr.State(0), gr.State(""), gr.State(""), gr.State(0.0), comparison, kept)
+            asks_every = pulse.SPACE_SECONDS if on_space else pulse.PUBLIC_SECONDS if public else pulse.LOCAL_SECONDS
+            asking = pulse.build(reader, asks_every)
             first_steps = welcome.build()
             message = html(elem_id="page-message")
             # Wrapped: the other way measures the tabs at times before their style is there, and hides one that fits.
@@ -84,18 +86,16 @@ def build_app(
                 with _tab("Data") as tab:
                     data = data_tab.build(shared, tab, workspace, policies, public=public, tell=reader.tell)
                 with _tab("Train") as tab:
-                    train = train_tab.build(shared, tab, reader, chip, data)
+                    train = train_tab.build(shared, tab, reader, chip, asking, data)
                 with _tab("Rewards") as tab:
-                    rewards_tab.build(shared, tab, judges, policies, reader)
+                    rewards_tab.build(shared, tab, judges, policies, reader, asking)
                 with _tab("Compare") as tab:
-                    compare_tab.build(shared, tab, reader, judges, policies)
+                    compare_tab.build(shared, tab, reader, judges, policies, asking)
                 with _tab("Learn") as tab:
                     learn_tab.build(shared, tab, judges, policies)
             address = gr.HTML(None, html_template="", js_on_load=asset("address.js"), elem_id="address", padding=False)
             gr.HTML(None, html_template="", js_on_load=asset("radios.js"), elem_id="radios", padding=False)
             here = gr.State(None)
-            asks_every = pulse.SPACE_SECONDS if on_space else pulse.PUBLIC_SECONDS if public else pulse.LOCAL_SECONDS
-            asking = pulse.build(reader, asks_every)
 
         def on_follow(
             visitor: str, library: Library, selected: int, run_id: str, compared: Session, before: object

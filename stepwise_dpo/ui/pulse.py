@@ -24,7 +24,10 @@ _SERVER = secrets.token_hex(8)
 
 
 def build(reader: RunReader, seconds: float) -> gr.HTML:
-    """Make the component that asks; its `moved` event says that there is something to look at.
+    """Make the component that asks.
+
+    Its `moved` event says that there is something to look at, its `ended` event that a run has ended (or that one which
+    had is gone), on whatever tab its visitor is.
 
     Args:
         reader: of the page's runs.
@@ -51,8 +54,9 @@ def beat(reader: RunReader, visitor: str, seconds: float) -> dict[str, Any]:
 
 
 def newest_of(reader: RunReader, visitor: str) -> dict[str, Any]:
-    """Say where a visitor's runs stand: {"standing": another one once that has changed, "active": is one at work}.
+    """Say where a visitor's runs stand.
 
+    {"standing": another one once that has changed, "active": is one at work, "over": another one once a run has ended}.
     All that changes without somebody's click is in it: states, phases, and what a run at work has written. The look at
     the runs may be a little old, see `RunReader.recent_views`.
     """
@@ -63,5 +67,9 @@ def newest_of(reader: RunReader, visitor: str) -> dict[str, Any]:
         standing += [view.run.id, written]
         if written != 0 or view.status.state == "queued" or view.stop_requested or view.status.age > SETTLING_SECONDS:
             standing += [view.state, view.status.phase]
-    digest = hashlib.sha256(repr(standing).encode()).hexdigest()[:16]
-    return {"standing": digest, "active": any(view.status.active for view in views)}
+    over = [view.run.id for view in views if not view.status.active]
+    return {"standing": _digest(standing), "active": len(over) < len(views), "over": _digest(over)}
+
+
+def _digest(listed: list[Any]) -> str:
+    return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]

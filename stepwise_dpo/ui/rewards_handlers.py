@@ -32,6 +32,7 @@ from stepwise_dpo.ui.reward_sets import (
 from stepwise_dpo.ui.reward_sources import cast_of, chosen_run, facts_of, judged_by, trained_runs
 from stepwise_dpo.ui.reward_views import WHENS, Cast, Look, plan, read_look, unit_words, view_numbers
 from stepwise_dpo.ui.run_reader import RunReader
+from stepwise_dpo.ui.runs_view import RunView
 from stepwise_dpo.ui.step_scores import Source, StepScores
 from stepwise_dpo.ui.text import counted, shown
 from stepwise_dpo.ui.waterfall import AGGREGATIONS
@@ -79,10 +80,7 @@ class RewardsHandlers:
         controls = Controls(*values)
         runs = trained_runs(self.reader.own(controls.visitor))
         run = chosen_run(runs, run_id, controls.run)
-        # "" stays on offer: a request that was sent before this answer still has it.
-        choices = [("none", ""), *((view.name, view.run.id) for view in runs)]
-        info = "what “after” means" if runs else "what “after” means; train one in the Train tab"
-        field = gr.Dropdown(choices=choices, value=run.run.id if run else "", info=info)
+        field = gr.Dropdown(**_offered(runs), value=run.run.id if run else "")
         controls = controls._replace(run=run.run.id if run else None)
         # One pair of tickets for both answers: what is clicked after the first one is newer than the second.
         session = str(request.session_hash)
@@ -92,6 +90,19 @@ class RewardsHandlers:
             yield [field, *self._if_last(session, of_example, waiting), *overview]
         example = self._if_last(session, of_example, self._one_example(library, selected, controls, False))
         yield [field, *example, *self._overview_if_last(session, of_set, library, selected, controls, drawn)]
+
+    def ended(
+        self, request: gr.Request, library: Library, selected: int, run_id: str, *fields: Any
+    ) -> Iterator[list[Any]]:
+        """A run has ended: the list of runs grows; where it was empty, the tab shows the run as if opened again."""
+        controls = Controls(*fields[:-1])
+        runs = trained_runs(self.reader.own(controls.visitor))
+        if runs and controls.run == "":
+            yield from self.arrive(request, library, selected, run_id, *fields)
+        elif any(view.run.id == controls.run for view in runs):
+            yield [gr.Dropdown(**_offered(runs)), *[gr.skip()] * 11]
+        else:  # nobody has opened the tab, or the chosen run is gone
+            yield [gr.skip()] * 12
 
     def _waiting(self, library: Library, selected: int, controls: Controls) -> list[Any] | None:
         """What stands in an example's place while it is judged; None where nothing has to be waited for."""
@@ -385,6 +396,16 @@ class RewardsHandlers:
         except StepwiseDPOError as problem_found:
             return [gr.skip(), error(str(problem_found))]
         return [free_text.typed_html(typed, values, scale, look.aggregation, name), ""]
+
+
+def _offered(runs: Sequence[RunView]) -> dict[str, Any]:
+    """The choices of the run, and what is said below them."""
+    # "" stays on offer: a request that was sent before this answer still has it.
+    choices = [("none", ""), *((view.name, view.run.id) for view in runs)]
+    return {
+        "choices": choices,
+        "info": "what “after” means" if runs else "what “after” means; train one in the Train tab",
+    }
 
 
 def _asked(library: Library, view: View) -> tuple[Any, ...]:

@@ -21,8 +21,8 @@ from stepwise_dpo.ui.waterfall import AGGREGATIONS
 _SCROLL_JS = "() => document.getElementById('rewards-example')?.scrollIntoView({ block: 'start' })"
 
 
-def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reader: RunReader) -> None:
-    """Lay out the tab and connect its events."""
+def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reader: RunReader, asking: gr.HTML) -> None:
+    """Lay out the tab and connect its events; `asking` is the page's pulse, which hears that a run has ended."""
     parts = _lay_out(reader.public)
     handlers = RewardsHandlers(StepScores(judges, policies), reader)
     controls = [shared.visitor, *parts.controls]
@@ -44,6 +44,7 @@ def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reade
         show_progress_on=[parts.rows],
         **in_order,
     )
+    asking.ended(handlers.ended, [*states, parts.drawn], [parts.run, *example, *overview], **quietly, **in_order)
     everything = [*example, *overview]
     for switch in (parts.quantity, parts.when, parts.aggregation):
         switch.input(handlers.show_all, [*states, parts.drawn], everything, **quietly, **in_order)
@@ -168,7 +169,7 @@ def _lay_out(public: bool) -> _Parts:
             )
             made["run"] = gr.Dropdown(
                 [("none", "")],
-                value="",
+                value=None,  # until the tab has been opened, see `RewardsHandlers.ended`
                 label="Run",
                 info="what “after” means",
                 filterable=False,

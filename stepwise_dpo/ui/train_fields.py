@@ -94,7 +94,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
     # Of the page and not of the form: the set that is open is what every tab is about.
     opened = data_tab.open_set
     data_set = gr.Dropdown(
-        opened.choices, value=opened.value, label="on the set", filterable=False, elem_id="train-set"
+        [str(opened.value)], value=str(opened.value), label="on the set", filterable=False, elem_id="train-set"
     )
     with gr.Row():
         examples = _number(demo.examples, "its first … examples", 1, "train-examples", precision=0)

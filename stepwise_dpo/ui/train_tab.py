@@ -38,7 +38,7 @@ class TrainTab(NamedTuple):
     outputs: list[Any]
 
 
-def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML, data: DataTab) -> TrainTab:
+def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML, asking: gr.HTML, data: DataTab) -> TrainTab:
     """Lay out the tab and connect its events.
 
     Args:
@@ -46,6 +46,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML, data: D
         tab: the tab itself.
         reader: of the page's runs.
         chip: the page's, updated with the rest.
+        asking: the page's pulse, which hears that a run has ended.
         data: opens the set that the form trains on.
     """
     public = reader.public
@@ -208,7 +209,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML, data: D
     table.act(on_act, [shared.library, *state], [*filled, message, choice, *everything], **changing).then(
         fields.plan, *planned, **hidden
     )
-    table.ended(fields.plan, *planned, **hidden)  # it may be the first whose pace is known
+    asking.ended(fields.plan, *planned, **hidden)  # it may be the first whose pace is known
     return TrainTab(look_again, state, everything)
 
 

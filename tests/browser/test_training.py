@@ -69,7 +69,7 @@ def download(page: Page, button: str, name: str = ".+") -> Path:
     return Path(waited.value.path())
 
 
-def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app):
+def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app, visit):
     open_tab(page, "Train")
     # On a first visit the button is seen without scrolling, and the charts stand there, empty.
     expect(page.locator("#train-start")).to_be_in_viewport(ratio=1)
@@ -79,8 +79,19 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app)
     page.get_by_label("DPO", exact=True).check()
     expect(page.locator("#train-start")).to_have_text("Train 8 steps")
     charts = page.locator("#train-charts").bounding_box()
+    judging = visit(f"{app.url}/?tab=rewards").page
+    judging.get_by_role("radiogroup", name="Before or after training").get_by_label("After", exact=True).check()
+    expect(judging.locator("#rewards-rows")).to_contain_text("Nothing “after” to show")
     start(page, app)
+    comparing = visit(f"{app.url}/?tab=compare").page
+    expect(comparing.locator("#compare-summary")).to_contain_text("is still going")
     expect(state(page, "finished")).to_be_visible(timeout=ENDED)
+    # Who waits for its end in another tab sees it there, and need not open that again.
+    expect(comparing.locator("#compare-summary")).to_contain_text("Preference accuracy")
+    expect(judging.locator("#rewards-run input")).to_have_value(re.compile("^DPO"))
+    expect(judging.locator("#rewards-rows")).not_to_contain_text("Nothing")
+    comparing.close()
+    judging.close()
     assert page.locator("#train-charts").bounding_box() == charts  # nothing jumped
     expect(page.locator("#train-estimate")).to_contain_text("judged by the last run")  # by itself
     expect(page.locator("#train-head")).to_contain_text("8 / 8")

@@ -261,7 +261,7 @@ def test_without_a_finished_run_the_page_says_why(models):
     assert "No finished run yet" in compare_views.nothing_yet([ended])  # such as one that failed
     running = ended._replace(status=replace(ended.status, state="running"))
     assert text_of(compare_views.nothing_yet([ended, running])).strip() == (
-        "DPO · 1 Jan 00:00:00 is still going Its model comes here when the run ends; then open this tab again."
+        "DPO · 1 Jan 00:00:00 is still going What it changed appears here when it ends."
     )
     assert "No finished run yet" in compare_views.nothing_yet([running._replace(discarded=True)])
 
@@ -308,6 +308,26 @@ def test_the_chosen_run_is_the_sessions(runs, models):
     # Another run was opened meanwhile: that one is compared with its base.
     other = show.fn("20260101-000000-dpo-aaaa", picked, *state, *wish)[:3]
     assert [field.value for field in other] == [keys("before", 1), keys("after", 1), STORED]
+
+
+def test_a_run_that_ends_fills_the_tab_only_where_there_was_nothing(runs, models):
+    page = build_app(runs.runs_dir)
+    numbers = {getattr(block, "elem_id", None): number for number, block in page.blocks.items()}
+    ended = next(f for f in page.fns.values() if f.fn and f.fn.__name__ == "on_ended")
+    assert ended.targets == [(numbers["pulse"], "ended")]
+    state = ["", LIBRARY, "visitor"]
+    nothing = choice(None, None)
+    assert all(value == gr.skip() for value in ended.fn("", Session(), *state, *nothing))  # nobody has opened the tab
+    filled = ended.fn("20260101-000000-dpo-aaaa", Session(choice=nothing), *state, *nothing)
+    assert [field.value for field in filled[:2]] == [keys("before", 1), keys("after", 1)]
+    view = filled[5].view
+    assert view is not None
+    looking = choice(keys("before", 1), keys("after", 2))
+    grown = ended.fn("", Session(view=view, choice=looking), *state, *looking)
+    assert [len(field.choices) for field in grown[:2]] == [len(models)] * 2
+    assert all(value == gr.skip() for value in grown[2:])
+    gone = choice("before:gone", keys("after", 2))
+    assert all(value == gr.skip() for value in ended.fn("", Session(view=view, choice=gone), *state, *gone))
 
 
 def session_of(rows, **fields):

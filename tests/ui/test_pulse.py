@@ -40,6 +40,7 @@ def test_what_a_run_at_work_writes_is_heard_of(run, tmp_path):
     ended = pulse.newest_of(reader, ANNA)
     assert ended["standing"] != written["standing"]
     assert not ended["active"]
+    assert before["over"] == written["over"] != ended["over"]
 
 
 def test_the_phases_of_a_run_that_has_just_begun_wait_for_its_first_step(run, tmp_path):

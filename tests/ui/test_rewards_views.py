@@ -16,6 +16,8 @@ from stepwise_dpo.errors import ConfigError, DataError, StepwiseDPOError
 from stepwise_dpo.learning.losses import Side, aggregate_steps, stepwise_loss
 from stepwise_dpo.learning.names import TINY
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
+from stepwise_dpo.runs.config import make_config
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui import free_text, reward_sets, reward_views, waterfall
 from stepwise_dpo.ui.components import divergence_line
@@ -270,6 +272,32 @@ def test_an_example_that_nobody_has_judged_is_shown_at_once(scores, tmp_path):
     assert "1. 1 + 4?" in first[7]  # the list
     (again,) = handlers.arrive(request, library, 0, "", *fields)  # its numbers are known
     assert 'class="value"' in again[3]
+
+
+def test_a_run_that_ends_comes_into_the_list_and_only_an_empty_tab_shows_it(scores, tmp_path):
+    handlers = RewardsHandlers(scores, RunReader(Supervisor(tmp_path), public=False))
+    library = Library((ExampleSet("set", (PAIR,)),), "set")
+    request = SimpleNamespace(session_hash="session")
+
+    def ended(run_id):
+        fields = ["visitor", "", "file", False, TINY, run_id, "centered", "before", "sum", None]
+        return list(handlers.ended(request, library, 0, "", *fields))[-1]
+
+    assert all(value == gr.skip() for value in ended(""))  # there is no run
+    for name in ("20260101-000000-dpo-aaaa", "20260102-000000-dpo-bbbb"):
+        run = RunDirectory(tmp_path / name)
+        run.create(make_config({"data": "d.json", "model": TINY, "loss": "dpo"}))
+        run.write_status(RunStatus("finished", started=1.0, global_step=1, max_steps=1))
+        run.final.mkdir()
+        (run.final / "config.json").write_text("{}")
+    assert all(value == gr.skip() for value in ended(None))  # nobody has opened the tab
+    run_list, *shown = ended("")
+    assert run_list.value == "20260102-000000-dpo-bbbb"
+    assert 'class="value"' in shown[2]
+    run_list, *unchanged = ended("20260101-000000-dpo-aaaa")
+    assert [key for _, key in run_list.choices] == ["", "20260102-000000-dpo-bbbb", "20260101-000000-dpo-aaaa"]
+    assert "value" not in run_list.constructor_args
+    assert all(value == gr.skip() for value in unchanged)
 
 
 def heatmaps(answers):

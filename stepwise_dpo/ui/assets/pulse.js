@@ -2,13 +2,14 @@
 // By a request of its own: for each event Gradio's script goes several times through the components of the page.
 // value: {"visitor", "standing": what the last look saw, "seconds", "idle": from one answer to the next question, with
 // and without a run at work, "stamp"}, sent again by each look.
-// Gives the event "moved". Gradio gives: element, props, server, trigger, watch.
+// Gives the events "moved", and "ended" where another run than before is over. Gradio gives: element, props, server, trigger, watch.
 const RETRY_SECONDS = 2;
 const PATIENCE_SECONDS = 30;
 const LONGEST_PAUSE_SECONDS = 5;
 let asked = 0; // how many questions; only the last one's answer counts
 let told = 0; // when the page was told to look; 0 while it isn't looking
 let timer = 0;
+let over; // which runs the last answer called over
 
 function again(seconds) {
   clearTimeout(timer);
@@ -34,6 +35,8 @@ async function ask() {
     // Gradio tells of some failures so, and of others by no answer.
   }
   if (mine !== asked || told) return;
+  if (answer && over !== undefined && answer.over !== over) trigger('ended', {});
+  over = answer?.over ?? over;
   if (!answer) again(RETRY_SECONDS); // the page says itself that the connection is lost
   else if (answer.standing !== standing) look();
   else again(answer.active ? seconds : idle);

@@ -1,7 +1,6 @@
 // The table of runs, updated in place: what somebody types, or is asked to confirm, outlasts every update.
 // value: {"head", "page", "pages", "several", "rows": [...]}, see run_table.py. All text is set as textContent.
-// Events: 'open' {key}, 'overlay' {key, on}, 'note' {key, text}, 'act' {key, act: again | load | delete}, 'turn' {page},
-// 'ended' {key}: a run that was active isn't any more.
+// Events: 'open' {key}, 'overlay' {key, on}, 'note' {key, text}, 'act' {key, act: again | load | delete}, 'turn' {page}.
 // Gradio gives: element, props, trigger, watch.
 const root = element.querySelector('.run-table');
 const MAX_NOTE = 300;
@@ -35,7 +34,6 @@ const hint = make('span', { class: 'hint' });
 const newer = button('Newer', () => trigger('turn', { page: props.value.page - 1 }));
 const older = button('Older', () => trigger('turn', { page: props.value.page + 1 }));
 const body = make('tbody');
-let active = new Set();
 root.append(
   make('div', { class: 'run-table-head' }, make('h3', { class: 'section', text: 'Runs' }), head, hint, make('span', { class: 'pager' }, newer, older)),
   make('div', { class: 'table-box' },
@@ -137,9 +135,6 @@ function draw() {
     fill(row, run, several);
   });
   for (const row of known.values()) row.remove();
-  const ended = rows.find((run) => active.has(run.id) && !run.active);
-  active = new Set(rows.filter((run) => run.active).map((run) => run.id));
-  if (ended) trigger('ended', { key: ended.id });
 }
 
 watch('value', draw);
