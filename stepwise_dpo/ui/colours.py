@@ -32,6 +32,11 @@ class Swatch(NamedTuple):
     ink: str
 
 
+def on_dark(colour: str) -> str:
+    """The same colour for lines, dots and bars on a dark page."""
+    return DARK_LINES.get(colour, colour)
+
+
 def diverging(position: float, dark: bool = False) -> Swatch:
     """Colour for a position on the scale, from -1 to 1; beyond that it is clamped."""
     low, middle, high = _DARK if dark else _LIGHT

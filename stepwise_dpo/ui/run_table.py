@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from stepwise_dpo.learning.estimates import wilson_interval
 from stepwise_dpo.runs.config import RunConfig
-from stepwise_dpo.ui.colours import DARK_LINES, LOSS_COLOURS, MUTED
+from stepwise_dpo.ui.colours import LOSS_COLOURS, MUTED, on_dark
 from stepwise_dpo.ui.run_reader import Facts, RunReader
 from stepwise_dpo.ui.runs_view import RunView, progress_words, setting
 from stepwise_dpo.ui.text import counted, signed, three_digits
@@ -80,7 +80,7 @@ def table_value(reader: RunReader, views: Sequence[RunView], current: RunView | 
                 "warns": view.status.state in ("failed", "interrupted"),
                 "active": view.status.active,
                 "colour": colour,
-                "dark": DARK_LINES.get(colour, colour),
+                "dark": on_dark(colour),
                 "progress": round(view.progress, 3),
                 "steps": progress_words(view, reader.curves(view.run)) if view.status.active else _steps(view),
                 "loss": three_digits(own.loss) if own.loss is not None else "",

@@ -12,7 +12,7 @@ from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.discarding import is_discarded
 from stepwise_dpo.runs.own_runs import OwnRuns
-from stepwise_dpo.ui.colours import LOSS_COLOURS, MUTED
+from stepwise_dpo.ui.colours import LOSS_COLOURS, MUTED, on_dark
 from stepwise_dpo.ui.components import note, what
 from stepwise_dpo.ui.curves import Curves
 from stepwise_dpo.ui.text import MINUS, duration, plain, shown
@@ -83,8 +83,9 @@ class RunView(NamedTuple):
 
     @property
     def dot(self) -> str:
-        """CSS that colours dots and bars like the run's loss."""
-        return f"--dot:{LOSS_COLOURS.get(self.loss, MUTED)}"
+        """CSS that colours dots and bars like the run's loss, on light pages and on dark ones."""
+        colour = LOSS_COLOURS.get(self.loss, MUTED)
+        return f"--dot:{colour};--dot-dark:{on_dark(colour)}"
 
 
 def look(own: OwnRuns) -> list[RunView]:

@@ -208,7 +208,7 @@ def _loss_chart(runs: Sequence[Drawn], colours: Sequence[str], axis: Mapping[str
         steps, raw = run.curves.points("loss")
         raw_line = _line(steps, raw, "each step", colour, 1, LOSS_POINTS) | {"opacity": 0.45}
         steady = _line(steps, smooth(raw), "smoothed" if single else run.name, colour, 2.5, LOSS_POINTS)
-        held_out = _marks(run, "loss", "held out" if single else f"{run.name}, held out", colour)
+        held_out = _marks(run, "loss", "held out" if single else f"{run.name}, held out", colour, "dot")
         if single:
             for trace, dash, width in ((raw_line, "solid", 1), (steady, "solid", 3), (held_out, "dot", 2)):
                 traces.append(trace | {"meta": [f"loss/{trace['name']}"]})
@@ -224,7 +224,7 @@ def _loss_chart(runs: Sequence[Drawn], colours: Sequence[str], axis: Mapping[str
 def _plan_figure(
     plan: _Plan, runs: Sequence[Drawn], colours: Sequence[str], axis: Mapping[str, Any], revision: str
 ) -> Figure:
-    """Draw each run's lines of a plan: the quantities' colours for one run; for several the runs' and dashes."""
+    """Draw each run's lines of a plan: dashes tell the quantities apart, and colours do as well where there is one run."""
     single = len(runs) == 1
     traces: list[Figure] = []
     for run, run_colour in zip(runs, colours, strict=True):
@@ -238,14 +238,13 @@ def _plan_figure(
                 if single
                 else _line(steps, smooth(values), name, colour, 2, MANY_RUNS_POINTS)
             )
-            drawn["line"]["dash"] = "solid" if single else line.dash
+            drawn["line"]["dash"] = line.dash
             group = f"{plan.id}/{line.name}"
             meta = {"meta": [group] if single else [run.key, group]}
             # Always both, so that a trace keeps its place.
             traces += [drawn | meta, _marks(run, line.key, f"{name}, held out", colour) | meta]
     legend = [
-        _entry(f"{plan.id}/{line.name}", line.name, line.colour if single else MUTED, "solid" if single else line.dash)
-        for line in plan.lines
+        _entry(f"{plan.id}/{line.name}", line.name, line.colour if single else MUTED, line.dash) for line in plan.lines
     ]
     return _figure(traces, axis, plan.options, legend if len(legend) > 1 else [], revision)
 
@@ -263,14 +262,14 @@ def _line(steps: Floats, values: Floats, name: str, colour: str, width: float, l
     }
 
 
-def _marks(run: Drawn, key: str, name: str, colour: str) -> Figure:
-    """Held-out values: diamonds on a thin line."""
+def _marks(run: Drawn, key: str, name: str, colour: str, dash: str = "solid") -> Figure:
+    """Held-out values: diamonds on a thin line, which is no quantity's dashes."""
     steps, values = run.curves.points(f"eval_{key}")
     line = _line(steps, values, name, colour, 1, MANY_RUNS_POINTS)
     return line | {
         "mode": "lines+markers",
         "cliponaxis": False,  # the last one stands at the very end of the axis
-        "line": {"color": colour, "width": 1, "dash": "dot"},
+        "line": {"color": colour, "width": 1, "dash": dash},
         "marker": {"color": colour, "symbol": "diamond-open", "size": 8, "line": {"width": 2}},
     }
 

@@ -140,6 +140,19 @@ def test_chosen_and_rejected_share_a_chart():
     assert trace(rewards, "chosen, held out")["y"] == [0.2]
 
 
+@pytest.mark.parametrize("runs", [1, 2])
+def test_quantities_are_told_apart_without_colours(runs):
+    for found in training_charts([drawn(key=key, judged=True) for key in "ab"[:runs]])[1:]:
+        lines = [trace for trace in found.figure["data"] if "marker" not in trace]
+        marks = [trace for trace in found.figure["data"] if "marker" in trace]
+        for run in range(runs):
+            own = lines[run * len(lines) // runs : (run + 1) * len(lines) // runs]
+            assert len({trace["line"]["dash"] for trace in own}) == len(own)
+        assert [entry["dash"] for entry in found.figure["legend"]] in ([], [t["line"]["dash"] for t in own])
+        # A dotted line would look like the third quantity's.
+        assert {(trace["line"]["dash"], trace["marker"]["symbol"]) for trace in marks} == {("solid", "diamond-open")}
+
+
 def test_several_runs_have_a_colour_each_and_one_legend():
     runs = [drawn(key="a"), drawn(key="b", loss="stepwise", max_steps=9), drawn(key="c")]
     charts = training_charts(runs)
