@@ -127,8 +127,8 @@ def table_html(compared: Sequence[Compared], names: tuple[str, str], place: Plac
         f"<th>Preferred {what('preferred')}</th>",
         _head(f"Margin {_short(names[0])}", "before", place, "margin"),
         _head(f"Margin {_short(names[1])}", "after", place),
-        _head("Change", "change", place),
-        "<th>Answer</th>",
+        _head("Change", "change", place, "margin_change"),
+        f"<th>Answer {what('answer')}</th>",
     ]
     rows = [_row(compared[i], i, i == selected) for i in indices[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]]
     return (

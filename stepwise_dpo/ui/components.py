@@ -147,8 +147,10 @@ def run_table(**options: Any) -> gr.HTML:
     """Make the table of runs; its value comes from `run_table.table_value`, its events are named in run_table.js."""
     return gr.HTML(
         {},
-        # The script moves the explanation beside the head that it belongs to.
-        html_template=f'<div class="run-table">{what("run_result")}</div>',
+        # The script moves each explanation beside the head that it belongs to.
+        html_template='<div class="run-table">'
+        f'<span data-head="Loss">{what("run_loss")}</span>'
+        f'<span data-head="Before → after">{what("run_result")}</span></div>',
         apply_default_css=False,
         js_on_load=asset("run_table.js"),
         **options,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
 
+from stepwise_dpo.ui.components import what
 from stepwise_dpo.ui.example_facts import ExampleFacts
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.text import counted, plain
@@ -118,7 +119,8 @@ def _head(name: str, arrangement: Arrangement) -> str:
     title = "Number" if name == "number" else COLUMNS[name].title
     return (
         f'<th scope="col" class="col-{name}" aria-sort="{order}"><button type="button" data-sort="{name}" '
-        f'aria-label="Sort by {title.lower()}">{COLUMNS[name].title}<i aria-hidden="true"></i></button></th>'
+        f'aria-label="Sort by {title.lower()}">{COLUMNS[name].title}<i aria-hidden="true"></i></button>'
+        f"{what('first_error', 'what-first-error') if name == 'error' else ''}</th>"
     )
 
 

@@ -122,6 +122,39 @@ GLOSSARY: dict[str, Entry] = {
         "has become certain of everything, also of what is wrong.",
         "−Σ over the vocabulary of π · log π, in nats",
     ),
+    "run_loss": Entry(
+        "Loss of a run",
+        "That of the newest optimiser step, and its course so far as an exponential average. Losses of different kinds "
+        "are on different scales.",
+    ),
+    "compared_on": Entry(
+        "Compared on",
+        "How many held-out examples the policy is measured on before and after training: what it prefers, and what it "
+        "answers. Their set is chosen under More options; with none of them, the comparison is on the training "
+        "examples.",
+    ),
+    "epochs": Entry("Epochs", "How many times each example is trained on. 0.5 stops halfway through them."),
+    "batch": Entry(
+        "Batch",
+        "How many pairs each optimiser step averages its gradient over. A larger batch makes steadier but fewer steps, "
+        "and takes more memory.",
+        "optimiser steps = epochs × examples / batch, rounded up",
+    ),
+    "seed": Entry(
+        "Seed",
+        "Where random numbers begin: those for the order of the examples, and all others. The same seed with the same "
+        "settings repeats a run on the same machine; another one shows how much of a result is chance.",
+    ),
+    "max_length": Entry(
+        "Longest example",
+        "The most tokens of a prompt with one of its answers. A run refuses longer ones, since cut ones would train on "
+        "half an answer.",
+    ),
+    "learning_rate": Entry(
+        "Learning rate",
+        "The size of AdamW's first steps; it falls to 0 by the end of the run unless the schedule says otherwise. Too "
+        "small changes nothing, too large makes the policy forget what it could do: then the solve rate falls.",
+    ),
     "rate": Entry("Learning rate", "AdamW's step size at each optimiser step, as the schedule sets it."),
     "solve_rate": Entry(
         "Solve rate",
@@ -267,6 +300,18 @@ GLOSSARY: dict[str, Entry] = {
         "How much likelier, per token, a model finds the chosen answer than the rejected one. Above 0 it prefers the "
         "chosen one.",
         "margin = ll(chosen) − ll(rejected), in nats per token",
+    ),
+    "margin_change": Entry(
+        "Change of the margin",
+        "By how much the second model's margin is above the first one's, in nats per token. Above 0 the example has "
+        "moved towards its chosen answer.",
+        "change = margin of the second − margin of the first",
+    ),
+    "answer": Entry(
+        "Answer",
+        "Whether a model's own greedy answer to the problem is right, as the checker says. An arrow leads from the "
+        "first model to the second, where they differ; a dash means that nobody asked, or that no checker knows the "
+        "problem.",
     ),
     "margins": Entry(
         "Margins",

@@ -98,14 +98,19 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
     )
     with gr.Row():
         examples = _number(demo.examples, "its first … examples", 1, "train-examples", precision=0)
-        held_out = _number(demo.held_out, "compared on", 0, "train-held-out", precision=0)
+        with _explained("compared_on"):
+            held_out = _number(demo.held_out, "compared on", 0, "train-held-out", precision=0)
     data = html(elem_id="train-data")
     with gr.Row():
-        epochs = _number(demo.epochs, "for … epochs", 0, "train-epochs")
-        batch_size = _number(demo.batch_size, "batch, pairs", 1, "train-batch", precision=0)
-        seed = _number(demo.seed, "seed", 0, "train-seed", precision=0)
+        with _explained("epochs"):
+            epochs = _number(demo.epochs, "epochs", 0, "train-epochs")
+        with _explained("batch"):
+            batch_size = _number(demo.batch_size, "batch size", 1, "train-batch", precision=0)
+        with _explained("seed"):
+            seed = _number(demo.seed, "seed", 0, "train-seed", precision=0)
     with gr.Row():
-        learning_rate = _number(demo.learning_rate, "learning rate", 0, "train-rate")
+        with _explained("learning_rate"):
+            learning_rate = _number(demo.learning_rate, "learning rate", 0, "train-rate")
         beta = _number(demo.beta, "beta", 0, "train-beta")
     with gr.Accordion("More options", open=False, elem_id="train-more"):
         held_out_set = gr.Dropdown(
@@ -117,9 +122,10 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
         )
         with gr.Row():
             max_steps = _number(0, "Steps at most", 0, "train-max-steps", precision=0, info="0: no limit")
-            max_length = _number(
-                demo.max_length, "Longest example", 2, "train-max-length", precision=0, info="tokens, else refused"
-            )
+            with _explained("max_length"):
+                max_length = _number(
+                    demo.max_length, "Longest example", 2, "train-max-length", precision=0, info="tokens, else refused"
+                )
         with _explained("loss_type"):
             loss_type = gr.Dropdown(
                 list(LOSS_TYPES), value="sigmoid", label="Kind of DPO, in TRL's words", elem_id="train-loss-type"

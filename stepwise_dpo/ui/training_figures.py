@@ -97,7 +97,7 @@ _PLANS = (
     _Plan(
         "process",
         "Process rewards",
-        "aggregated per solution",
+        "per solution",
         (
             _Line("process_rewards/chosen", "chosen", CHOSEN),
             _Line("process_rewards/rejected", "rejected", REJECTED, "dash"),
@@ -224,7 +224,7 @@ def _loss_chart(runs: Sequence[Drawn], colours: Sequence[str], axis: Mapping[str
 def _plan_figure(
     plan: _Plan, runs: Sequence[Drawn], colours: Sequence[str], axis: Mapping[str, Any], revision: str
 ) -> Figure:
-    """Draw each run's lines of a plan: dashes tell the quantities apart, and colours do as well where there is one run."""
+    """Draw each run's lines of a plan: dashes tell the quantities apart, and for one run their colours do as well."""
     single = len(runs) == 1
     traces: list[Figure] = []
     for run, run_colour in zip(runs, colours, strict=True):

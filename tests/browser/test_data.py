@@ -356,6 +356,10 @@ def test_search_sort_filter_and_pages(page):
     search.fill("")
     has_count(page, f"{COUNT} examples")
 
+    button(page, "What is First error?").click()
+    expect(page.get_by_text("The first step that is labelled wrong. ProcessBench")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#data-table th.col-error")).to_have_attribute("aria-sort", "none")
     sort = button(page, "Sort by first error")
     sort.click()
     expect(page.locator("#data-table th.col-error")).to_have_attribute("aria-sort", "ascending")

@@ -103,6 +103,9 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app,
     expect(buttons.and_(page.locator("[data-title*=hare]"))).to_have_count(0)  # it would upload the chart
     expect(rows(page).first).to_contain_text("finished")
     expect(rows(page).first.locator(".spark path")).to_have_attribute("d", re.compile("^M.*L"))
+    for head, term in (("Loss", "Loss of a run"), ("Before → after", "Result of a run")):
+        cell = page.locator("#train-runs th", has_text=head)
+        expect(cell.get_by_role("button")).to_have_attribute("aria-label", f"What is {term}?")
 
     # Its downloads, and the command in words.
     page.get_by_role("button", name="Take it along").click()
@@ -344,7 +347,11 @@ def test_the_form_survives_a_refresh(page, app, watch):
     epochs, aggregation = page.locator("#train-epochs input"), page.get_by_label("Step rewards become one number by")
     page.get_by_label("Step-wise", exact=True).check()
     expect(page.locator("#train-rate input")).to_have_value("0.000003")
+    # Fields that every loss has explain themselves too.
+    for term in ("Compared on", "Epochs", "Batch", "Seed", "Learning rate"):
+        expect(page.locator("#train-form").get_by_role("button", name=f"What is {term}?")).to_be_visible()
     page.get_by_role("button", name="More options").click()
+    expect(page.locator("#train-form").get_by_role("button", name="What is Longest example?")).to_be_visible()
     # Each option explains itself, and only those of the loss are there.
     expect(page.get_by_role("button", name="What is Anchor to the reference?")).to_be_visible()
     expect(page.get_by_role("button", name="What is Kind of DPO?")).to_be_hidden()
@@ -394,6 +401,11 @@ def test_every_tab_fits_and_is_accessible(app, visit, width, theme):
         if name == "Train":
             rows(page).filter(has_text="Step-wise").locator(".name").click()
             expect(page.locator("#train-charts .main-svg").first).to_be_visible()
+            # The opened run's dot has the colour of its curves, on a dark page as well.
+            curve = page.evaluate(f"{figure()}.data[1].line.color")
+            channels = ", ".join(str(int(curve[i : i + 2], 16)) for i in (1, 3, 5))
+            for dot in ("#train-head .dot", "#train-runs tr.opened .dot"):
+                expect(page.locator(dot)).to_have_css("background-color", f"rgb({channels})")
         if name == "Rewards":
             page.get_by_role("button", name="Score the set").click()
             expect(page.locator("#rewards-heatmap .heatmaplayer").first).to_be_visible(timeout=90_000)

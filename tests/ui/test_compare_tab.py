@@ -107,7 +107,9 @@ def test_the_table_marks_what_flipped():
         'aria-sort="descending"><button type="button" class="sort" data-key="sort:change"'
         in compare_views.table_html(rows, (BEFORE, AFTER), Place(sort="change", descending=True), 0)
     )
-    assert re.findall('aria-label="What is (.+?)[?]"', html) == ["Preferred answer", "Margin"]
+    assert re.findall('aria-label="What is (.+?)[?]"', html) == [
+        *("Preferred answer", "Margin", "Change of the margin", "Answer"),
+    ]
     assert "Nothing is “newly solved” here" in compare_views.table_html(
         rows[1:], (BEFORE, AFTER), Place(only="newly_solved"), 0
     )

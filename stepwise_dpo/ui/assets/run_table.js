@@ -28,7 +28,7 @@ function svg() {
   return picture;
 }
 
-const explained = { 'Before → after': [...root.childNodes] };
+const explained = Object.fromEntries([...root.children].map((words) => [words.dataset.head, words]));
 const head = make('p', { class: 'list-head', role: 'status' });
 const hint = make('span', { class: 'hint' });
 const newer = button('Newer', () => trigger('turn', { page: props.value.page - 1 }));
@@ -37,7 +37,7 @@ const body = make('tbody');
 root.append(
   make('div', { class: 'run-table-head' }, make('h3', { class: 'section', text: 'Runs' }), head, hint, make('span', { class: 'pager' }, newer, older)),
   make('div', { class: 'table-box' },
-    make('table', {}, make('thead', {}, make('tr', {}, ...HEADS.map((text) => make('th', { text, scope: 'col' }, ...(explained[text] ?? []))))), body)));
+    make('table', {}, make('thead', {}, make('tr', {}, ...HEADS.map((text) => make('th', { text, scope: 'col' }, ...(explained[text] ? [explained[text]] : []))))), body)));
 
 // What a click in the table changes may be above what is seen.
 const show = (selector) => document.querySelector(selector)?.scrollIntoView({ block: 'nearest' });
