@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from driving import App, open_tab, take_picture, violations
+from driving import CUT_OFF, App, open_tab, take_picture, violations
 from playwright.sync_api import Page, expect
 
 from stepwise_dpo.runs.directory import list_runs
@@ -131,6 +131,39 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app,
 
     open_tab(page, "Compare")
     expect(page.locator("#compare-summary")).to_contain_text("Preference accuracy")
+
+
+@pytest.mark.slow
+def test_the_first_click_trains_as_the_page_opens_and_f5_in_the_middle_changes_nothing(page, app, watch):
+    open_tab(page, "Train")
+    # Nothing is set: this is what somebody sees who presses the button.
+    expect(page.locator("#train-data")).to_contain_text(
+        "Trains on all 450 of onpolicy_prm.json; held out are 300 of onpolicy_heldout_prm.json."
+    )
+    expect(page.locator("#train-start")).to_have_text("Train 114 steps")
+    start(page, app)
+    wait_for_points(page, 2)
+    (run,) = [run for run in list_runs(app.runs_dir) if run.status().active]
+    assert run.config().loss_type == ["sigmoid", "sft"]
+    address = page.url
+    assert re.search(f"[?&]tab=train&.*run={run.id}$", address)
+    expect(page.locator("#train-head h2")).to_contain_text("DPO + imitation")
+    seen = points(page)
+
+    with watch.expecting(*CUT_OFF):
+        page.reload()
+        expect(state(page, "running")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("tab", name="Train")).to_have_attribute("aria-selected", "true")
+    assert page.url == address
+    expect(rows(page).first.locator(".name")).to_have_attribute("aria-current", "true")
+    expect(page.locator("#train-head")).to_contain_text("/ 114")
+    wait_for_points(page, seen + 2)  # it goes on
+    page.get_by_role("button", name="Stop and keep").click()
+    expect(state(page, "stopped, kept")).to_be_visible(timeout=ENDED)  # it answers the 300 held-out problems first
+    assert page.url == address
+    page.locator("#train-delete").click()  # the tests that follow count on the runs that they start
+    page.locator("#train-do-it").click()
+    expect(rows(page).filter(has_text="DPO + imitation")).to_have_count(0)
 
 
 def test_two_losses_have_their_own_curves_and_lie_over_each_other(page, app):
