@@ -80,6 +80,7 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app,
     expect(page.locator("#train-start")).to_have_text("Train 8 steps")
     charts = page.locator("#train-charts").bounding_box()
     judging = visit(f"{app.url}/?tab=rewards").page
+    expect(judging.locator("#rewards-example .value").first).to_be_visible(timeout=60_000)
     judging.get_by_role("radiogroup", name="Before or after training").get_by_label("After", exact=True).check()
     expect(judging.locator("#rewards-rows")).to_contain_text("Nothing “after” to show")
     start(page, app)
