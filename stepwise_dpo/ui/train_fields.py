@@ -250,10 +250,9 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
         [shown_before, preset, *filled],
         show_progress="hidden",
     )
-    # Not shared.library.change: Gradio would hash the whole library at each event that may change it.
-    tab.select(on_plan, *planned, show_progress="hidden")
-    # One event for them all, since one change often brings others, and only the last one's answer counts.
-    changes = [field.change for field in form]
+    # Not shared.library.change: Gradio would hash the whole library at each event that may change it. One event for all
+    # of these, since a change often brings others: a late answer to an earlier one would cover the last one's.
+    changes = [tab.select, *(field.change for field in form)]
     gr.on(changes, on_plan, *planned, show_progress="hidden", trigger_mode="always_last")
     data_tab.let_open(data_set, message).then(on_plan, *planned, show_progress="hidden")
     return Fields(form, start, message, filled, on_plan, planned[1])

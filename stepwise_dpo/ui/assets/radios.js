@@ -11,13 +11,15 @@ function group() {
     if (!radios.length) continue;
     fields.setAttribute('role', 'radiogroup');
     fields.setAttribute('aria-label', fields.querySelector('[data-testid="block-info"]')?.textContent.trim() ?? '');
-    for (const radio of radios) radio.name = radios[0].name;
+    for (const radio of radios) if (radio.name !== radios[0].name) radio.name = radios[0].name;
   }
 }
 
-// Tabs are drawn when they are first opened, and new choices are new radios. Once a frame: charts change at each update.
-new MutationObserver(() => {
+// Gradio gives a radio another name each time that it is chosen or not any more: that can't wait, a key may follow. Tabs
+// are drawn when they are first opened, and new choices are new radios: once a frame, since charts change all the time.
+new MutationObserver((changes) => {
+  if (changes.some((change) => change.type === 'attributes')) return group();
   if (!planned) requestAnimationFrame(group);
   planned = true;
-}).observe(page, { childList: true, subtree: true });
+}).observe(page, { childList: true, subtree: true, attributeFilter: ['name'] });
 group();
