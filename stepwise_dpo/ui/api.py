@@ -99,7 +99,7 @@ class Endpoints:
     ) -> list[Row]:
         """Generate labelled pairs, as rows; empty lists mean all families of problems and all kinds of mistakes.
 
-        None of the problems is in the bundled sets that `avoid` names; without it in the held-out one, with [] in any.
+        None of the problems is in the bundled sets that `avoid` names; without it in a held-out one, with [] in any.
         """
         avoided = data_actions.to_avoid(self._library) if avoid is None else avoid
         recipe = data_actions.Recipe(

@@ -110,7 +110,7 @@ def test_two_runs_and_examples_measured_now(compare, watch):
     expect(compare.locator("#compare-summary")).to_contain_text("measured on 1 example")
     expect(compare).to_have_url(re.compile(f"run={OTHER}"))  # so a refresh opens it
 
-    pick(compare, "source", re.compile("the bundled held-out set"))
+    pick(compare, "source", "a bundled held-out set, heldout_prm.json")
     expect(compare.locator("#compare-summary .empty-state")).to_contain_text("Not measured yet")
     slider = compare.locator("#compare-count input[type=number]")
     slider.fill("20")
@@ -124,7 +124,7 @@ def test_two_runs_and_examples_measured_now(compare, watch):
     # Measured once: the same choice is there at once.
     pick(compare, "source", "what the runs held out")
     expect(compare.locator("#compare-summary")).to_contain_text("measured on 1 example")
-    pick(compare, "source", re.compile("the bundled held-out set"))
+    pick(compare, "source", "a bundled held-out set, heldout_prm.json")
     expect(compare.locator("#compare-summary")).to_contain_text("measured on 20 examples")
 
     # The address keeps it all, so that a refresh, or somebody else with the link, finds the same.

@@ -7,6 +7,7 @@ from driving import ROOT, open_tab
 from playwright.sync_api import Page, expect
 
 from stepwise_dpo.preferences.pairs import dump_pairs, load_pairs, parse_pairs
+from stepwise_dpo.ui.library import BUNDLED_SETS
 
 FIRST_SET = "onpolicy_prm.json"
 FIRST_PAIRS = load_pairs(ROOT / "data" / FIRST_SET)
@@ -282,7 +283,7 @@ def test_saved_changes_survive_a_refresh_and_are_nobody_elses(page, app, visit, 
     other = visit(app.url).page
     has_count(other, f"{COUNT} examples")
     other.locator("#data-set input").click()
-    expect(other.get_by_role("option", name=re.compile(r"\.json"))).to_have_count(3)
+    expect(other.get_by_role("option", name=re.compile(r"\.json"))).to_have_count(len(BUNDLED_SETS))
 
 
 def test_upload_by_click_or_drop_and_the_formats_of_downloads(page, pairs_file, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shlex
 import zipfile
 from pathlib import Path
@@ -146,7 +147,10 @@ def test_case_23_the_archive_loads_and_holds_only_what_is_safe(finished, tmp_pat
 
     card = (tmp_path / "model" / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
-    assert "| preference accuracy |" in card
+    assert "| figure | before | after | change (95% interval) |" in card
+    assert re.search(r"\| mean margin \| \S+ \| \S+ \| [+-]\S+ \([+-]\S+ to [+-]\S+\) \|", card)
+    assert re.search(r"\| preference accuracy \| \S+ \| \S+ \| [+-]\S+( \(.*\))? \|", card)
+    assert "| pairs | 4 | 4 | – |" in card
     assert (
         "Left out of this archive, since they are no safetensors, JSON or text: `link.json`, `training_args.bin`."
         in card

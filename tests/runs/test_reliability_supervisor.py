@@ -121,13 +121,13 @@ def test_case_07_remote_code_and_pickled_weights_are_refused_everywhere(causal_f
     ("what", "words"),
     [
         ({"examples": 10_000}, "at most 1,000 examples to train on, not 10,000"),
-        ({"held_out": 1_000}, "at most 200 examples to compare on"),
+        ({"held_out": 1_000}, "at most 300 examples to compare on"),
         ({"steps": 501}, "at most 500 steps, not 501"),
         ({"batch_size": 4096}, "at most 32 pairs in a batch"),
         ({"gradient_accumulation": 4096}, "at most 8 batches per step"),
         ({"max_length": 10**9}, "at most 1,024 tokens of the longest example"),
         ({"max_new_tokens": 4096}, "at most 128 tokens of an answer"),
-        ({"generate": 10_000}, "at most 200 answers to generate"),
+        ({"generate": 10_000}, "at most 300 answers to generate"),
     ],
 )
 def test_case_07_and_17_what_is_too_much_for_a_public_page(config, what, words):

@@ -13,6 +13,7 @@ from gradio_client.exceptions import AppError
 
 from stepwise_dpo.learning.evaluation import pair_logps
 from stepwise_dpo.learning.loading import load_policy
+from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import PreferencePair, parse_pairs
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
@@ -20,7 +21,8 @@ from stepwise_dpo.runs.discarding import FILE as DISCARDED
 from stepwise_dpo.runs.limits import QueueLimits
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.api import Endpoints, _fault
-from stepwise_dpo.ui.page import build_app, launch_options
+from stepwise_dpo.ui.data_actions import to_avoid
+from stepwise_dpo.ui.page import build_app, bundled_library, launch_options
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.train_form import BUILT_IN_PACES
 
@@ -133,6 +135,7 @@ def test_examples_are_listed_checked_generated_converted_and_counted(local):
     made = call(local, "generate", 3, seed=5, families=["shopping"])
     assert len(made) == 3
     assert made == call(local, "generate", 3, seed=5, families=["shopping"])
+    assert to_avoid(bundled_library(DATA_DIR)) == ["onpolicy_heldout_prm.json", "heldout_prm.json"]
     held_out = {row["prompt"] for row in call(local, "examples", "heldout_prm.json", count=1_000)}
     same_seed = {"seed": 1007, "fewest_steps": 2, "most_steps": 6}  # as data/README.md says
     assert all(row["prompt"] in held_out for row in call(local, "generate", 6, avoid=[], **same_seed))

@@ -256,6 +256,8 @@ def test_a_result_says_of_how_many_and_how_sure_it_is(run, reader):
     assert f'<span title="{title}">{words}: <b>{change}</b></span>' in live(updates(reader, "", run.id, Choice())).head
     (row,) = table_value(reader, [view], view, Choice())["rows"]
     assert (row["result"], row["intervals"]) == (words, f"{change}; {title}")
+    for odd in ({"solve_rate": 1e300}, {"solve_rate": 0.5, "solve_rate/low": -1e308, "solve_rate/high": 2.0}):
+        assert run_table.result_of(held_out._replace(change=odd)).change == ""
     alone = held_out._replace(change={"solve_rate": -0.125})
     assert run_table.result_of(alone).change == "\N{MINUS SIGN}12.5 points"
 
