@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from driving import App, open_tab, violations
+from driving import App, open_tab, too_wide, violations
 from finished_runs import EVIL, HOSTILE, MEASURED, OTHER, SECOND
 from playwright.sync_api import Page, expect
 
@@ -213,6 +213,12 @@ def test_full_of_results_it_fits_and_is_accessible(app, visit, width, theme):
     expect(page.locator("#compare-example .value").first).to_be_visible()
     page.get_by_role("button", name="Let both answer").click()
     expect(page.locator("#compare-answers .value").first).to_be_visible(timeout=60_000)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert too_wide(page) == []
+    page.evaluate(
+        "document.querySelector('#compare-answers .value').insertAdjacentHTML('afterend', '<b id=wide>wide</b>')"
+    )
+    page.evaluate("document.getElementById('wide').style.cssText = 'display: block; width: 2000px'")
+    assert [part.split()[:2] for part in too_wide(page)] == [["B", "wide"]]
+    page.evaluate("document.getElementById('wide').remove()")
     found = violations(page)
     assert not found, "\n".join(found)
