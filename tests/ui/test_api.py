@@ -94,11 +94,14 @@ BY_NAME = {
     "Data: generate": "generate",
     "Data: download": "convert",
     "Data: statistics, prompts of other sets": "statistics",
+    "Data: tokens of a draft": "count_tokens",
+    "Rewards and Compare: the checker's verdict": "check_steps",
     "Train: steps and time before the click": "plan_run",
     "Train: start": "start_run",
     "Train: table of runs": "runs",
     "Train: where a run stands, load into form": "run_status",
     "Train: curves": "run_metrics",
+    "Train: the log of a run that failed": "run_log",
     "Train: stop and keep": "stop_run",
     "Train: discard": "discard_run",
     "Train: resume": "resume_run",
@@ -108,6 +111,7 @@ BY_NAME = {
     "Train: take along, commands and configuration": "run_commands",
     "Train: take along, model": "run_model",
     "Rewards: score the set": "score_pairs",
+    "Rewards: agreement of a set": "agreement",
     "Rewards: score a typed solution": "score_steps",
     "Rewards: log-probabilities and gap of a policy": "step_logps",
     "Compare: numbers": "compare",
@@ -164,12 +168,58 @@ def test_steps_are_scored(local):
     wrong = next(i for i, p in enumerate(until["rejected"]) if p < 0.5)
     assert wrong + 1 < len(until["rejected"])  # else it would be the sum
     assert until["preference"] == pytest.approx(sum(until["chosen"]) - sum(until["rejected"][: wrong + 1]))
+    held_out = call(local, "examples", "heldout_prm.json", count=30)
+    agreed = call(local, "agreement", held_out)
+    assert agreed["examples"] == 30
+    assert agreed["positive"] >= 27
+    assert agreed["f1"] > 90
+    assert agreed["auroc"] > 0.97
+    assert agreed["flat"] is False
+    unlabelled = [{**row, "chosen": ["1"], "rejected": ["2"]} for row in held_out[:2]]
+    assert call(local, "agreement", unlabelled)["f1"] is None
     logps = call(local, "step_logps", example)[0]
     policy = load_policy("policy")
     (both,) = pair_logps(policy, parse_pairs(json.dumps(example), "example"))
     assert logps["margin"] == pytest.approx(both.chosen.mean - both.rejected.mean, abs=1e-5)
     assert all(value < 0 for value in logps["chosen"])
     assert len(logps["rejected"]) == len(example[0]["rejected"])
+
+
+def test_the_reward_model_that_a_run_trained_judges(local):
+    settings = {
+        **TINY_RUN,
+        "loss": "stepwise",
+        "reward_model": "tiny",
+        "train_reward_model": True,
+        "learning_rate": 0.01,
+    }
+    run_id = call(local, "start_run", settings, ROWS)["run_id"]
+    assert wait(local, run_id)["state"] == "finished"
+    before, after = (call(local, "score_pairs", ROWS, "tiny", **which) for which in ({}, {"run_id": run_id}))
+    moved = [
+        abs(new - old)
+        for row, was in zip(after, before, strict=True)
+        for new, old in zip(row["rejected"], was["rejected"], strict=True)
+    ]
+    assert max(moved) > 1e-4
+    assert call(local, "agreement", ROWS, run_id=run_id)["examples"] == 4
+
+
+def test_tokens_and_the_checker(local, public):
+    row = call(local, "examples", "heldout_prm.json", count=1)[0]
+    counted = call(local, "count_tokens", row)
+    assert [len(counted[side]) for side in ("chosen", "rejected")] == [len(row["chosen"]), len(row["rejected"])]
+    tokenizer = load_policy("policy").tokenizer
+    assert counted["prompt"] == len(tokenizer(row["prompt"], add_special_tokens=False)["input_ids"])
+    assert "is not on this machine" in call(local, "count_tokens", row, "google/flan-t5-small")["problem"]
+    assert "must be one of" in call(public, "count_tokens", row, "./reward")["problem"]
+    for side, solved in (("chosen", True), ("rejected", False)):
+        checked = call(local, "check_steps", row["prompt"], [step["text"] for step in row[side]])
+        assert (checked["known"], checked["solved"]) == (True, solved)
+        assert checked["steps"] == [step["label"] for step in row[side]]
+    assert call(local, "check_steps", "Why?", ["2"]) == {"known": False, "steps": None, "solved": None}
+    with pytest.raises(AppError, match="steps"):
+        call(local, "check_steps", row["prompt"], [])
 
 
 def test_a_run_from_start_to_delete(local, tmp_path):
@@ -204,6 +254,19 @@ def test_a_run_from_start_to_delete(local, tmp_path):
     assert 0 <= low <= figures["preference_accuracy"]["after"]["value"] <= high <= 1
     change = {key: figures["mean_margin"][key]["value"] for key in ("before", "after", "change")}
     assert change["change"] == pytest.approx(change["after"] - change["before"])
+    # Measured now, on what the run didn't hold out; the order is that of the rows.
+    now = call(local, "compare", f"before:{run_id}", f"after:{run_id}", on=ROWS)
+    assert (now["examples"], now["trained_on"]) == (4, 4)
+    logps = [call(local, "step_logps", ROWS, "tiny", **which) for which in ({}, {"run_id": run_id})]
+    means = [sum(row["margin"] for row in side) / len(side) for side in logps]
+    change = next(figure for figure in now["figures"] if figure["figure"] == "mean_margin")["change"]["value"]
+    assert change == pytest.approx(means[1] - means[0], abs=1e-5)
+    with pytest.raises(AppError, match="measure 1 to 120 rows at once, not 0"):
+        call(local, "compare", f"before:{run_id}", f"after:{run_id}", on=[])
+    assert any("saving" in line for line in call(local, "run_log", run_id))
+    for name, args in (("score_pairs", [ROWS]), ("agreement", [ROWS])):
+        with pytest.raises(AppError, match="trained no reward model"):
+            call(local, name, *args, run_id=run_id)
     with pytest.raises(AppError, match="both sides are the same model"):
         call(local, "compare", f"after:{run_id}", f"after:{run_id}")
     commands = call(local, "run_commands", run_id)
@@ -451,6 +514,8 @@ def test_case_06_no_endpoint_reaches_another_visitors_run(public):
         "run_status": [run_id], "run_metrics": [run_id, 0], "run_examples": [run_id], "run_commands": [run_id],
         "stop_run": [run_id], "resume_run": [run_id], "delete_run": [run_id], "note_run": [run_id, "mine now"],
         "answer": [["p"], "policy", run_id], "step_logps": [ROWS[:1], "policy", run_id], "run_model": [run_id],
+        "score_pairs": [ROWS[:1], "reward", "centered", "sum", run_id], "agreement": [ROWS[:1], "reward", run_id],
+        "run_log": [run_id],
     }  # fmt: skip
     with_runs = {
         e for e in vars(Endpoints) if not e.startswith("_") and "run_id" in getattr(Endpoints, e).__annotations__
