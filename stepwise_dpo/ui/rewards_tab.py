@@ -21,8 +21,8 @@ from stepwise_dpo.ui.waterfall import AGGREGATIONS
 _SCROLL_JS = "() => document.getElementById('rewards-example')?.scrollIntoView({ block: 'start' })"
 
 
-def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reader: RunReader) -> None:
-    """Lay out the tab and connect its events."""
+def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reader: RunReader) -> list[Any]:
+    """Lay out the tab and connect its events; gives what the address keeps, in the order of `rewards_link.Fields`."""
     parts = _lay_out(reader.public)
     handlers = RewardsHandlers(StepScores(judges, policies), reader)
     controls = [shared.visitor, *parts.controls]
@@ -93,6 +93,7 @@ def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reade
     for choice in choices:
         choice.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
     parts.try_example.click(lambda: list(free_text.EXAMPLE), None, judged_text[:2], show_progress="hidden")
+    return [parts.quantity, parts.when, parts.aggregation, parts.sort, parts.negative, parts.model]
 
 
 class _Parts(NamedTuple):
