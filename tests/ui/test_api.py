@@ -4,6 +4,7 @@ import json
 import math
 import time
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -390,6 +391,48 @@ def test_case_15_what_is_too_large_is_refused_and_the_server_answers(local):
             assert answer.status_code == 400
             assert answer.json() == {"detail": "the request: fn_index is given twice; leave one out"}
             assert answer.headers["x-content-type-options"] == "nosniff"
+    assert call(local, "validate", json.dumps(ROWS))["examples"] == len(ROWS)
+
+
+@pytest.mark.parametrize("label", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_case_15_case_16_json_that_is_labelled_as_a_form_is_checked_as_well(local, label):
+    """Gradio reads some of it as JSON all the same; only an upload may be what the label says."""
+    headers = {"content-type": label}
+    form = b'--x\r\nContent-Disposition: form-data; name="fn_name"\r\n\r\nnewest\r\n--x--\r\n'
+    with httpx.Client(base_url=local.src, timeout=60) as http:
+
+        def answered(path, body):
+            answer = http.post(f"gradio_api/{path}", content=body, headers=headers)
+            return answer.status_code, answer.json()["detail"]
+
+        for path in ("queue/join", "call/validate", "component_server", "run/upload", "process_recording"):
+            twice = "the request: fn_index is given twice; leave one out"
+            assert answered(path, b'{"fn_index": 1, "fn_index": 2}') == (400, twice)
+            for number in NO_JSON:
+                status, said = answered(path, f'{{"data": [{number}]}}'.encode())
+                assert (status, said.partition(",")[0]) == (400, "the request: data[0] must be a finite number")
+            status, said = answered(path, form)
+            assert (status, said[:24]) == (400, "the request: is not JSON")
+        too_large = b'{"data": ["' + b" " * 65 * 2**20 + b'"]}'
+        for path in ("queue/join", "call/validate", "component_server"):
+            assert answered(path, too_large) == (413, "the request is larger than 64 MiB; send less at once")
+    assert call(local, "validate", json.dumps(ROWS))["examples"] == len(ROWS)
+
+
+def test_case_15_an_upload_is_limited_as_a_whole(local):
+    """Gradio limits each file: together they, or what is beside them, could be any size."""
+    half = b" " * 33 * 2**20
+    with httpx.Client(base_url=local.src, timeout=60) as http:
+        (path,) = http.post("gradio_api/upload", files={"files": ("rows.json", json.dumps(ROWS))}).json()
+        assert path.endswith("rows.json")
+        folder = Path(path).parents[1]
+        before = set(folder.rglob("*"))
+        two = [("files", ("one.json", half)), ("files", ("two.json", half))]
+        for files, fields in ((two, {}), ([("files", ("rows.json", b"[]"))], {"beside": half * 2})):
+            answer = http.post("gradio_api/upload", files=files, data=fields)
+            assert answer.status_code == 413
+            assert answer.text == f"The upload exceeds the maximum allowed size of {65 * 2**20} bytes."
+        assert set(folder.rglob("*")) == before  # nothing is left of them
     assert call(local, "validate", json.dumps(ROWS))["examples"] == len(ROWS)
 
 
