@@ -29,7 +29,7 @@ _QUICK_BYTES = 64 * 2**10
 """So much is checked in less than a millisecond or two; more is left to a thread, so that others are answered."""
 
 MAX_UPLOAD = MAX_BYTES + 2**20
-"""Of an upload in bytes: one file with its name. Gradio limits each file, but not how many there are, nor the fields."""
+"""Bytes of an upload: one file and its name. Gradio limits each file, but not how many there are, nor the fields."""
 
 _CONTAINERS = (Object, list)
 _UPLOAD = f"{API_PREFIX}/upload"
