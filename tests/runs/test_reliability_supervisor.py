@@ -246,7 +246,7 @@ def test_case_10_a_run_goes_on_from_its_last_checkpoint_after_its_server_was_kil
     make_supervisor, config, serve, forks, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the workers too: another number of threads rounds in another way
-    config = config.model_copy(update={"max_steps": 300, "save_steps": 20})
+    config = config.model_copy(update={"max_steps": 200, "save_steps": 20})
     whole = RunDirectory(tmp_path / "whole")
     assert forks("run", config=config.model_dump(exclude_none=True), run_dir=whole.path) == 0, forks.said()
     after = make_supervisor()
@@ -259,11 +259,11 @@ def test_case_10_a_run_goes_on_from_its_last_checkpoint_after_its_server_was_kil
     wait_for(lambda: not group_of(status.pid), seconds=3)
     assert [found.id for found in after.recover().interrupted] == [run.id]
     kept = run.checkpoints(verify=True)[0].global_step
-    assert kept in range(20, 300, 20)
+    assert kept in range(20, 200, 20)
     after.resume(run)
     wait_for(lambda: not after.status(run).active)
     assert [resumed["global_step"] for resumed in run.environment()["resumed"]] == [kept]
-    assert [line["global_step"] for line in run.metrics()[0]] == list(range(1, 301))
+    assert [line["global_step"] for line in run.metrics()[0]] == list(range(1, 201))
     assert_same(run.path, whole.path)
 
 
