@@ -355,10 +355,10 @@ def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
             alone = load_file(one.path / "gradients-of-1" / f"{global_step}.safetensors")
             together = load_file(two.path / "gradients-of-2" / f"{global_step}.safetensors")
             assert alone.keys() == together.keys()
-            if global_step == 1:  # of the uneven batch, and by weights that AdamW has not yet driven apart
-                assert sum(value.abs().sum() for value in alone.values()) > 0
+            exact = global_step < 2  # the first epoch, its uneven batch too: then AdamW has driven the weights apart
+            if exact:  # far above the tolerance, which gradients of nothing would keep as well
+                assert max(value.abs().max() for value in alone.values()) > 1e-3
             for key, value in alone.items():
-                exact = global_step < 2  # weights drift apart only after an update
                 torch.testing.assert_close(
                     together[key], value, atol=1e-6 if exact else 1e-3, rtol=0 if exact else 1e-3
                 )
