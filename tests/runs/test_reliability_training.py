@@ -422,16 +422,23 @@ def test_case_24_odd_examples_train_whole(tmp_path, loss):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"prompt": "1 + 1", "chosen": [], "rejected": ["3"]}]', r"chosen"),
-        ('[{"prompt": "1 + 1", "chosen": ["2"], "rejected": ""}]', r"rejected"),
-        ('[{"prompt": "1 + 1", "chosen": ["2", " "], "rejected": ["3"]}]', r"chosen\[1\]"),
-        ('[{"prompt": "%s", "chosen": ["2"], "rejected": ["3"]}]' % ("1 + " * 400), "maximum length of 1024"),
+        ('[{"prompt": "1 + 1", "chosen": [], "rejected": ["3"]}]', "row 1: chosen must have 1 to 1,000 steps, not 0"),
+        ('[{"prompt": "1 + 1", "chosen": ["2"], "rejected": ""}]', "row 1: rejected must have 1 to 1,000 steps, not 0"),
+        (
+            '[{"prompt": "1 + 1", "chosen": ["2", " "], "rejected": ["3"]}]',
+            'row 1: chosen[1] must be a non-blank string, not " "',
+        ),
+        (
+            '[{"prompt": "%s", "chosen": ["2"], "rejected": ["3"]}]' % ("1 + " * 400),
+            "example '1': prompt (1601) and chosen (2) have 1603 tokens together, more than the maximum length of "
+            "1024; raise max_length (--max-length) or shorten the example",
+        ),
     ],
     ids=["no steps", "an empty solution", "a blank step", "a prompt over the limit"],
 )
 def test_case_24_what_cannot_be_trained_is_a_clear_error(tmp_path, content, message):
     (tmp_path / "data.json").write_text(content)
-    with pytest.raises(DataError, match=message) as error:
+    with pytest.raises(DataError, match=rf"{re.escape(message)}$") as error:
         run(make_config({"model": "tiny", "data": str(tmp_path / "data.json")}), tmp_path / "run")
     failed = RunDirectory(tmp_path / "run")
     assert (failed.status().state, failed.status().error) == ("failed", str(error.value))
