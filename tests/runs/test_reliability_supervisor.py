@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,24 +99,61 @@ def test_case_07_models_that_are_refused_before_loading(config, tmp_path, monkey
         public(model="google/flan-t5-small")
 
 
-def test_case_07_remote_code_and_pickled_weights_are_refused_everywhere(causal_folder, tmp_path):
-    import shutil
+def loaders():
+    """Everything that reads a model's files by its name; imported late, since it brings torch."""
+    from stepwise_dpo.learning import loading
+    from stepwise_dpo.learning.rewards import LLMRewardModel
 
-    from stepwise_dpo.learning.loading import load_policy
+    return {
+        "policy": loading.load_policy,
+        "token classifier": loading.load_token_classifier,
+        "reward model": LLMRewardModel.from_pretrained,
+        "tokenizer": loading.load_tokenizer,
+    }
 
-    pickled, remote = tmp_path / "pickled", tmp_path / "remote"
-    for folder in (pickled, remote):
-        shutil.copytree(causal_folder, folder)
-    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="pickled weights are never loaded"):
-        load_policy(str(pickled))
-    settings = json.loads((remote / "config.json").read_text())
-    settings |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
-    (remote / "config.json").write_text(json.dumps(settings))
-    (remote / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ModelError, match="its own Python code, which is never run here"):
-        load_policy(str(remote))
+
+@pytest.fixture
+def own_code(causal_folder, tmp_path):
+    """A model's folder with Python code that leaves a file: `own_code(name, **settings)` makes a file of it name it."""
+    folder = tmp_path / "own-code"
+    shutil.copytree(causal_folder, folder)
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+
+    def name_it(file, **settings):
+        (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | settings))
+        return str(folder)
+
+    yield name_it
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("loader", ["policy", "token classifier", "reward model"])
+def test_case_07_pickled_weights_are_refused_everywhere(causal_folder, tmp_path, loader):
+    import torch
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(causal_folder, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="pickled weights are never loaded"):
+        loaders()[loader](str(folder))
+
+
+@pytest.mark.parametrize("loader", ["policy", "token classifier", "reward model", "tokenizer"])
+def test_case_07_a_models_code_is_refused_everywhere(own_code, loader):
+    named = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model", "AutoTokenizer": ["own.Words", None]}
+    folder = own_code("config.json", model_type="own", auto_map=named)
+    own_code("tokenizer_config.json", tokenizer_class="Words", auto_map=named)
+    with pytest.raises(ModelError, match="its own Python code, which is never run here"):
+        loaders()[loader](folder)
+
+
+@pytest.mark.parametrize("loader", ["policy", "token classifier", "reward model", "tokenizer"])
+def test_case_07_a_tokenizers_code_is_refused_everywhere(own_code, loader):
+    folder = own_code("tokenizer_config.json", tokenizer_class="Words", auto_map={"AutoTokenizer": ["own.Words", None]})
+    with pytest.raises(ModelError, match="its own Python code, which is never run here"):
+        loaders()[loader](folder)
 
 
 @pytest.mark.parametrize(
