@@ -32,8 +32,9 @@ ROWS = [
 ]  # fmt: skip
 LONG_ROWS = [*ROWS[:3], {**ROWS[3], "rejected": ["1" * 20_000]}]
 TINY_RUN = {"model": "tiny", "max_steps": 2, "batch_size": 2, "generate": 0}
+BUNDLED_FOLDER = Path(__file__).parents[2] / "data" / "models" / "policy"
 ANNA, BEN = "a" * 32, "b" * 43
-RUNS_OF_PUBLIC = []
+RUNS_OF_LOCAL, RUNS_OF_PUBLIC = [], []
 ENDED = ("finished", "stopped", "failed", "interrupted")
 
 
@@ -53,7 +54,9 @@ def closed(demo, supervisor):
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    demo, client, supervisor = served(tmp_path_factory.mktemp("api") / "runs", False)
+    folder = tmp_path_factory.mktemp("api") / "runs"
+    RUNS_OF_LOCAL.append(folder)
+    demo, client, supervisor = served(folder, False)
     yield client
     closed(demo, supervisor)
 
@@ -65,6 +68,11 @@ def public(tmp_path_factory):
     demo, client, supervisor = served(folder, True)
     yield client
     closed(demo, supervisor)
+
+
+def left_behind(runs):
+    """What there is beside runs, of which there are none: no example of theirs either."""
+    return sorted(path.name for path in runs[0].rglob("*") if path.is_file())
 
 
 def call(client, name, *args, **named):
@@ -295,6 +303,7 @@ def test_case_17_what_is_wrong_is_said_by_name(local, name, args, words):
     with pytest.raises(AppError, match=words):
         call(local, name, *args)
     assert call(local, "runs") == []
+    assert left_behind(RUNS_OF_LOCAL) == []
 
 
 def posted(client, name, arguments):
@@ -337,6 +346,7 @@ def test_case_17_no_number_out_of_range_starts_a_run(local, setting):
                 assert said.startswith("event: error\n"), said
                 assert f"{setting}: " in said
     assert call(local, "runs") == []
+    assert left_behind(RUNS_OF_LOCAL) == []
 
 
 DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
@@ -452,6 +462,55 @@ def test_case_15_an_upload_is_limited_as_a_whole(local):
     assert call(local, "validate", json.dumps(ROWS))["examples"] == len(ROWS)
 
 
+HALF = "must be valid Unicode; it has the lone surrogate \\\\ud800 at character 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        (
+            "validate",
+            r'["[{\"prompt\": \"\\ud800\", \"chosen\": [\"a\"], \"rejected\": [\"b\"]}]", false]',
+            f"text.json: row 1: prompt {HALF}",
+        ),
+        (
+            "convert",
+            r'[[{"prompt": "\ud800", "chosen": ["a"], "rejected": ["b"]}], "native"]',
+            f"rows: row 1: prompt {HALF}",
+        ),
+        (
+            "start_run",
+            r'[{"model": "tiny"}, [{"prompt": "p", "chosen": ["a", "\ud800"], "rejected": ["b"]}], null, ""]',
+            f"rows: row 1: chosen[1] {HALF}",
+        ),
+        (
+            "start_run",
+            r'[{"model": "\ud800"}, [{"prompt": "p", "chosen": ["a"], "rejected": ["b"]}], null, ""]',
+            "model: input should be a valid string, unable to parse raw data as a unicode string",
+        ),
+        (
+            "score_pairs",
+            r'[[{"prompt": "p", "chosen": ["a"], "rejected": ["\ud800"]}], "reward", "centered", "sum"]',
+            f"rows: row 1: rejected[0] {HALF}",
+        ),
+        ("score_steps", r'["p", ["\ud800"], "reward", "centered"]', f"steps[0] {HALF}"),
+        (
+            "step_logps",
+            r'[[{"prompt": "\ud800", "chosen": ["a"], "rejected": ["b"]}], "policy", "", ""]',
+            f"rows: row 1: prompt {HALF}",
+        ),
+        ("answer", r'[["\ud800"], "policy", "", ""]', f"prompt 1 {HALF}"),
+        ("run_status", r'["\ud800", ""]', "there is no run '\\\\ud800'"),
+    ],
+)
+def test_case_16_half_a_character_is_refused_by_name(local, name, arguments, words):
+    status, said = posted(local, name, arguments)
+    assert (status, said[:13]) == (200, "event: error\n")
+    assert f'{{"error": "{words}' in said
+    assert call(local, "runs") == []
+    assert left_behind(RUNS_OF_LOCAL) == []
+
+
 def test_a_large_request_is_read_whole(local):
     rows = [{**ROWS[0], "id": str(n), "meta": {"words": "x" * 1_000}} for n in range(1_000)]  # a thread checks it
     assert call(local, "statistics", rows)["pairs"] == 1_000
@@ -498,6 +557,23 @@ def test_case_17_limits_of_a_public_page(public, settings, words):
     with pytest.raises(AppError, match="must be one of"):
         call(public, "score_steps", "p", ["a"], reward_model="./reward")
     assert call(public, "runs", visitor=ANNA) == []
+    assert left_behind(RUNS_OF_PUBLIC) == []
+
+
+@pytest.mark.parametrize("model", ["someone/else", "./policy", "../policy", str(BUNDLED_FOLDER), "google/flan-t5-base"])
+def test_case_07_no_endpoint_of_a_public_page_loads_another_model(public, model):
+    calls = {
+        "answer": (["1 + 1?"], model),
+        "step_logps": (ROWS[:1], model),
+        "score_pairs": (ROWS[:1], model),
+        "score_steps": ("1 + 1?", ["2"], model),
+    }
+    for name, args in calls.items():
+        with pytest.raises(AppError, match=r"on this public page the (reward )?model must be one of"):
+            call(public, name, *args)
+    for setting in ("model", "reward_model"):
+        with pytest.raises(AppError, match=r"on this public page the (reward )?model must be one of"):
+            call(public, "start_run", {**TINY_RUN, setting: model}, ROWS, visitor=ANNA)
 
 
 def test_case_06_no_endpoint_reaches_another_visitors_run(public):
