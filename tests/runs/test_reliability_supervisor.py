@@ -169,7 +169,7 @@ def test_case_07_a_tokenizers_code_is_refused_everywhere(own_code, loader):
         ({"generate": 10_000}, "at most 200 answers to generate"),
     ],
 )
-def test_case_07_and_17_what_is_too_much_for_a_public_page(config, what, words):
+def test_case_07_case_17_what_is_too_much_for_a_public_page(config, what, words):
     sizes = {"examples": 8, "held_out": 2, "steps": 4}
     settings = {name: value for name, value in what.items() if name not in sizes}
     with pytest.raises(ConfigError, match=words):
