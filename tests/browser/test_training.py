@@ -170,7 +170,7 @@ def test_two_losses_have_their_own_curves_and_lie_over_each_other(page, app):
     expect(state(page, "finished")).to_contain_text("Step-wise")
 
 
-def test_case_21_a_run_outlasts_its_page_and_what_a_reader_chose_each_update(page, app, watch, visit):
+def test_case_08_case_21_a_run_outlasts_its_page_and_what_a_reader_chose_each_update(page, app, watch, visit):
     fill(page, LONG)
     start(page, app)
     wait_for_points(page, 2)
