@@ -3,12 +3,13 @@
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import comb, sqrt
 from statistics import NormalDist
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NamedTuple
 
 from stepwise_dpo.errors import ConfigError
+
+if TYPE_CHECKING:  # the command line reads and writes estimates, and shall start without numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 RESAMPLES = 1_000
 LEVEL = 0.95
@@ -38,7 +39,7 @@ class Estimate(NamedTuple):
 
 def bootstrap_intervals(
     units: int,
-    measure: Callable[[NDArray[np.int64]], Mapping[str, float | None]],
+    measure: "Callable[[NDArray[np.int64]], Mapping[str, float | None]]",
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -60,6 +61,8 @@ def bootstrap_intervals(
         (low, high) for each figure. None with fewer than two units, or where a figure was undefined in more than half
         of the resamples; from the others, undefined ones are left out.
     """
+    import numpy as np
+
     if units < 2:
         return dict.fromkeys(measure(np.ones(units, dtype=np.int64)))
     generator = np.random.default_rng(seed)
@@ -79,7 +82,7 @@ def bootstrap_intervals(
     return intervals
 
 
-def paired_means(values: NDArray[np.float64], groups: Sequence[Hashable]) -> dict[str, Estimate]:
+def paired_means(values: "NDArray[np.float64]", groups: Sequence[Hashable]) -> dict[str, Estimate]:
     """Contrast two measurements of the same things.
 
     Args:
@@ -91,12 +94,14 @@ def paired_means(values: NDArray[np.float64], groups: Sequence[Hashable]) -> dic
         bootstrap, which draws groups with all their values. A change that is the same for all has none: that nothing
         varies in a sample doesn't show that nothing would elsewhere.
     """
+    import numpy as np
+
     places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
     sums, counts = np.zeros((len(places), 2)), np.zeros(len(places))
     np.add.at(sums, [places[group] for group in groups], values)
     np.add.at(counts, [places[group] for group in groups], 1)
 
-    def measure(weights: NDArray[np.int64]) -> dict[str, float]:
+    def measure(weights: "NDArray[np.int64]") -> dict[str, float]:
         before, after = (weights @ sums / (weights @ counts)).tolist()
         return {"before": before, "after": after, "change": after - before}
 

@@ -212,6 +212,7 @@ def test_the_reward_model_that_a_run_trained_judges(local):
     ]
     assert max(moved) > 1e-4
     assert call(local, "agreement", ROWS, run_id=run_id)["examples"] == 4
+    call(local, "delete_run", run_id)
 
 
 def test_tokens_and_the_checker(local, public):
@@ -556,7 +557,7 @@ HALF = "must be valid Unicode; it has the lone surrogate \\\\ud800 at character 
         ),
         (
             "score_pairs",
-            r'[[{"prompt": "p", "chosen": ["a"], "rejected": ["\ud800"]}], "reward", "centered", "sum"]',
+            r'[[{"prompt": "p", "chosen": ["a"], "rejected": ["\ud800"]}], "reward", "centered", "sum", "", ""]',
             f"rows: row 1: rejected[0] {HALF}",
         ),
         ("score_steps", r'["p", ["\ud800"], "reward", "centered"]', f"steps[0] {HALF}"),
