@@ -10,12 +10,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from stepwise_dpo.errors import ConfigError, RunError
 from stepwise_dpo.ui.gradio_environment import for_gradio
 
-os.environ.update(for_gradio(os.environ))  # before the imports that read it
-gc.disable()  # until the page is up: all that is made until then stays, and to look through it takes half a second
+try:
+    os.environ.update(for_gradio(os.environ))  # before the imports that read it
+except ConfigError as problem:
+    sys.exit(f"error: {problem}")
+gc.disable()  # until the page is up: all that is made by then stays, and to look through it takes half a second
 
-from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.limits import GIB, PUBLIC_PER_OWNER, PUBLIC_RUN_LIMITS, QueueLimits, RunLimits
 from stepwise_dpo.runs.retention import forget, forget_uploads, repeat_hourly, upload_folder
 from stepwise_dpo.runs.supervisor import Supervisor
@@ -148,13 +151,15 @@ def _positive(text: str) -> float:
     return number
 
 
-# Whoever imports this module has a command line of their own.
-options = parse_options(sys.argv[1:] if __name__ == "__main__" else [])
-supervisor = make_supervisor(options)
-uploads = own_uploads(supervisor.runs_dir) if options.public else None
-demo = build_app(supervisor, public=options.public)
-if __name__ != "__main__":
-    gc.enable()
+try:
+    # Whoever imports this module has a command line of their own.
+    options = parse_options(sys.argv[1:] if __name__ == "__main__" else [])
+    supervisor = make_supervisor(options)
+    uploads = own_uploads(supervisor.runs_dir) if options.public else None
+    demo = build_app(supervisor, public=options.public)
+finally:
+    if __name__ != "__main__":
+        gc.enable()
 
 if __name__ == "__main__":
     try:
@@ -168,6 +173,7 @@ if __name__ == "__main__":
         )
     except OSError as error:  # the port is taken
         sys.exit(f"error: {error}")
+    gc.freeze()
     gc.enable()
     if url:  # `gradio app.py` runs this file again at each change, where launch does nothing
         report(supervisor)

@@ -19,6 +19,7 @@ from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs, save_pairs
+from stepwise_dpo.preferences.synthetic import draw_solution
 from stepwise_dpo.runs.config import RunConfig, make_config
 from stepwise_dpo.runs.directory import RunDirectory
 
@@ -364,6 +365,17 @@ def test_data_split(tmp_path, capsys):
     assert "the held-out share must be above 0 and below 1" in capsys.readouterr().err
     assert main(["data", "split", "data/heldout_prm.json", "--output", "x.json", "--held-out-output", "./x.json"]) == 2
     assert "name two files" in capsys.readouterr().err
+
+
+def test_data_on_policy_with_a_mistake_in_every_problem(tmp_path):
+    kinds = {"chosen": [], "each": ["--every-problem"]}
+    for name, options in kinds.items():
+        arguments = ["--n", "6", "--seed", "3", "--output", str(tmp_path / f"{name}.json"), *options]
+        assert main(["data", "on-policy", *arguments]) == 0
+    drawn = [draw_solution(3, index).prompt for index in range(6)]
+    chosen, each = ([pair.prompt for pair in load_pairs(tmp_path / f"{name}.json")] for name in kinds)
+    assert each == drawn
+    assert chosen != drawn  # the policy solves some of them
 
 
 def test_data_generate_validate_convert(tmp_path, capsys):

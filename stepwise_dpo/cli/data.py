@@ -69,7 +69,7 @@ def add_commands(commands: Any) -> None:
         type=temperature,
         default=1.0,
         metavar="X",
-        help="lower ones sample closer to greedy (default: 1.0)",
+        help="lower ones sample closer to greedy; with --every-problem, of the first try (default: 1.0)",
     )
     on_policy.add_argument(
         "--every-problem",

@@ -142,7 +142,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.limit:
         pairs = pairs[: options.limit]
     quiet_libraries()
-    from stepwise_dpo.learning.evaluation import compare_evaluations, evaluate_policy
+    from stepwise_dpo.learning.evaluation import compare_evaluations, evaluate_policy, measure_change
     from stepwise_dpo.learning.loading import load_policy
 
     reward_model = reward_model_of(options) if reward else None
@@ -167,7 +167,8 @@ def _compare(options: argparse.Namespace) -> int:
             record["chosen_process_rewards"], record["rejected_process_rewards"] = chosen, rejected
     write(folder / "inference_results.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
     write(folder / "inference_results.csv", as_csv(records))
-    print(report_table({"before": evaluations[0].summary(), "after": evaluations[1].summary()}))
+    change = measure_change(pairs, *evaluations)
+    print(report_table({"before": evaluations[0].summary(), "after": evaluations[1].summary(), "change": change}))
     print(f"{len(records)} pairs compared in {folder / 'inference_results.csv'} and .jsonl")
     return 0
 

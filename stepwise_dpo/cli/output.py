@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.learning.estimates import Estimate
 from stepwise_dpo.runs.directory import write_atomically
 from stepwise_dpo.runs.export import disarmed
 
@@ -107,11 +108,10 @@ def report_table(report: Mapping[str, Mapping[str, float]]) -> str:
             if name == "solve_rate":
                 shown = f"solve_rate, of {before['answers']:.0f} answers"
         cells = [f"{figures[name]:12.4g}" for figures in (before, after) if name in figures]
-        moved = [change.get(end) for end in (name, f"{name}/low", f"{name}/high")]
-        if moved[0] is not None:
-            cells.append(f"{moved[0]:+12.4g}")
-        if moved[1] is not None and moved[2] is not None:
-            cells.append(f"  {moved[1]:+.4g} to {moved[2]:+.4g}")
+        if (moved := Estimate.read(change, name)) is not None:
+            cells.append(f"{moved.value:+12.4g}")
+            if moved.interval is not None:
+                cells.append("  {:+.4g} to {:+.4g}".format(*moved.interval))
         lines.append(f"{shown:28}{''.join(cells)}")
     return "\n".join(lines)
 

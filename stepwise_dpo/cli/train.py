@@ -31,7 +31,7 @@ TRAIN_EXAMPLES = """examples:
   python -m stepwise_dpo train --resume runs/first
 
 A preset is overridden by the file, and the file by options. The output directory then holds config.json, metrics.jsonl
-(one line per optimiser step), report.json (before and after) and final/, an ordinary Transformers checkpoint."""
+(one line per optimiser step), report.json (before, after, change) and final/, an ordinary Transformers checkpoint."""
 
 
 def add_commands(commands: Any) -> None:

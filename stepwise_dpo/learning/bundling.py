@@ -46,9 +46,12 @@ def checkpoint_of(folder: str | os.PathLike[str], solve_rate: float | None = Non
 
 
 def load_checkpoint(checkpoint: Path) -> Policy:
-    """Load a point of a line."""
-    model = T5ForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    return Policy(checkpoint.name, switch_off_dropout(model), AutoTokenizer.from_pretrained(checkpoint))
+    """Load a point of a line: its safetensors only, and no code that lies beside them."""
+    model = T5ForConditionalGeneration.from_pretrained(
+        checkpoint, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    ).eval()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    return Policy(checkpoint.name, switch_off_dropout(model), tokenizer)
 
 
 def save_policy(

@@ -144,13 +144,14 @@ def prune(run_dir: Path, newest: int, keep: int) -> None:
         run_dir: where they are.
         newest: the global_step of the one that was just sealed; it stays, whatever `keep` says. Later ones, which can
             only be damaged ones that a resumed run passed over, stay too: training will replace them.
-        keep: how many to keep, `newest` included; damaged ones don't count.
+        keep: how many to keep, `newest` included; damaged ones don't count, and so each of the others that would be
+            kept is read whole.
     """
     kept = 1
     for checkpoint in find_checkpoints(run_dir):
         if checkpoint.global_step >= newest:
             continue
-        if kept < keep and not faults(checkpoint.path, contents=False):
+        if kept < keep and not faults(checkpoint.path):
             kept += 1
             continue
         # Moved away first: half a checkpoint shall not be seen.

@@ -1,14 +1,15 @@
 """What a sample says about all that could have been drawn: intervals, and pass@k from n samples."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import comb, sqrt
 from statistics import NormalDist
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NamedTuple
 
 from stepwise_dpo.errors import ConfigError
+
+if TYPE_CHECKING:  # the command line reads and writes estimates, and shall start without numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 RESAMPLES = 1_000
 LEVEL = 0.95
@@ -17,15 +18,28 @@ Interval = tuple[float, float]
 
 
 class Estimate(NamedTuple):
-    """A figure with its 95% interval; None where there are too few units for one."""
+    """A figure with its 95% interval; None where the sample doesn't say how sure it is."""
 
     value: float
     interval: Interval | None
 
+    def flat(self, name: str) -> dict[str, float]:
+        """Write it as figures of a report: `name`, and with an interval `name/low` and `name/high`."""
+        ends = {} if self.interval is None else dict(zip((f"{name}/low", f"{name}/high"), self.interval, strict=True))
+        return {name: self.value, **ends}
+
+    @classmethod
+    def read(cls, figures: Mapping[str, float | None], name: str) -> "Estimate | None":
+        """Read what `flat` wrote; None where there is no such figure."""
+        value, low, high = (figures.get(key) for key in (name, f"{name}/low", f"{name}/high"))
+        if value is None:
+            return None
+        return cls(value, None if low is None or high is None else (low, high))
+
 
 def bootstrap_intervals(
     units: int,
-    measure: Callable[[NDArray[np.int64]], Mapping[str, float | None]],
+    measure: "Callable[[NDArray[np.int64]], Mapping[str, float | None]]",
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -47,6 +61,8 @@ def bootstrap_intervals(
         (low, high) for each figure. None with fewer than two units, or where a figure was undefined in more than half
         of the resamples; from the others, undefined ones are left out.
     """
+    import numpy as np
+
     if units < 2:
         return dict.fromkeys(measure(np.ones(units, dtype=np.int64)))
     generator = np.random.default_rng(seed)
@@ -66,24 +82,33 @@ def bootstrap_intervals(
     return intervals
 
 
-def paired_means(values: NDArray[np.float64]) -> dict[str, Estimate]:
-    """Contrast two measurements of the same units.
+def paired_means(values: "NDArray[np.float64]", groups: Sequence[Hashable]) -> dict[str, Estimate]:
+    """Contrast two measurements of the same things.
 
     Args:
-        values: before and after of each unit, (units, 2), at least one unit.
+        values: before and after of each thing, (things, 2), at least one.
+        groups: what each belongs to, such as its prompt: things of a group aren't independent, and are drawn together.
 
     Returns:
-        `before` and `after`, the means, and `change`, after minus before; the intervals are of the paired bootstrap,
-        which draws units with both values.
+        `before` and `after`, the means over things, and `change`, after minus before. The intervals are of the paired
+        bootstrap, which draws groups with all their values. A change that is the same for all has none: that nothing
+        varies in a sample doesn't show that nothing would elsewhere.
     """
-    units = len(values)
+    import numpy as np
 
-    def measure(weights: NDArray[np.int64]) -> dict[str, float]:
-        before, after = (weights @ values / weights.sum()).tolist()
+    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    sums, counts = np.zeros((len(places), 2)), np.zeros(len(places))
+    np.add.at(sums, [places[group] for group in groups], values)
+    np.add.at(counts, [places[group] for group in groups], 1)
+
+    def measure(weights: "NDArray[np.int64]") -> dict[str, float]:
+        before, after = (weights @ sums / (weights @ counts)).tolist()
         return {"before": before, "after": after, "change": after - before}
 
-    intervals = bootstrap_intervals(units, measure)
-    once = measure(np.ones(units, dtype=np.int64))
+    intervals = bootstrap_intervals(len(places), measure)
+    if np.ptp(values[:, 1] - values[:, 0]) == 0:
+        intervals["change"] = None
+    once = measure(np.ones(len(places), dtype=np.int64))
     return {name: Estimate(value, intervals[name]) for name, value in once.items()}
 
 

@@ -26,9 +26,10 @@ from stepwise_dpo.learning.tokenization import EncodedPair
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.preferences.synthetic import is_known, solves
 
-MIN_ANSWERS_TOGETHER = 32
-"""Prompts that are answered at the same time where memory allows, also if training has smaller batches: a third less
-time than 8 take."""
+SMALL_WEIGHTS = 100_000_000
+SMALL_ANSWERS = 32
+"""A policy with fewer weights answers so many prompts at the same time, also if training has smaller batches: what it
+keeps of each is little, and most of its time goes into the calls."""
 
 MIN_TEMPERATURE = 1e-3
 """Below, logits that are divided by it leave the range of float32, and nothing would be random anyway."""
@@ -143,8 +144,8 @@ def evaluate_policy(
         answers: how many prompts to answer, greedily.
         max_new_tokens: the most tokens of an answer.
         max_length: the most tokens of prompt and answer of a pair.
-        batch_size: the most pairs per forward, see `batching`; at least `MIN_ANSWERS_TOGETHER` prompts are answered
-            at the same time.
+        batch_size: the most pairs per forward and prompts per generation, see `batching`; a small policy answers
+            `SMALL_ANSWERS` together.
         progress: told how far it is, first in pairs, then in answers.
 
     Raises:
@@ -159,7 +160,7 @@ def evaluate_policy(
     try:
         logps = pair_logps(policy, pairs, max_length=max_length, batch_size=batch_size, progress=progress)
         answered = []
-        together = max(batch_size, MIN_ANSWERS_TOGETHER)
+        together = max(batch_size, SMALL_ANSWERS if model.num_parameters() < SMALL_WEIGHTS else 1)
         for start in range(0, min(answers, len(pairs)), together):
             prompts = [pair.prompt for pair in pairs[start : min(start + together, answers)]]
             answered += answer_prompts(policy, prompts, max_new_tokens=max_new_tokens)
@@ -290,26 +291,31 @@ def sample_answers(
     return answers
 
 
-def measure_change(before: Evaluation, after: Evaluation) -> dict[str, float]:
-    """Say by how much figures of a report changed on the same pairs, after minus before.
+def measure_change(pairs: Sequence[PreferencePair], before: Evaluation, after: Evaluation) -> dict[str, float]:
+    """Say by how much the figures of a report changed, after minus before.
+
+    Args:
+        pairs: what both evaluations measured.
+        before: on them.
+        after: on them, with as many answers.
 
     Returns:
-        `preference_accuracy`, `mean_margin` and, where both have it, `solve_rate`; each with `/low` and `/high`, the
-        ends of its 95% interval by the paired bootstrap over pairs (of the solve rate: over answers). A single pair
-        has no interval.
+        the figures of `Evaluation.summary` that both have, in its units, but for the counts; each with `/low` and
+        `/high`, the ends of its 95% interval by the paired bootstrap over prompts, see `paired_means`.
     """
     columns: dict[str, list[Sequence[float]]] = {
         "preference_accuracy": [[logps.preferred == "chosen" for logps in one.logps] for one in (before, after)],
         "mean_margin": [[logps.margin for logps in one.logps] for one in (before, after)],
+        "logps/chosen": [[sum(logps.chosen.steps) for logps in one.logps] for one in (before, after)],
+        "logps/rejected": [[sum(logps.rejected.steps) for logps in one.logps] for one in (before, after)],
     }
     if before.solved is not None and after.solved is not None:
         columns["solve_rate"] = [before.solved, after.solved]
     figures: dict[str, float] = {}
     for name, sides in columns.items():
-        change = paired_means(np.array(sides, dtype=np.float64).T)["change"]
-        figures[name] = change.value
-        if change.interval is not None:
-            figures[f"{name}/low"], figures[f"{name}/high"] = change.interval
+        values = np.array(sides, dtype=np.float64).T
+        prompts = [pair.prompt for pair in pairs[: len(values)]]  # answers belong to the first pairs
+        figures |= paired_means(values, prompts)["change"].flat(name)
     return figures
 
 

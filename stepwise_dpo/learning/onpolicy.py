@@ -16,6 +16,7 @@ BATCH = 64
 MAX_PROBLEMS_PER_PAIR = 100
 """Give up when a policy makes so few mistakes."""
 MAX_TRIES = 100
+"""Answers to a problem in which a mistake is looked for, before giving up."""
 WARMER = 1.05
 """For a mistake in each problem, every further try has so many times the temperature of the one before."""
 
@@ -89,13 +90,21 @@ def sample_mistake_in_each(
     compared on them, whatever training does looks like progress. Here no problem is left out, so that the share that a
     policy solves is that of all such problems. For a mistake where it makes few, each try is warmer than the last.
 
-    Args: as for `sample_mistakes`; temperature is that of the first try.
+    Args:
+        policy: answers by sampling.
+        n: how many pairs, with different prompts.
+        seed: of the problems and the sampling.
+        temperature: above 0, of the first try.
+        max_new_tokens: the most tokens of an answer.
+        avoid: prompts that must not occur.
+        progress: told after each batch how many pairs there are.
 
     Returns:
-        as `sample_mistakes`; `meta["temperature"]` is that of the mistake.
+        as `sample_mistakes`, in the order in which the problems were drawn; `meta["temperature"]` is that of the try.
 
     Raises:
         DataError: the policy makes no mistake in some problem.
+        ConfigError: temperature is out of range.
     """
     drawn: list[Solution] = []
     used = set(avoid)
@@ -104,10 +113,8 @@ def sample_mistake_in_each(
         used.add(drawn[-1].prompt)
     found: dict[int, PreferencePair] = {}
     heat = temperature
+    left = list(range(n))
     for attempt in range(MAX_TRIES):
-        left = [index for index in range(n) if index not in found]
-        if not left:
-            return [found[index] for index in range(n)]
         for start in range(0, len(left), BATCH):
             part = left[start : start + BATCH]
             problems = [drawn[index] for index in part]
@@ -117,10 +124,12 @@ def sample_mistake_in_each(
                     found[index] = _pair(drawn[index], *mistake, index, seed, round(heat, 3))
             if progress is not None:
                 progress(len(found), n)
+        left = [index for index in left if index not in found]
+        if not left:
+            return [found[index] for index in range(n)]
         heat *= WARMER
-    first = next(index for index in range(n) if index not in found)
     raise DataError(
-        f"{policy.name} made no usable mistake in {MAX_TRIES} answers to {drawn[first].prompt!r}; start at a higher "
+        f"{policy.name} made no usable mistake in {MAX_TRIES} answers to {drawn[left[0]].prompt!r}; start at a higher "
         "temperature"
     )
 

@@ -173,6 +173,25 @@ def check_disk(directory: RunDirectory, needed: int) -> dict[str, Any]:
     return {"needed_bytes": needed, "free_bytes": free, "warning": warning}
 
 
+def noted_at_start(directory: RunDirectory) -> list[str]:
+    """Give what a run wrote when it last began: a checkpoint that it skipped and why, that the disk was nearly full.
+
+    Raises:
+        RunError: environment.json can't be read, or is damaged where it says that.
+    """
+    environment = directory.environment() or {}
+    begun = [environment, *environment.get("resumed", [])]
+    noted = [{"skipped": [], "disk": {}, **one} if isinstance(one, dict) else {} for one in begun]
+    for one in noted:  # older runs noted neither
+        skipped, disk = one.get("skipped"), one.get("disk")
+        if not isinstance(skipped, list) or not all(isinstance(fault, str) for fault in skipped):
+            raise RunError(f"run {directory.id!r}: environment.json: resumed is damaged")
+        if not isinstance(disk, dict) or not isinstance(disk.get("warning"), str | None):
+            raise RunError(f"run {directory.id!r}: environment.json: disk is damaged")
+    said = [f"skipped {fault} when it was resumed" for fault in noted[-1]["skipped"]]
+    return said + [warning for warning in [noted[-1]["disk"].get("warning")] if warning]
+
+
 def _words(checkpoint: Checkpoint, wrong: list[str]) -> str:
     return f"{checkpoint.path.name} ({', '.join(wrong)})"
 

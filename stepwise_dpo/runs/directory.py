@@ -325,8 +325,12 @@ class RunDirectory:
         return [found for found in find_checkpoints(self.path) if not faults(found.path, contents=verify)]
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
-        """Replace environment.json."""
-        write_atomically(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
+        """Replace environment.json.
+
+        Raises:
+            RunError: it can't be written, as with all records that are replaced.
+        """
+        self._replace("environment.json", json.dumps(environment, indent=1) + "\n")
 
     def environment(self) -> dict[str, Any] | None:
         """What the run's figures depend on beside its configuration; None before its models were loaded.
@@ -345,7 +349,7 @@ class RunDirectory:
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Replace report.json."""
-        write_atomically(self.path / "report.json", json.dumps(report, indent=1) + "\n")
+        self._replace("report.json", json.dumps(report, indent=1) + "\n")
 
     def report(self) -> dict[str, Any] | None:
         """Evaluation before and after and the change, as far as there is one yet; None before.
@@ -366,7 +370,7 @@ class RunDirectory:
 
     def write_rewards(self, rewards: Mapping[str, Any]) -> None:
         """Replace rewards.json."""
-        write_atomically(self.path / "rewards.json", json.dumps(rewards) + "\n")
+        self._replace("rewards.json", json.dumps(rewards) + "\n")
 
     def rewards(self) -> dict[str, Any] | None:
         """Process rewards of the training examples; None when no reward model took part, or not yet."""
@@ -374,7 +378,7 @@ class RunDirectory:
 
     def write_examples(self, examples: Iterable[Mapping[str, Any]]) -> None:
         """Replace examples.jsonl."""
-        write_atomically(self.path / "examples.jsonl", "".join(json.dumps(example) + "\n" for example in examples))
+        self._replace("examples.jsonl", "".join(json.dumps(example) + "\n" for example in examples))
 
     def examples(self) -> list[dict[str, Any]]:
         """Held-out examples before and after training; [] before the end."""
@@ -382,6 +386,13 @@ class RunDirectory:
             return _json_lines((self.path / "examples.jsonl").read_bytes())
         except FileNotFoundError:
             return []
+
+    def _replace(self, name: str, content: str) -> None:
+        try:
+            write_atomically(self.path / name, content)
+        except OSError as error:
+            why = f"{name} can't be written: {error.strerror}; make room on the disk, then resume the run"
+            raise RunError(f"run {self.id!r}: {why}") from error
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:

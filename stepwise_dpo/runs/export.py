@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.checkpoints import MANIFEST, faults, is_sealed
+from stepwise_dpo.learning.estimates import Estimate
 from stepwise_dpo.learning.names import BUNDLED, TINY
 from stepwise_dpo.runs.config import READ_BY_ONE_LOSS, RunConfig
 from stepwise_dpo.runs.directory import RunDirectory
@@ -257,10 +258,10 @@ def _figures(report: Mapping[str, Any]) -> list[str]:
 
 
 def _change(change: Mapping[str, Any], key: str) -> str:
-    value, low, high = (change.get(end) for end in (key, f"{key}/low", f"{key}/high"))
-    if value is None:
+    moved = Estimate.read(change, key)
+    if moved is None:
         return "–"
-    return f"{value:+.3g}" + (f" ({low:+.3g} to {high:+.3g})" if low is not None and high is not None else "")
+    return f"{moved.value:+.3g}" + ("" if moved.interval is None else " ({:+.3g} to {:+.3g})".format(*moved.interval))
 
 
 def _number(value: object) -> str:

@@ -258,7 +258,7 @@ def _run(
             {**record, "in_training": record["prompt"] in trained_on}
             for record in compare_evaluations(measured_pairs, before, after)
         )
-        change = measure_change(before, after)
+        change = measure_change(measured_pairs, before, after)
         directory.write_report({"before": before.summary(), "after": after.summary(), "change": change})
 
 

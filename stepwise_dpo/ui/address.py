@@ -1,4 +1,4 @@
-"""What the address bar keeps: tab, example set, example, run and comparison, so that a link opens the same view."""
+"""What the address bar keeps: tab, set, example, run, rewards and comparison, so that a link opens the same view."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -36,6 +36,29 @@ class ComparisonLink(NamedTuple):
 NO_COMPARISON = ComparisonLink()
 
 
+class RewardsLink(NamedTuple):
+    """What the Rewards tab shows; "" for what it shows by itself. `rewards_link` writes and reads it.
+
+    Attributes:
+        shown: the quantity.
+        when: before or after training, or the difference.
+        adds: the aggregation.
+        order: of the examples.
+        negative: "yes" where only negative preferences are listed.
+        judge: the reward model.
+    """
+
+    shown: str = ""
+    when: str = ""
+    adds: str = ""
+    order: str = ""
+    negative: str = ""
+    judge: str = ""
+
+
+NO_REWARDS = RewardsLink()
+
+
 class Address(NamedTuple):
     """Where somebody is; "" where the address says nothing.
 
@@ -45,6 +68,7 @@ class Address(NamedTuple):
         example: an example's id.
         run: a run's id.
         comparison: its parts have names of their own in the query.
+        rewards: so have these.
     """
 
     tab: str = ""
@@ -52,6 +76,7 @@ class Address(NamedTuple):
     example: str = ""
     run: str = ""
     comparison: ComparisonLink = NO_COMPARISON
+    rewards: RewardsLink = NO_REWARDS
 
 
 def read_address(query: Mapping[str, Any]) -> Address:
@@ -61,7 +86,8 @@ def read_address(query: Mapping[str, Any]) -> Address:
     if kept.get("tab") not in TABS:
         kept.pop("tab", None)
     comparison = {name: sent[name] for name in ComparisonLink._fields if name in sent}
-    return Address(**kept, comparison=ComparisonLink(**comparison))
+    rewards = {name: sent[name] for name in RewardsLink._fields if name in sent}
+    return Address(**kept, comparison=ComparisonLink(**comparison), rewards=RewardsLink(**rewards))
 
 
 def address_of(library: Library, selected: int, run_id: str) -> dict[str, str]:

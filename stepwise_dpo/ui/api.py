@@ -21,7 +21,8 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError, StepwiseDPOError
 from stepwise_dpo.learning.names import POLICY, REWARD
-from stepwise_dpo.preferences.faults import count_faults, refuse
+from stepwise_dpo.preferences.checker import check_solution, is_known, solves
+from stepwise_dpo.preferences.faults import count_faults, refuse, text_faults
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pairs
 from stepwise_dpo.preferences.rows import MAX_PAIRS
 from stepwise_dpo.preferences.statistics import statistics as statistics_of
@@ -32,16 +33,19 @@ from stepwise_dpo.runs.notes import read_note, write_note
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.pace import known_pace
 from stepwise_dpo.ui import data_actions
-from stepwise_dpo.ui.compare_choice import STORED, Choice, both
+from stepwise_dpo.ui.compare_choice import MAX_MEASURED, MAX_MEASURED_PUBLIC, STORED, Choice, both
 from stepwise_dpo.ui.compare_views import remarks
-from stepwise_dpo.ui.comparison import Contrast, contrasts
+from stepwise_dpo.ui.comparison import Compared, Contrast, contrasts
+from stepwise_dpo.ui.draft_check import count_tokens, is_on_disk
 from stepwise_dpo.ui.judges import JUDGES, POLICIES, SCALES, Judges, check_model_name
 from stepwise_dpo.ui.library import ExampleSet, Library
-from stepwise_dpo.ui.measuring import models_of, stored_comparison
+from stepwise_dpo.ui.measuring import Measurements, Model, models_of, stored_comparison
 from stepwise_dpo.ui.policies import Policies
-from stepwise_dpo.ui.reward_sets import MAX_LOCAL, MAX_PUBLIC
+from stepwise_dpo.ui.reward_sets import MAX_LOCAL, MAX_PUBLIC, agreement, judged
+from stepwise_dpo.ui.reward_views import Look
 from stepwise_dpo.ui.run_exports import packed_in_cache
 from stepwise_dpo.ui.run_reader import RunReader
+from stepwise_dpo.ui.runs_view import last_lines
 from stepwise_dpo.ui.train_form import check_size, estimate, start_again, start_on
 from stepwise_dpo.ui.waterfall import aggregated, check_known
 
@@ -67,7 +71,7 @@ class Endpoints:
 
     def __init__(self, library: Library, reader: RunReader, judges: Judges, policies: Policies) -> None:
         self._library, self._reader, self._public = library, reader, reader.public
-        self._judges, self._policies = judges, policies
+        self._judges, self._policies, self._measurements = judges, policies, Measurements(policies)
 
     # ----------------------------------------------------------------------------------------------------- Data
 
@@ -99,7 +103,7 @@ class Endpoints:
     ) -> list[Row]:
         """Generate labelled pairs, as rows; empty lists mean all families of problems and all kinds of mistakes.
 
-        None of the problems is in the bundled sets that `avoid` names; without it in the held-out one, with [] in any.
+        None of the problems is in the bundled sets that `avoid` names; without it in a held-out one, with [] in any.
         """
         avoided = data_actions.to_avoid(self._library) if avoid is None else avoid
         recipe = data_actions.Recipe(
@@ -125,6 +129,25 @@ class Endpoints:
         counts = {**dataclasses.asdict(statistics_of(pairs)), "shared_prompts": dict(data_actions.leaked(library))}
         return json.loads(json.dumps(counts))  # type: ignore[no-any-return]
 
+    def count_tokens(self, row: Row, model: str = POLICY) -> dict[str, Any]:
+        """Count the tokens of a row for a model that is on this machine: {"prompt", "chosen": [per step], "rejected"}.
+
+        Or {"problem": why there are none}.
+        """
+        (pair,) = _pairs([row])
+        (draft,) = _rows([pair])
+        return count_tokens(self._policies.token_counts, is_on_disk, {"model": model, "draft": draft}, self._public)
+
+    def check_steps(self, prompt: str, steps: list[str]) -> Row:
+        """Check a solution of a generated problem: {"known", "steps": whether each is right, "solved"}.
+
+        "known" says whether the checker knows the problem; without that, the other two are null.
+        """
+        refuse([*text_faults(prompt, "prompt"), *count_faults(steps, "steps")])
+        if not is_known(prompt):
+            return {"known": False, "steps": None, "solved": None}
+        return {"known": True, "steps": check_solution(prompt, steps), "solved": solves(prompt, steps)}
+
     # -------------------------------------------------------------------------------------------------- Rewards
 
     def score_steps(
@@ -136,13 +159,20 @@ class Endpoints:
         return self._judges.score_solutions(name, [(prompt, steps)], value)[0]
 
     def score_pairs(
-        self, rows: list[Row], reward_model: str = REWARD, value: str = "centered", aggregation: str = "sum"
+        self,
+        rows: list[Row],
+        reward_model: str = REWARD,
+        value: str = "centered",
+        aggregation: str = "sum",
+        run_id: str = "",
+        visitor: str = "",
     ) -> list[Row]:
         """Score each step of both sides: [{"id", "chosen", "rejected", "preference": aggregated chosen - rejected}].
 
-        aggregation is "sum", "mean", "min", "last", "product" (of value "probability") or "until_error".
+        aggregation is "sum", "mean", "min", "last", "product" (of value "probability") or "until_error". With a run_id,
+        by the reward model that this run trained.
         """
-        name, pairs = check_model_name(reward_model, JUDGES, self._public), self._scorable(rows)
+        name, pairs = self._judge(reward_model, run_id, visitor), self._scorable(rows)
         check_known(aggregation)
         check_aggregation(aggregation, value)
         scores = self._judges.score(name, pairs, value)
@@ -156,6 +186,19 @@ class Endpoints:
             }
             for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
         ]
+
+    def agreement(self, rows: list[Row], reward_model: str = REWARD, run_id: str = "", visitor: str = "") -> Row:
+        """Measure how a reward model agrees with rows: {"examples", "positive", "acc1", "acc2", "f1", "auroc", "flat"}.
+
+        "positive" counts preferences above 0. ProcessBench's acc1, acc2 and F1 (percent) are over the first step with a
+        probability below a half, AUROC (0..1) over the steps up to the first errors; null where labels don't define
+        them. "flat" says that nearly all scores are the same.
+        """
+        name, pairs = self._judge(reward_model, run_id, visitor), self._scorable(rows)
+        look = Look()
+        scores = self._judges.score(name, pairs, look.quantity)
+        known = {n: judged(pair, sides, look) for n, (pair, sides) in enumerate(zip(pairs, scores, strict=True))}
+        return agreement(pairs, known, look)._asdict()
 
     def step_logps(self, rows: list[Row], model: str = POLICY, run_id: str = "", visitor: str = "") -> list[Row]:
         """Log-probability of each step, in nats, by a model, or by a run's trained one.
@@ -236,6 +279,10 @@ class Endpoints:
             "yaml": export.settings_yaml(config),
         }
 
+    def run_log(self, run_id: str, visitor: str = "") -> list[str]:
+        """Give the last lines of a run's log, as the page shows them of one that failed."""
+        return [self._reader.tell(line) for line in last_lines(self._own(visitor).run(run_id).events)]
+
     def stop_run(self, run_id: str, visitor: str = "") -> Row:
         """Stop a run after its current optimiser step and keep what is there."""
         return self._status(self._own(visitor).stop(run_id))
@@ -273,8 +320,11 @@ class Endpoints:
         answers = self._policies.answers(self._policy(model, run_id, visitor), prompts)
         return [{"steps": answer.steps, "complete": answer.complete} for answer in answers]
 
-    def compare(self, before: str, after: str, visitor: str = "") -> Row:
+    def compare(self, before: str, after: str, visitor: str = "", on: list[Row] | None = None) -> Row:
         """Compare two models on what their runs held out: {"examples", "trained_on", "figures", "remarks"}.
+
+        With `on`, on those rows instead, at most 120 (40 on a public page): both are measured on them now.
+
 
         A model is "before:RUN_ID", what a run started from, or "after:RUN_ID", what it trained. Each figure has a name
         in "figure"; "units", how many examples or problems it is about; "share", whether it is a share of them, else it
@@ -284,7 +334,7 @@ class Endpoints:
         for key in (before, after):
             self._check_compared(key, visitor)
         models = both(models_of(self._reader.views(visitor)), Choice(before, after, STORED, 0))
-        compared = stored_comparison(*models)
+        compared = stored_comparison(*models) if on is None else self._measured(models, on)
         if not compared:
             raise RunError("these runs measured different examples, or none; start both with the same held_out")
         known = [one.trained_on for one in compared]
@@ -307,6 +357,24 @@ class Endpoints:
         if len(rows) > limit:
             raise DataError(f"score at most {limit:,} rows at once, not {len(rows):,}")
         return _pairs(rows)
+
+    def _measured(self, models: tuple[Model, Model], rows: list[Row]) -> tuple[Compared, ...] | None:
+        limit = MAX_MEASURED_PUBLIC if self._public else MAX_MEASURED
+        if not 1 <= len(rows) <= limit:
+            raise DataError(f"measure 1 to {limit} rows at once, not {len(rows):,}")
+        pairs = _pairs(rows)
+        for model in models:
+            for _ in self._measurements.measure(model, pairs):
+                pass
+        return self._measurements.comparison(*models, pairs)
+
+    def _judge(self, reward_model: str, run_id: str, visitor: str) -> str:
+        if not run_id:
+            return check_model_name(reward_model, JUDGES, self._public)
+        folder = self._trained(run_id, visitor).path / "reward_model"
+        if not folder.is_dir():
+            raise RunError(f"run {run_id!r} trained no reward model; leave run_id out, or name one that did")
+        return str(folder)
 
     def _policy(self, model: str, run_id: str, visitor: str) -> str:
         if not run_id:

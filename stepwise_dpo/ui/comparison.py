@@ -158,8 +158,8 @@ class Contrast(NamedTuple):
 def contrasts(compared: Sequence[Compared]) -> list[Contrast]:
     """Measure both models and the change.
 
-    Intervals: of a share Wilson's; of a mean the bootstrap over examples; of a change the paired bootstrap, which draws
-    examples with both models' values. The solve rate counts each problem once, and only where both models answered it
+    Intervals: of a share Wilson's; of a mean the bootstrap over prompts; of a change the paired bootstrap, which draws
+    prompts with both models' values. The solve rate counts each problem once, and only where both models answered it
     and the checker knows it; without any it is left out.
 
     Args:
@@ -174,7 +174,8 @@ def contrasts(compared: Sequence[Compared]) -> list[Contrast]:
         ("solve_rate", True, [[float(bool(seen.solved)) for seen in _both(c)] for c in problems(compared)]),
     ):
         if values:
-            found.append(_contrast(key, share, np.array(values)))
+            prompts = [one.pair.prompt for one in (problems(compared) if key == "solve_rate" else compared)]
+            found.append(_contrast(key, share, np.array(values), prompts))
     return found
 
 
@@ -187,9 +188,11 @@ def problems(compared: Sequence[Compared]) -> list[Compared]:
     return list(known.values())
 
 
-def _contrast(key: str, share: bool, values: "np.ndarray[Any, np.dtype[np.float64]]") -> Contrast:
+def _contrast(
+    key: str, share: bool, values: "np.ndarray[Any, np.dtype[np.float64]]", prompts: Sequence[str]
+) -> Contrast:
     """Contrast two columns of values, (units, 2)."""
-    units, estimates = len(values), paired_means(values)
+    units, estimates = len(values), paired_means(values, prompts)
     if share:
         for column, name in enumerate(("before", "after")):
             interval = wilson_interval(int(values[:, column].sum()), units)

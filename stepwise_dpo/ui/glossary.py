@@ -165,7 +165,8 @@ GLOSSARY: dict[str, Entry] = {
         "Result of a run",
         "Before training → after it: the solve rate, which is the share of held-out problems whose generated answer "
         "the checker finds right. Where no checker knows the problems, the preference accuracy: the share of pairs "
-        "whose chosen answer is likelier per token.",
+        "whose chosen answer is likelier per token. The change is in percentage points; where its interval holds 0, it "
+        "may be chance.",
     ),
     "shown_quantity": Entry(
         "What is shown",

@@ -1,7 +1,8 @@
 """What the environment tells Gradio, checked and completed before Gradio is imported: it reads it then."""
 
-import sys
 from collections.abc import Mapping
+
+from stepwise_dpo.errors import ConfigError
 
 _OURS = {
     # Nothing here calls home.
@@ -13,10 +14,11 @@ _OURS = {
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(2**62),
 }
 
-_WHOLE_NUMBERS = {
+WHOLE_NUMBERS = {
     "GRADIO_SERVER_PORT": (1, 65_535),
     "GRADIO_NUM_PORTS": (1, 65_535),
     "GRADIO_NODE_NUM_PORTS": (1, 65_535),
+    "GRADIO_NUM_WORKERS": (1, 1_000),
     "GRADIO_ANALYTICS_MAX_EVENTS": (1, 2**62),
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": (1, 2**62),
     "GRADIO_DEBUG": (0, 1),
@@ -30,18 +32,18 @@ def for_gradio(environment: Mapping[str, str]) -> dict[str, str]:
         environment: as it is; what it says itself stays.
 
     Raises:
-        SystemExit: a number that Gradio reads isn't one, or is out of range; the message names the variable. Gradio
+        ConfigError: a number that Gradio reads isn't one, or is out of range; the message names the variable. Gradio
             would end with a traceback.
     """
-    for name, (lowest, highest) in _WHOLE_NUMBERS.items():
+    for name, (lowest, highest) in WHOLE_NUMBERS.items():
         text = environment.get(name)
         if text is None:
             continue
         digits = text.strip()
         if not (digits.isascii() and digits.isdigit() and len(digits) <= 20 and lowest <= int(digits) <= highest):
             at_most = f" to {highest:,}" if highest < 2**62 else " up"
-            sys.exit(
-                f"error: the environment variable {name} must be a whole number from {lowest}{at_most}, not "
+            raise ConfigError(
+                f"the environment variable {name} must be a whole number from {lowest}{at_most}, not "
                 f"{text[:80]!r}; correct it, or unset it"
             )
     return {name: value for name, value in _OURS.items() if name not in environment}

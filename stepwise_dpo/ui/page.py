@@ -17,8 +17,8 @@ from stepwise_dpo.errors import DataError, RunError
 from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import load_pairs
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import api, compare_tab, data_tab, learn_tab, pulse, rewards_tab, train_tab, welcome
-from stepwise_dpo.ui.address import LOST, Address, address_of, arrive, read_address
+from stepwise_dpo.ui import api, compare_tab, data_tab, learn_tab, pulse, rewards_link, rewards_tab, train_tab, welcome
+from stepwise_dpo.ui.address import LOST, NO_REWARDS, Address, address_of, arrive, read_address
 from stepwise_dpo.ui.compare_choice import Session
 from stepwise_dpo.ui.compare_link import link_of
 from stepwise_dpo.ui.components import PLOTLY_JS, PLOTLY_URL, Shared, asset, choice_list, html, note, notes, stylesheet
@@ -88,7 +88,7 @@ def build_app(
                 with _tab("Train") as tab:
                     train = train_tab.build(shared, tab, reader, chip, asking, data)
                 with _tab("Rewards") as tab:
-                    rewards_tab.build(shared, tab, judges, policies, reader, asking)
+                    rewards_fields = rewards_tab.build(shared, tab, judges, policies, reader, asking)
                 with _tab("Compare") as tab:
                     compare_tab.build(shared, tab, reader, judges, policies, asking)
                 with _tab("Learn") as tab:
@@ -98,17 +98,16 @@ def build_app(
             here = gr.State(None)
 
         def on_follow(
-            visitor: str, library: Library, selected: int, run_id: str, compared: Session, before: object
+            visitor: str, library: Library, selected: int, run_id: str, compared: Session, before: object, *rewards: Any
         ) -> list[Any]:
             if not visitor:  # the page has not arrived yet, or its state is gone
                 return [LOST, gr.skip()]
-            now = address_of(library, selected, run_id) | link_of(compared, run_id)
+            now = address_of(library, selected, run_id) | link_of(compared, run_id) | rewards_link.link_of(*rewards)
             return [now, now] if now != before else [gr.skip(), gr.skip()]
 
-        def on_run(
-            visitor: str, library: Library, selected: int, run_id: str, compared: Session, before: object, *state: Any
-        ) -> list[Any]:
-            return [*on_follow(visitor, library, selected, run_id, compared, before), *train.look(*state)]
+        def on_run(*sent: Any) -> list[Any]:
+            state = len(train.inputs)
+            return [*on_follow(*sent[:-state]), *train.look(*sent[-state:])]
 
         def on_moved(visitor: str, *state: Any) -> list[Any]:
             if not visitor:
@@ -126,10 +125,13 @@ def build_app(
                 run_id = ""
                 lacking = "\n".join(filter(None, [lacking, f"This link leads to a run “{asked.run}” that isn't here."]))
             compared = Session(run=run_id, link=asked.comparison)
-            now = address_of(library, selected, run_id) | link_of(compared, run_id)
+            rewards = rewards_link.fields_of(asked.rewards, public)
+            now = address_of(library, selected, run_id) | link_of(compared, run_id) | rewards_link.link_of(*rewards)
+            fields = [gr.skip()] * len(rewards) if asked.rewards == NO_REWARDS else list(rewards)
             tab = gr.Tabs(selected=asked.tab) if asked.tab else gr.skip()
             remarks = notes(lost, "Not all of your earlier changes could be read back") + note(lacking)
-            return [visitor, visitor, library, selected, run_id, time.time(), compared, tab, remarks, now, now]
+            session = [visitor, library, selected, run_id, time.time(), compared]
+            return [visitor, *session, *fields, tab, remarks, now, now]
 
         def on_chip(event: gr.EventData) -> list[Any]:
             return [_key(event), gr.Tabs(selected="train")]
@@ -140,14 +142,13 @@ def build_app(
         unlimited: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
         following: tuple[Any, ...] = (
             on_follow,
-            [shared.visitor, shared.library, shared.selected, shared.run_id, shared.comparison, here],
+            [shared.visitor, shared.library, shared.selected, shared.run_id, shared.comparison, here, *rewards_fields],
             [address, here],
         )
         moving: tuple[Any, ...] = (on_moved, train.inputs, [asking, address, *train.outputs])
         session = [shared.visitor, shared.library, shared.selected, shared.run_id, shared.arrived, shared.comparison]
-        demo.load(on_load, browser, [browser, *session, tabs, message, address, here], show_progress="hidden").then(
-            *moving, **unlimited
-        )
+        arrived = [browser, *session, *rewards_fields, tabs, message, address, here]
+        demo.load(on_load, browser, arrived, show_progress="hidden").then(*moving, **unlimited)
         asking.moved(*moving, **unlimited)
         # Set, example and run are chosen in many places: the address follows them all, and the Train tab the run.
         for followed in (address.follow, data.open_set.change, shared.selected.change):

@@ -2,14 +2,16 @@
 
 Of a key that stands twice in an object it keeps the last value and loses the other without a word; it takes NaN for a
 number, which JSON doesn't have; of a deeply nested value it only says that there was an error; and it takes as much as
-somebody sends. Uploads are no JSON: Gradio limits their size, and `data_actions.read_upload` reads what they hold.
+somebody sends. It reads JSON whatever a request is labelled as, so all are checked but what goes to the one place that
+takes files. Uploads are no JSON: their size is limited, and `data_actions.read_upload` reads what they hold.
 """
 
 import math
 from typing import Any
 
+from gradio.route_utils import API_PREFIX
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,8 +28,11 @@ MAX_DIGITS = 1_000
 _QUICK_BYTES = 64 * 2**10
 """So much is checked in less than a millisecond or two; more is left to a thread, so that others are answered."""
 
+MAX_UPLOAD = MAX_BYTES + 2**20
+"""Bytes of an upload: one file and its name. Gradio limits each file, but not how many there are, nor the fields."""
+
 _CONTAINERS = (Object, list)
-_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+_UPLOAD = f"{API_PREFIX}/upload"
 _WHERE = "the request"
 
 
@@ -43,8 +48,11 @@ class CheckedBodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http" or scope["method"] != "POST" or _is_form(scope):
+        if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
+            return
+        if scope["path"].endswith(_UPLOAD):  # what stands before it is the app's own place on its host
+            await self._app(scope, _limited(receive), send)
             return
         body = await _read(receive)
         if body is None:  # whoever asked is gone
@@ -136,8 +144,21 @@ def _first_fault(sent: Any) -> str:
     raise AssertionError("a fault that was seen while reading")
 
 
-def _is_form(scope: Scope) -> bool:
-    return Headers(scope=scope).get("content-type", "").lower().startswith(_FORMS)
+def _limited(receive: Receive) -> Receive:
+    """Let an upload through until it is too large; Gradio removes what it has written, and answers with status 413."""
+    size = 0
+
+    async def receive_some() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size <= MAX_UPLOAD:
+            return message
+        while message.get("more_body", False):  # as `_read` does, and for the same reason
+            message = await receive()
+        raise MultiPartException(f"The upload exceeds the maximum allowed size of {MAX_UPLOAD} bytes.")
+
+    return receive_some
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -22,7 +22,7 @@ NEEDS_SCORES = ("preference", "disagreement")
 MAX_ROWS = 500
 """The most examples that one heatmap draws."""
 
-LISTED = 300
+LISTED = 500
 """The most examples of the list that are sent to the browser, beside the open one; a search narrows them down."""
 
 FLAT = (

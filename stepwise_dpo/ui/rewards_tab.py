@@ -21,8 +21,14 @@ from stepwise_dpo.ui.waterfall import AGGREGATIONS
 _SCROLL_JS = "() => document.getElementById('rewards-example')?.scrollIntoView({ block: 'start' })"
 
 
-def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reader: RunReader, asking: gr.HTML) -> None:
-    """Lay out the tab and connect its events; `asking` is the page's pulse, which hears that a run has ended."""
+def build(
+    shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reader: RunReader, asking: gr.HTML
+) -> list[Any]:
+    """Lay out the tab and connect its events; `asking` is the page's pulse, which hears that a run has ended.
+
+    Returns:
+        what the address keeps, in the order of `rewards_link.Fields`.
+    """
     parts = _lay_out(reader.public)
     handlers = RewardsHandlers(StepScores(judges, policies), reader)
     controls = [shared.visitor, *parts.controls]
@@ -94,6 +100,7 @@ def build(shared: Shared, tab: gr.Tab, judges: Judges, policies: Policies, reade
     for choice in choices:
         choice.change(handlers.judge_typed, judged_text, typed, concurrency_id="rewards-typed", **quietly)
     parts.try_example.click(lambda: list(free_text.EXAMPLE), None, judged_text[:2], show_progress="hidden")
+    return [parts.quantity, parts.when, parts.aggregation, parts.sort, parts.negative, parts.model]
 
 
 class _Parts(NamedTuple):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from stepwise_dpo.learning.estimates import wilson_interval
+from stepwise_dpo.learning.estimates import Estimate, wilson_interval
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.ui.colours import LOSS_COLOURS, MUTED, on_dark
 from stepwise_dpo.ui.run_reader import Facts, RunReader
@@ -152,11 +152,14 @@ def result_of(facts: Facts) -> Result:
 
 def _change(facts: Facts, key: str) -> str:
     """Write the change of a share in points, with its interval; "" where it wasn't measured."""
-    change, *ends = (facts.change.get(name) for name in (key, f"{key}/low", f"{key}/high"))
-    if change is None:
-        return ""
-    points = [signed(100 * value, 1) for value in (change, *ends) if value is not None]
-    return f"{points[0]} points" + (f" (95% interval {points[1]} to {points[2]})" if len(points) == 3 else "")
+    change = Estimate.read(facts.change, key)
+    if change is None or not all(-1 <= value <= 1 for value in (change.value, *(change.interval or ()))):
+        return ""  # a damaged report may hold any numbers
+    words = f"{signed(100 * change.value, 1)} points"
+    if change.interval is None:
+        return words
+    low, high = (signed(100 * end, 1) for end in change.interval)
+    return f"{words} (95% interval {low} to {high})"
 
 
 def sparkline(values: Sequence[float]) -> str:

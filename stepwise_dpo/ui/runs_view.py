@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stepwise_dpo.errors import RunError
+from stepwise_dpo.runs.checkpoints import noted_at_start
 from stepwise_dpo.runs.config import RunConfig
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.discarding import is_discarded
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.ui.colours import LOSS_COLOURS, MUTED, on_dark
-from stepwise_dpo.ui.components import note, what
+from stepwise_dpo.ui.components import note, notes, what
 from stepwise_dpo.ui.curves import Curves
 from stepwise_dpo.ui.text import MINUS, duration, plain, shown
 
@@ -176,7 +177,7 @@ def seconds_left(curves: Curves, max_steps: int) -> float | None:
 
 
 def head_html(view: RunView | None, curves: Curves, result: str = "", title: str = "", change: str = "") -> str:
-    """Write what stands above the curves: name, state, progress, result (`title` on the pointer), error."""
+    """Write what stands above the curves: name, state, progress, result (`title` on the pointer), error, notes."""
     if view is None:
         return (
             '<div class="run-head"><h2>No run yet</h2><span>Press “Train”: the curves appear here while it runs.'
@@ -201,6 +202,7 @@ def head_html(view: RunView | None, curves: Curves, result: str = "", title: str
         parts.append(_failure(view))
     elif status.state == "stopped" and status.error:
         parts.append(note(f"{status.error[:1].upper()}{status.error[1:]}."))
+    parts.append(notes(_noted(view), "Noted when it began"))
     return "".join(parts)
 
 
@@ -230,6 +232,14 @@ def setting(name: str, value: object) -> str:
 def _state_html(view: RunView) -> str:
     warns = ' class="warn"' if view.status.state in ("failed", "interrupted") else ""
     return f"<span{warns}>{shown(view.state)}</span>"
+
+
+def _noted(view: RunView) -> list[str]:
+    try:
+        noted = noted_at_start(view.run)
+    except RunError as damage:
+        noted = [str(damage)]
+    return [f"{words[:1].upper()}{words[1:]}." for words in noted]
 
 
 def _failure(view: RunView) -> str:

@@ -34,9 +34,11 @@ SAVE_STEPS = 50
 MAX_OTHER = 4_000
 UNKNOWN_TIME = "time unknown until the first run of this model"
 
-BUILT_IN_PACES = {POLICY: Pace("", 0.3 / 8, 25.0), TINY: Pace("", 0.15 / 8, 10.0)}
+BUILT_IN_PACES = {POLICY: Pace("", 0.3 / 8, 7.0), TINY: Pace("", 0.15 / 8, 5.0)}
 """Of the bundled models, in seconds on two cores: what is said before a run of this machine is known. The demo's step
-of 8 pairs takes about 0.3 s, one of the tiny model half as long; the rest is loading, and answers before and after."""
+of 8 pairs takes about 0.3 s, one of the tiny model half as long; the rest is loading and the held-out pairs."""
+ANSWER_SECONDS = 0.03
+"""Of one of them, for a problem, before or after."""
 
 _SAME = ("epochs", "batch_size", "learning_rate", "beta", "seed", "max_length")
 _SAME_STEPWISE = ("reward_model", "likelihood", "aggregation", "nonpositive", "reward_value")
@@ -316,7 +318,8 @@ def estimate(config: RunConfig, steps: int, pace: Pace | None) -> Estimate | Non
     known = pace or BUILT_IN_PACES.get(config.model)
     if known is None:
         return None
-    return Estimate(known.seconds(steps, config.batch_size * config.gradient_accumulation), pace is not None)
+    seconds = known.seconds(steps, config.batch_size * config.gradient_accumulation)
+    return Estimate(seconds + (2 * config.generate * ANSWER_SECONDS if pace is None else 0.0), pace is not None)
 
 
 def demo_words() -> str:

@@ -148,7 +148,9 @@ def waterfall_html(
     columns = []
     for bar in steps:
         number = signed(bar.value) if with_sign else f"{bar.value:.2f}"
-        tip = f"{bar.side} step {bar.step + 1}: {number}" + ("" if bar.counts else ", not counted")
+        so_far = signed(bar.end) if with_sign else f"{bar.end:.2f}"
+        adds = ", not counted" if not bar.counts else "" if aggregation in ("min", "last") else f", together {so_far}"
+        tip = f"{bar.side} step {bar.step + 1}: {number}{adds}"
         look = f"{place(bar.start, bar.end)};{colours.style((bar.value - centre) / reach if reach else 0.0)}"
         classes = (
             "bar-box" + ("" if bar.counts else " out") + (" turn" if bar.side == "rejected" and not bar.step else "")

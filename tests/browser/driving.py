@@ -49,6 +49,27 @@ def _attempt(command: list[str], seconds: float, environment: dict[str, str] | N
         return  # whether it helped shows in whether there is a browser now
 
 
+_TOO_WIDE = """() => {
+    const meant = ({ overflowX, textOverflow }) => /auto|scroll/.test(overflowX) || textOverflow === 'ellipsis';
+    const within = (part) => part !== document.body && (meant(getComputedStyle(part)) || within(part.parentElement));
+    const seen = { opacityProperty: true, visibilityProperty: true };
+    return [...document.querySelectorAll('#page *')].filter((part) => {
+        if (part.ownerSVGElement || !part.checkVisibility(seen)) return false;
+        const { width, right } = part.getBoundingClientRect();
+        return width > 1 && right > document.documentElement.clientWidth + 1 && !within(part.parentElement);
+    }).map((part) => `${part.tagName} ${part.id} ${part.className} ${part.innerText?.slice(0, 40)}`);
+}"""
+
+
+def too_wide(page: Page) -> list[str]:
+    """What reaches over the right edge of the screen, and not within a part that scrolls for itself.
+
+    The page itself cuts off what is too wide, so its own width says nothing.
+    """
+    found: list[str] = page.evaluate(_TOO_WIDE)
+    return found
+
+
 class App(Server):
     """app.py in its own process, ready to answer."""
 

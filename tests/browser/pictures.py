@@ -29,8 +29,10 @@ def main() -> int:
         try:
             page = browser.new_page(viewport={"width": WIDTH, "height": 1000}, color_scheme="light")
             open_page(page, app.url)
+            draw_data(page)
             draw_train(page)
             draw_rewards(page)
+            draw_compare(page)
         finally:
             browser.close()
             app.stop()
@@ -38,6 +40,13 @@ def main() -> int:
     if too_large:
         print(f"error: larger than {MAX_BYTES} bytes: {', '.join(too_large)}", file=sys.stderr)
     return int(bool(too_large))
+
+
+def draw_data(page: Page) -> None:
+    """The table and the editor, with the first example open."""
+    page.locator("#data-editor textarea").first.wait_for(timeout=60_000)
+    page.mouse.move(0, 0)
+    page.screenshot(path=PICTURES / "data.png")
 
 
 def draw_rewards(page: Page) -> None:
@@ -57,6 +66,14 @@ def draw_train(page: Page) -> None:
     page.mouse.move(0, 0)
     page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=PICTURES / "train.png")
+
+
+def draw_compare(page: Page) -> None:
+    """What the run changed."""
+    open_tab(page, "Compare")
+    page.locator("#compare-example .value").first.wait_for(timeout=60_000)
+    page.mouse.move(0, 0)
+    page.screenshot(path=PICTURES / "compare.png")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from driving import App, open_tab, violations
+from driving import App, open_tab, too_wide, violations
 from finished_runs import EVIL, HOSTILE, MEASURED, OTHER, SECOND
 from playwright.sync_api import Page, expect
 
@@ -110,7 +110,7 @@ def test_two_runs_and_examples_measured_now(compare, watch):
     expect(compare.locator("#compare-summary")).to_contain_text("measured on 1 example")
     expect(compare).to_have_url(re.compile(f"run={OTHER}"))  # so a refresh opens it
 
-    pick(compare, "source", re.compile("the bundled held-out set"))
+    pick(compare, "source", "a bundled held-out set, heldout_prm.json")
     expect(compare.locator("#compare-summary .empty-state")).to_contain_text("Not measured yet")
     slider = compare.locator("#compare-count input[type=number]")
     slider.fill("20")
@@ -124,7 +124,7 @@ def test_two_runs_and_examples_measured_now(compare, watch):
     # Measured once: the same choice is there at once.
     pick(compare, "source", "what the runs held out")
     expect(compare.locator("#compare-summary")).to_contain_text("measured on 1 example")
-    pick(compare, "source", re.compile("the bundled held-out set"))
+    pick(compare, "source", "a bundled held-out set, heldout_prm.json")
     expect(compare.locator("#compare-summary")).to_contain_text("measured on 20 examples")
 
     # The address keeps it all, so that a refresh, or somebody else with the link, finds the same.
@@ -219,6 +219,12 @@ def test_full_of_results_it_fits_and_is_accessible(app, visit, width, theme):
     expect(page.locator("#compare-example .value").first).to_be_visible()
     page.get_by_role("button", name="Let both answer").click()
     expect(page.locator("#compare-answers .value").first).to_be_visible(timeout=60_000)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert too_wide(page) == []
+    page.evaluate(
+        "document.querySelector('#compare-answers .value').insertAdjacentHTML('afterend', '<b id=wide>wide</b>')"
+    )
+    page.evaluate("document.getElementById('wide').style.cssText = 'display: block; width: 2000px'")
+    assert [part.split()[:2] for part in too_wide(page)] == [["B", "wide"]]
+    page.evaluate("document.getElementById('wide').remove()")
     found = violations(page)
     assert not found, "\n".join(found)

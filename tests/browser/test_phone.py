@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from driving import App, open_tab, take_picture, violations
+from driving import App, open_tab, take_picture, too_wide, violations
 from finished_runs import FIRST, HELD_OUT, MEASURED
 from playwright.sync_api import Locator, Page, expect
 
@@ -32,7 +32,7 @@ def fits(page: Page, name: str) -> None:
     """Nothing is wider than the screen, and each thing to tap is large enough or has room around it."""
     take_picture(page, f"phone-{name}-screen", whole=False)
     take_picture(page, f"phone-{name}")
-    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTH
+    assert too_wide(page) == []
     assert page.evaluate("visualViewport.scale") == 1
     assert violations(page, "target-size") == []
 
@@ -182,4 +182,4 @@ def unfold_what_the_data_tab_folds(page: Page) -> None:
     page.get_by_text("Generate examples", exact=True).first.tap()
     expect(page.locator("#data-charts .main-svg").first).to_be_visible()
     take_picture(page, "phone-data-unfolded")
-    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTH
+    assert too_wide(page) == []

@@ -114,6 +114,26 @@ def test_figures_are_explained_and_switches_work_by_keyboard(small):
     expect(small.locator("#rewards-rows .step").first).to_be_visible()
 
 
+def test_the_address_keeps_what_is_shown(page, watch):
+    open_tab(page, "Rewards")
+    expect(page.locator("#rewards-example .value").first).to_be_visible(timeout=60_000)
+    switch(page, "Log-odds")
+    switch(page, "Until error")
+    choose(page, "#rewards-sort", "Position of the first error")
+    expect(page.locator("#rewards-judge")).to_contain_text("in nats")
+    expect(page).to_have_url(re.compile("tab=rewards.*&shown=log_odds&adds=until_error&order=error"))
+    first = page.locator("#rewards-list .list-item").first.inner_text()
+    watch.go(page.url)
+    expect(page.locator("#rewards-judge")).to_contain_text("in nats")
+    expect(page.locator("#rewards-judge")).to_contain_text("aggregation: until error")
+    expect(page.locator("#rewards-quantity").get_by_label("Log-odds")).to_be_checked()
+    expect(page.locator("#rewards-sort input")).to_have_value("Position of the first error")
+    expect(page.locator("#rewards-list .list-item").first).to_have_text(first, use_inner_text=True)
+    switch(page, "Process reward")
+    switch(page, "Sum")
+    expect(page).not_to_have_url(re.compile("shown=|adds="))
+
+
 def test_a_set_is_scored_sorted_filtered_and_opened_from_its_heatmap(small):
     expect(small.locator("#rewards-agreement")).to_contain_text("9 examples not scored yet")
     choose(small, "#rewards-sort", "Lowest preference first")

@@ -29,6 +29,7 @@ SECRET = "a" * 40
 ROWS = [{"prompt": "1 + 1?", "chosen": [{"text": "2", "label": True}], "rejected": ["3"], "id": "a"}]
 USUAL: dict[str, Any] = {
     **{"set_name": "open.json", "count": 3, "text": json.dumps(ROWS), "examples": 1, "rows": ROWS, "prompt": "1 + 1?"},
+    **{"row": ROWS[0]},
     **{"steps": ["2"], "prompts": ["1 + 1?"], "reward_model": "tiny", "model": "tiny", "visitor": SECRET},
     **{"settings": {"model": "tiny", "max_steps": 1}},
 }

@@ -15,7 +15,7 @@ from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.runs.launch import read_launch
 from stepwise_dpo.runs.threads import waiting
 from stepwise_dpo.runs.worker_process import worker_environment
-from stepwise_dpo.ui.gradio_environment import for_gradio
+from stepwise_dpo.ui.gradio_environment import WHOLE_NUMBERS, for_gradio
 
 VARIABLES = {
     "how it was launched": ("WORLD_SIZE", "RANK", "LOCAL_RANK"),
@@ -23,7 +23,7 @@ VARIABLES = {
     "a worker's environment": ("PYTHONPATH", "OMP_WAIT_POLICY", "MALLOC_TOP_PAD_"),
     "the app's options": ("STEPWISE_DPO_RUNS_DIR", "GRADIO_SERVER_NAME", "SPACE_ID"),
     "a browser's program": ("CHROME_PATH",),
-    "what Gradio reads": ("GRADIO_SERVER_PORT", "GRADIO_NUM_PORTS", "GRADIO_ANALYTICS_MAX_EVENTS", "GRADIO_DEBUG"),
+    "what Gradio reads": tuple(WHOLE_NUMBERS),
 }
 
 
@@ -54,10 +54,7 @@ def _with(name: str, said: str, read: Callable[[], object]) -> None:
 
 def _for_gradio() -> None:
     """Check as app.py does, and then read as Gradio does."""
-    try:
-        for_gradio(os.environ)
-    except SystemExit as ended:
-        raise ConfigError(str(ended)) from ended
+    for_gradio(os.environ)
     for name in VARIABLES["what Gradio reads"]:
         int(os.getenv(name, "1"))
 

@@ -62,8 +62,9 @@ STATUS = st.fixed_dictionaries(
     ),
 )
 METRICS = st.fixed_dictionaries({"global_step": SCALARS, "time": SCALARS, "loss": SCALARS}) | VALUES
-FIGURES = st.dictionaries(st.sampled_from(["solve_rate", "preference_accuracy", "pairs"]), SCALARS) | VALUES
-REPORT = st.fixed_dictionaries({"before": FIGURES, "after": FIGURES})
+NAMES = ["solve_rate", "preference_accuracy", "pairs", "answers", "solve_rate/low", "solve_rate/high"]
+FIGURES = st.dictionaries(st.sampled_from(NAMES), SCALARS) | VALUES
+REPORT = st.fixed_dictionaries({"before": FIGURES, "after": FIGURES}, optional={"change": FIGURES})
 TICKET = st.fixed_dictionaries({"owner": SCALARS, "server": SCALARS, "server_create_time": SCALARS})
 ENTRY = st.fixed_dictionaries({"name": TEXT | SCALARS, "file": TEXT | SCALARS, "sha256": TEXT | SCALARS})
 INDEX = st.fixed_dictionaries({"version": st.just(1) | SCALARS, "sets": st.lists(ENTRY | VALUES), "open": SCALARS})

@@ -7,6 +7,9 @@ from dataclasses import asdict
 import pytest
 from safetensors import safe_open
 
+from stepwise_dpo.errors import DataError
+from stepwise_dpo.learning import onpolicy
+from stepwise_dpo.learning.evaluation import Answer
 from stepwise_dpo.learning.loading import load_policy
 from stepwise_dpo.learning.names import BUNDLED, DATA_DIR, MODELS_DIR, POLICY, REWARD
 from stepwise_dpo.learning.onpolicy import sample_mistake_in_each, sample_mistakes
@@ -114,6 +117,27 @@ def test_the_demo_is_compared_on_problems_that_nobody_chose(policy):
     assert {pair.meta["temperature"] for pair in again} > {1.0}  # easy problems take several tries
     for pair in again:
         assert not solves(pair.prompt, [step.text for step in pair.rejected])
+
+
+def test_a_mistake_in_each_is_found_at_the_last_try_or_told(policy, monkeypatch):
+    problems = [draw_solution(5, index) for index in range(3)]
+    # A right answer is no mistake, nor is what nobody can read, nor a right beginning without an end.
+    useless = [list(problems[0].steps), ["1 + \x07 = 2", "Answer: 2"], list(problems[2].steps[:1])]
+    replies = iter([*useless, *[["1 + 1 = 3", "Answer: 3"]] * 3])
+
+    def answer(policy, prompts, **options):
+        asked.append(options["temperature"])
+        return [[Answer(next(replies), True)] for _ in prompts]
+
+    asked = []
+    monkeypatch.setattr(onpolicy, "sample_answers", answer)
+    monkeypatch.setattr(onpolicy, "MAX_TRIES", 2)
+    made = sample_mistake_in_each(policy, 3, 5)
+    assert [pair.prompt for pair in made] == [problem.prompt for problem in problems]
+    assert asked == [1.0, pytest.approx(onpolicy.WARMER)]
+    replies = iter([list(problem.steps) for problem in problems] * 2)
+    with pytest.raises(DataError, match="made no usable mistake in 2 answers to"):
+        sample_mistake_in_each(policy, 3, 5)
 
 
 @pytest.mark.parametrize("name", BUNDLED)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stepwise_dpo.errors import ConfigError
-from stepwise_dpo.learning.estimates import bootstrap_intervals, pass_at_k, wilson_interval
+from stepwise_dpo.learning.estimates import Estimate, bootstrap_intervals, paired_means, pass_at_k, wilson_interval
 
 
 def mean_of(values):
@@ -24,6 +24,31 @@ def test_the_seed_decides():
     values = mean_of(range(30))
     assert bootstrap_intervals(30, values, seed=1) == bootstrap_intervals(30, values, seed=1)
     assert bootstrap_intervals(30, values, seed=1) != bootstrap_intervals(30, values, seed=2)
+
+
+def test_paired_means():
+    values = np.array([[0, 1], [1, 1], [0, 0], [1, 0]] * 50, dtype=float)
+    found = paired_means(values, range(200))
+    assert [found[name].value for name in ("before", "after", "change")] == [0.5, 0.5, 0]
+    # Each change is 1, 0, 0 or -1: its variance is 1/2.
+    assert found["change"].interval == pytest.approx((-1.96 * sqrt(0.5 / 200), 1.96 * sqrt(0.5 / 200)), abs=0.015)
+    # Ten of each group are as one: ten times the variance.
+    groups = [4 * (number // 40) + number % 4 for number in range(200)]
+    assert found["change"].value == paired_means(values, groups)["change"].value
+    assert paired_means(values, groups)["change"].interval[1] > 2.5 * found["change"].interval[1]
+
+
+def test_a_change_that_is_the_same_for_all_says_nothing_of_its_own_sureness():
+    assert paired_means(np.array([[0, 1]] * 8, dtype=float), range(8))["change"] == (1, None)
+    assert paired_means(np.array([[0, 1], [0, 1]], dtype=float), "aa")["before"] == (0, None)  # one group
+
+
+def test_an_estimate_is_written_and_read():
+    for estimate in (Estimate(0.5, (0.25, 0.75)), Estimate(0.5, None)):
+        assert Estimate.read({"x": 1.0, **estimate.flat("rate")}, "rate") == estimate
+    assert Estimate(0.5, (0.25, 0.75)).flat("rate") == {"rate": 0.5, "rate/low": 0.25, "rate/high": 0.75}
+    assert Estimate.read({"rate/low": 0.25}, "rate") is None
+    assert Estimate.read({"rate": 0.5, "rate/low": 0.25, "rate/high": None}, "rate") == (0.5, None)
 
 
 def test_nothing_varies_or_too_little_is_there():

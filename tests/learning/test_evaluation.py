@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -201,7 +202,7 @@ def test_evaluate_policy(policy, pairs):
 
 
 def test_answers_in_several_parts(pairs, monkeypatch):
-    monkeypatch.setattr("stepwise_dpo.learning.evaluation.MIN_ANSWERS_TOGETHER", 1)
+    monkeypatch.setattr("stepwise_dpo.learning.evaluation.SMALL_WEIGHTS", 1)
     told = []
     result = evaluate_policy(
         load_policy("tiny"), pairs[:5], answers=3, max_new_tokens=6, batch_size=2,
@@ -217,16 +218,24 @@ def seen(margins, solved):
     return Evaluation(logps, [Answer([], True, solved=right) for right in solved])
 
 
-def test_a_change_is_of_the_same_pairs():
+def test_a_change_is_of_the_same_pairs(pairs):
     before, after = seen([-1.0, 1.0] * 20, [True, False] * 20), seen([0.5, 1.5] * 20, [True, True] * 20)
-    change = measure_change(before, after)
+    many = [dataclasses.replace(pairs[0], prompt=str(number)) for number in range(40)]
+    change = measure_change(many, before, after)
     assert (change["preference_accuracy"], change["mean_margin"], change["solve_rate"]) == (0.5, 1.0, 0.5)
     # Margins grew by 1.5 and 0.5 in turn: the mean of 40 draws has a standard error of 0.5 / sqrt(40).
     assert change["mean_margin/low"] == pytest.approx(1 - 1.96 * 0.079, abs=0.02)
     assert change["mean_margin/high"] == pytest.approx(1 + 1.96 * 0.079, abs=0.02)
     assert 0.3 < change["solve_rate/low"] < 0.4
-    assert "solve_rate" not in measure_change(before, seen([0.5, 1.5] * 20, [True, None] * 20))
-    assert measure_change(seen([1.0], []), seen([3.0], [])) == {"preference_accuracy": 0.0, "mean_margin": 2.0}
+    assert change["logps/chosen"] == pytest.approx(1.0)
+    assert change["logps/rejected"] == 0
+    assert "logps/rejected/low" not in change  # the same for all
+    assert "solve_rate" not in measure_change(many, before, seen([0.5, 1.5] * 20, [True, None] * 20))
+    answered = measure_change(many, seen([1.0] * 40, [True, False]), seen([1.0] * 40, [False, False]))
+    assert answered["solve_rate"] == -0.5  # fewer answers than pairs
+    together = measure_change([pairs[0]] * 40, before, after)
+    assert together["solve_rate"] == 0.5
+    assert "solve_rate/low" not in together  # a single problem
 
 
 def test_an_answer_that_the_judge_cant_read_names_its_example(pairs):

@@ -124,6 +124,15 @@ def test_an_interrupted_line_ends_where_an_uninterrupted_one_does(line, tmp_path
     assert pretrain(SMALL, tmp_path) == measured  # nothing is left to do
 
 
+def test_case_07_pickled_weights_of_a_line_are_not_read(line, tmp_path):
+    checkpoint = tmp_path / "checkpoint-6"
+    shutil.copytree(checkpoint_of(line[0]), checkpoint)
+    torch.save(load_checkpoint(checkpoint).model.state_dict(), checkpoint / "pytorch_model.bin")
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        load_checkpoint(checkpoint)
+
+
 def test_another_plan_needs_another_folder(line):
     with pytest.raises(RunError, match="another plan"):
         pretrain(replace(SMALL, seed=1), line[0])

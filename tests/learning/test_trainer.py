@@ -638,7 +638,7 @@ def test_nothing_is_judged_before_all_pairs_are_short_enough(pairs):
     assert not judge._cache
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_examples(pairs, tmp_path):
+def test_case_13_a_loss_that_is_not_finite_stops_and_names_the_examples(pairs, tmp_path):
     policy = load_policy("tiny")
     trainer = make_trainer(policy, pairs[:2], tmp_path)
     with torch.no_grad():
@@ -650,7 +650,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_examples(pairs, tmp_path)
 
 
 @pytest.mark.parametrize("reward_model", [False, True], ids=["policy", "trained reward model"])
-def test_a_gradient_that_is_not_finite_changes_no_weight(pairs, tmp_path, reward_model):
+def test_case_13_a_gradient_that_is_not_finite_changes_no_weight(pairs, tmp_path, reward_model):
     """The loss is fine, its gradient is not, in the second optimiser step of two batches each."""
     policy, judge = load_policy("tiny"), LLMRewardModel.from_pretrained("tiny")
     options = {"loss": "stepwise", "reward_model": judge, "train_reward_model": True} if reward_model else {}
@@ -675,7 +675,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(pairs, tmp_path, reward
     assert all(torch.equal(a, b) for a, b in zip(now, after_first, strict=True))
 
 
-def test_a_held_out_loss_that_is_not_finite_names_its_examples(pairs, tmp_path):
+def test_case_13_a_held_out_loss_that_is_not_finite_names_its_examples(pairs, tmp_path):
     policy = load_policy("tiny")
     trainer = make_trainer(policy, pairs[:2], tmp_path, eval_pairs=pairs[2:3])
     with torch.no_grad():
@@ -684,7 +684,7 @@ def test_a_held_out_loss_that_is_not_finite_names_its_examples(pairs, tmp_path):
         trainer.evaluate()
 
 
-def test_weights_that_are_not_finite_are_not_saved(pairs, tmp_path):
+def test_case_13_weights_that_are_not_finite_are_not_saved(pairs, tmp_path):
     policy = load_policy("tiny")
     trainer = make_trainer(policy, pairs[:2], tmp_path)
     with torch.no_grad():

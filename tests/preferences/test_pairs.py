@@ -430,6 +430,15 @@ class TestParsing:
         assert expected in message(data, source)
         assert time.perf_counter() - start < 1
 
+    def test_case_15_a_file_that_is_too_large_is_refused_in_a_second(self, tmp_path):
+        for name in ("f.json", "f.jsonl"):
+            with (tmp_path / name).open("wb") as file:
+                file.truncate(2**40)  # a hole: no byte of it is stored
+            start = time.perf_counter()
+            with pytest.raises(DataError, match=f"{name}: is larger than 64 MiB"):
+                load_pairs(tmp_path / name)
+            assert time.perf_counter() - start < 1
+
     def test_case_15_size_limits(self, monkeypatch):
         assert message(b" " * (rows.MAX_BYTES + 1)) == "f.json: is larger than 64 MiB"
         monkeypatch.setattr(rows, "MAX_PAIRS", 2)

@@ -130,13 +130,10 @@ def die_before(count, folder, tell):
 def save_with_a_limit(config, run_dir, global_step, limit):
     """Train, and let no file grow over `limit` bytes while one checkpoint is written."""
 
+    limited = _limited(save_checkpoint, limit)
+
     def save(self, model, trial):
-        if self.state.global_step == global_step:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-        try:
-            save_checkpoint(self, model, trial)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        (limited if self.state.global_step == global_step else save_checkpoint)(self, model, trial)
 
     SoundTrainer._save_checkpoint = save
     run(config, run_dir)
@@ -154,6 +151,35 @@ def write_with_a_limit(config, run_dir, what, global_step, limit):
 
     setattr(RunDirectory, what, write)
     run(config, run_dir)
+
+
+def save_models_with_a_limit(config, run_dir, limit):
+    """Train, and let no file grow over `limit` bytes while the trained models are saved."""
+    training.save_models = _limited(save_models, limit)
+    run(config, run_dir)
+
+
+def write_results_with_a_limit(config, run_dir, what, limit):
+    """Train, and let no file grow over `limit` bytes while what a run ends with is written."""
+    write = getattr(RunDirectory, what)
+    limited = _limited(write, limit)
+
+    def write_at_the_end(self, results):
+        (limited if what == "write_examples" or "after" in results else write)(self, results)
+
+    setattr(RunDirectory, what, write_at_the_end)
+    run(config, run_dir)
+
+
+def _limited(function, limit):
+    def call(*arguments, **settings):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            return function(*arguments, **settings)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    return call
 
 
 def fill_the_disk(config, run_dir, global_step):

@@ -8,6 +8,7 @@ import pytest
 from comparing import assert_same
 
 from stepwise_dpo.errors import ModelError, RunError
+from stepwise_dpo.learning import checkpoints
 from stepwise_dpo.learning.checkpoints import (
     MANIFEST,
     _of_manifest,
@@ -20,7 +21,13 @@ from stepwise_dpo.learning.checkpoints import (
     seal,
 )
 from stepwise_dpo.learning.loading import load_policy
-from stepwise_dpo.runs.checkpoints import bytes_to_write, check_disk, find_resume_point, refuse_to_resume
+from stepwise_dpo.runs.checkpoints import (
+    bytes_to_write,
+    check_disk,
+    find_resume_point,
+    noted_at_start,
+    refuse_to_resume,
+)
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.export import pack
@@ -194,6 +201,7 @@ def test_case_03_a_run_goes_on_from_before_the_damage(forks, interrupted, tmp_pa
     assert resumed["global_step"] == 1
     assert resumed["skipped"] == ["checkpoint-2 (optimizer.pt has other contents than were written)"]
     assert "skipped checkpoint-2 (optimizer.pt has other contents" in forks.said()
+    assert noted_at_start(run) == [f"skipped {resumed['skipped'][0]} when it was resumed"]  # the page shows it
     assert_same(run.path, whole)  # the damaged one was written again
     assert [found.global_step for found in run.checkpoints(verify=True)] == [4, 3, 2, 1]
 
@@ -250,6 +258,23 @@ def test_only_checkpoints_are_found(tmp_path):
     (tmp_path / "checkpoint-8").symlink_to(tmp_path / "checkpoint-9")
     assert [found.global_step for found in find_checkpoints(tmp_path)] == [10, 9]
     assert find_checkpoints(tmp_path / "nowhere") == []
+
+
+def test_case_03_a_flipped_bit_costs_no_older_sound_checkpoint(tmp_path):
+    for global_step in range(1, 6):
+        make_checkpoint(tmp_path, global_step)
+    damage_flipped(tmp_path / "checkpoint-4" / "a")  # of the same size
+    prune(tmp_path, newest=5, keep=2)
+    assert [found.global_step for found in find_checkpoints(tmp_path)] == [5, 3]
+
+
+def test_only_what_may_be_kept_is_read_whole(tmp_path, monkeypatch):
+    for global_step in range(1, 6):
+        make_checkpoint(tmp_path, global_step)
+    read, hash_of = [], checkpoints._hash
+    monkeypatch.setattr(checkpoints, "_hash", lambda path: read.append(path.relative_to(tmp_path)) or hash_of(path))
+    prune(tmp_path, newest=5, keep=2)
+    assert {path.parts[0] for path in read} == {"checkpoint-4"}
 
 
 def test_the_newest_stays_whatever_is_to_be_kept(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shlex
 import zipfile
 from pathlib import Path
@@ -124,6 +125,8 @@ def finished(tmp_path_factory, pairs):
 
 
 def test_case_23_the_archive_loads_and_holds_only_what_is_safe(finished, tmp_path):
+    import torch
+    from safetensors.torch import load_file
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     (finished.final / "training_args.bin").write_bytes(b"a pickle")
@@ -141,12 +144,18 @@ def test_case_23_the_archive_loads_and_holds_only_what_is_safe(finished, tmp_pat
     model = AutoModelForSeq2SeqLM.from_pretrained(
         tmp_path / "model", use_safetensors=True, trust_remote_code=False, local_files_only=True
     )
+    trained, loaded = load_file(finished.final / "model.safetensors"), model.state_dict()
+    assert trained.keys() <= loaded.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in trained.items())
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model", trust_remote_code=False, local_files_only=True)
     assert model.generate(**tokenizer("What is 1 + 1?", return_tensors="pt"), max_new_tokens=3).shape[0] == 1
 
     card = (tmp_path / "model" / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
-    assert "| preference accuracy |" in card
+    assert "| figure | before | after | change (95% interval) |" in card
+    assert re.search(r"\| mean margin \| \S+ \| \S+ \| [+-]\S+ \([+-]\S+ to [+-]\S+\) \|", card)
+    assert re.search(r"\| preference accuracy \| \S+ \| \S+ \| [+-]\S+( \(.*\))? \|", card)
+    assert "| pairs | 4 | 4 | – |" in card
     assert (
         "Left out of this archive, since they are no safetensors, JSON or text: `link.json`, `training_args.bin`."
         in card

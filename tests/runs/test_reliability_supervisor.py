@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from comparing import assert_same
 from processes_of_tests import group_of, wait_for
 
 from stepwise_dpo.errors import ConfigError, ModelError, RunError
 from stepwise_dpo.runs import event_log
 from stepwise_dpo.runs import supervisor as module
-from stepwise_dpo.runs.directory import RunDirectory
+from stepwise_dpo.runs.directory import ACTIVE, RunDirectory
 from stepwise_dpo.runs.limits import QueueLimits, RunLimits, check_public
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.runs.worker_process import WorkerProcess
@@ -97,40 +99,77 @@ def test_case_07_models_that_are_refused_before_loading(config, tmp_path, monkey
         public(model="google/flan-t5-small")
 
 
-def test_case_07_remote_code_and_pickled_weights_are_refused_everywhere(causal_folder, tmp_path):
-    import shutil
+def loaders():
+    """Everything that reads a model's files by its name; imported late, since it brings torch."""
+    from stepwise_dpo.learning import loading
+    from stepwise_dpo.learning.rewards import LLMRewardModel
 
-    from stepwise_dpo.learning.loading import load_policy
+    return {
+        "policy": loading.load_policy,
+        "token classifier": loading.load_token_classifier,
+        "reward model": LLMRewardModel.from_pretrained,
+        "tokenizer": loading.load_tokenizer,
+    }
 
-    pickled, remote = tmp_path / "pickled", tmp_path / "remote"
-    for folder in (pickled, remote):
-        shutil.copytree(causal_folder, folder)
-    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="pickled weights are never loaded"):
-        load_policy(str(pickled))
-    settings = json.loads((remote / "config.json").read_text())
-    settings |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
-    (remote / "config.json").write_text(json.dumps(settings))
-    (remote / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ModelError, match="its own Python code, which is never run here"):
-        load_policy(str(remote))
+
+@pytest.fixture
+def own_code(causal_folder, tmp_path):
+    """A model's folder with Python code that leaves a file: `own_code(name, **settings)` makes a file of it name it."""
+    folder = tmp_path / "own-code"
+    shutil.copytree(causal_folder, folder)
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+
+    def name_it(file, **settings):
+        (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | settings))
+        return str(folder)
+
+    yield name_it
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("loader", ["policy", "token classifier", "reward model"])
+def test_case_07_pickled_weights_are_refused_everywhere(causal_folder, tmp_path, loader):
+    import torch
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(causal_folder, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="pickled weights are never loaded"):
+        loaders()[loader](str(folder))
+
+
+@pytest.mark.parametrize("loader", ["policy", "token classifier", "reward model", "tokenizer"])
+def test_case_07_a_models_code_is_refused_everywhere(own_code, loader):
+    named = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model", "AutoTokenizer": ["own.Words", None]}
+    folder = own_code("config.json", model_type="own", auto_map=named)
+    own_code("tokenizer_config.json", tokenizer_class="Words", auto_map=named)
+    with pytest.raises(ModelError, match="its own Python code, which is never run here"):
+        loaders()[loader](folder)
+
+
+@pytest.mark.parametrize("loader", ["policy", "token classifier", "reward model", "tokenizer"])
+def test_case_07_a_tokenizers_code_is_refused_everywhere(own_code, loader):
+    folder = own_code("tokenizer_config.json", tokenizer_class="Words", auto_map={"AutoTokenizer": ["own.Words", None]})
+    with pytest.raises(ModelError, match="its own Python code, which is never run here"):
+        loaders()[loader](folder)
 
 
 @pytest.mark.parametrize(
     ("what", "words"),
     [
         ({"examples": 10_000}, "at most 1,000 examples to train on, not 10,000"),
-        ({"held_out": 1_000}, "at most 200 examples to compare on"),
+        ({"held_out": 1_000}, "at most 300 examples to compare on"),
         ({"steps": 501}, "at most 500 steps, not 501"),
         ({"batch_size": 4096}, "at most 32 pairs in a batch"),
         ({"gradient_accumulation": 4096}, "at most 8 batches per step"),
         ({"max_length": 10**9}, "at most 1,024 tokens of the longest example"),
         ({"max_new_tokens": 4096}, "at most 128 tokens of an answer"),
-        ({"generate": 10_000}, "at most 200 answers to generate"),
+        ({"generate": 10_000}, "at most 300 answers to generate"),
     ],
 )
-def test_case_07_and_17_what_is_too_much_for_a_public_page(config, what, words):
+def test_case_07_case_17_what_is_too_much_for_a_public_page(config, what, words):
     sizes = {"examples": 8, "held_out": 2, "steps": 4}
     settings = {name: value for name, value in what.items() if name not in sizes}
     with pytest.raises(ConfigError, match=words):
@@ -241,23 +280,51 @@ def test_case_10_a_run_that_really_trains_is_resumed_after_its_server_was_killed
     assert (run.final / "model.safetensors").is_file()
 
 
+def test_case_10_a_run_goes_on_from_its_last_checkpoint_after_its_server_was_killed(
+    make_supervisor, config, serve, forks, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the workers too: another number of threads rounds in another way
+    config = config.model_copy(update={"max_steps": 200, "save_steps": 20})
+    whole = RunDirectory(tmp_path / "whole")
+    assert forks("run", config=config.model_dump(exclude_none=True), run_dir=whole.path) == 0, forks.said()
+    after = make_supervisor()
+    server, (path,) = serve(after.runs_dir, config)
+    run = RunDirectory(path)
+    wait_for(run.checkpoints)
+    status = run.status()
+    server.kill()
+    server.wait()
+    wait_for(lambda: not group_of(status.pid), seconds=3)
+    assert [found.id for found in after.recover().interrupted] == [run.id]
+    kept = run.checkpoints(verify=True)[0].global_step
+    assert kept in range(20, 200, 20)
+    after.resume(run)
+    wait_for(lambda: not after.status(run).active)
+    assert [resumed["global_step"] for resumed in run.environment()["resumed"]] == [kept]
+    assert [line["global_step"] for line in run.metrics()[0]] == list(range(1, 201))
+    assert_same(run.path, whole.path)
+
+
 # ------------------------------------------------------------------------------------------------------------- 11: stop
 
+MARGIN_SECONDS = 15.0
+"""Beyond the grace time, for a busy machine: what is asked for takes as long as the processor lets it wait."""
 
-def stopped_once(supervisor, run, seconds=120):
-    """Wait for the end; the states on the way there, and no process may be left."""
+
+def stopped_once(supervisor, run, grace):
+    """Wait for the end that a stop has just asked for, which comes within a grace time in seconds, once, and whole."""
     states = []
 
-    def ended():
+    def is_gone():
         status = supervisor.status(run)
         if [status.state] != states[-1:]:
             states.append(status.state)
-        return not status.active
+        return not status.active and not (status.pid and group_of(status.pid))
 
-    wait_for(ended, seconds)
-    pid = run.status().pid
-    wait_for(lambda: not group_of(pid), 30)
+    wait_for(is_gone, grace + MARGIN_SECONDS)
     terminal = run.status()
+    assert terminal.pid is not None
+    assert [state for state in states if state not in ACTIVE] == [terminal.state]
     supervisor.stop(run)  # once more, long after
     assert run.status() == terminal
     return terminal
@@ -267,8 +334,34 @@ def test_case_11_stop_during_load_twice(supervisor, config):
     run = supervisor.start(config)
     supervisor.stop(run)
     supervisor.stop(run)
-    status = stopped_once(supervisor, run)
+    status = stopped_once(supervisor, run, module.KILL_GRACE_SECONDS)
     assert (status.state, status.error) == ("stopped", "ended before anything could be kept")
+
+
+def test_case_11_stop_of_a_fresh_run_while_its_models_are_loaded_twice(supervisor, config, worker):
+    worker(
+        """
+        from stepwise_dpo.runs import training
+        load = training.load_policy
+        def slowly(name):
+            while not run.stop_requested():
+                time.sleep(0.02)
+            time.sleep(1)
+            return load(name)
+        training.load_policy = slowly
+        training.run(config, path)
+        """.replace("\n        ", "\n")
+    )
+    run = supervisor.start(config)
+    wait_for(lambda: supervisor.status(run).phase == "loading models")
+    supervisor.stop(run)
+    supervisor.stop(run)
+    status = stopped_once(supervisor, run, module.STOP_GRACE_SECONDS)
+    assert (status.state, status.error) == (
+        "stopped",
+        "stopped before the first optimiser step; there is nothing to keep",
+    )
+    assert not run.final.exists()
 
 
 def test_case_11_stop_during_training_and_again_during_the_save(supervisor, config, worker):
@@ -288,7 +381,7 @@ def test_case_11_stop_during_training_and_again_during_the_save(supervisor, conf
     supervisor.stop(run)
     wait_for(lambda: supervisor.status(run).phase == "saving")
     supervisor.stop(run)
-    status = stopped_once(supervisor, run)
+    status = stopped_once(supervisor, run, module.STOP_GRACE_SECONDS)
     assert (status.state, status.error) == ("stopped", None)
     assert (run.final / "model.safetensors").is_file()
 
@@ -313,7 +406,7 @@ def test_case_11_who_does_not_listen_is_ended_in_stages(supervisor, config, work
     wait_for(lambda: supervisor.status(run).state == "running")
     asked = time.monotonic()
     supervisor.stop(run)
-    status = stopped_once(supervisor, run, 20)
+    status = stopped_once(supervisor, run, 1.0)
     assert (status.state, status.error) == ("stopped", "ended before anything could be kept")
     # First the flag, then, not before each one's grace, SIGTERM, and SIGKILL.
     assert set(run.events.read_text().splitlines()) == {"heard True"}
@@ -338,7 +431,7 @@ def test_case_11_who_saves_after_the_last_step_may_finish(supervisor, config, wo
     run = supervisor.start(config)
     wait_for(lambda: supervisor.status(run).phase == "saving")
     supervisor.stop(run)
-    assert stopped_once(supervisor, run, 20).state == "finished"
+    assert stopped_once(supervisor, run, 2.0).state == "finished"  # as long as the save takes
 
 
 @pytest.mark.parametrize(
@@ -360,7 +453,7 @@ def test_case_11_a_first_stop_that_comes_while_the_worker_cannot_listen(supervis
     run = supervisor.start(config)
     wait_for(lambda: (run.path / ".saving").exists() or supervisor.status(run).phase == "training")
     supervisor.stop(run)
-    status = stopped_once(supervisor, run, 20)
+    status = stopped_once(supervisor, run, 3.0)  # as long as it can't listen, and the grace
     assert (status.state, status.error) == ("stopped", None)
 
 

@@ -83,16 +83,40 @@ def test_case_12_the_disk_is_full_while_the_status_is_written(forks, small_setti
     assert_same(path, whole.path)
 
 
+def test_case_12_the_disk_is_full_while_the_trained_policy_is_saved(forks, small_settings, whole, tmp_path):
+    path = tmp_path / "run"
+    assert forks("save_models_with_a_limit", config=small_settings, run_dir=path, limit=10_000) == 1
+    assert not (path / "final").exists()
+    message = r"the trained policy can't be saved: .* are free in .*make room there, then resume the run"
+    assert_failed_but_whole(forks, path, message, whole, [1, 2, 2, 3, 4, 4])
+
+
+@pytest.mark.parametrize(("what", "name"), [("write_examples", "examples.jsonl"), ("write_report", "report.json")])
+def test_case_12_the_disk_is_full_while_results_are_written(forks, small_settings, whole, tmp_path, what, name):
+    path = tmp_path / "run"
+    assert forks("write_results_with_a_limit", config=small_settings, run_dir=path, what=what, limit=20) == 1
+    message = f"{re.escape(name)} can't be written: File too large; make room on the disk, then resume the run"
+    assert not list(path.glob(f".{name}.*"))  # half a file
+    assert_failed_but_whole(forks, path, message, whole, [1, 2, 2, 3, 4, 4])
+
+
+def may_mount():
+    """Whether this process has the capability CAP_SYS_ADMIN, which root of a container often lacks; Linux only."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except FileNotFoundError:
+        return False
+    return bool(int(re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)[1], 16) >> 21 & 1)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 20 MB, where this user may mount one."""
+    """A file system of 20 MB, where this process may mount one."""
+    if not may_mount():
+        pytest.skip("only who has CAP_SYS_ADMIN may mount a small disk; the cases before this one need none")
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=20m", "none", place], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("only root may mount a small disk; the cases before this one need none")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "none", place], check=True)
     yield place
     subprocess.run(["umount", "-l", place], check=True)
 
@@ -331,10 +355,10 @@ def test_case_19_two_processes_train_as_one(small_settings, tmp_path):
             alone = load_file(one.path / "gradients-of-1" / f"{global_step}.safetensors")
             together = load_file(two.path / "gradients-of-2" / f"{global_step}.safetensors")
             assert alone.keys() == together.keys()
-            if global_step == 1:  # of the uneven batch, and by weights that AdamW has not yet driven apart
-                assert sum(value.abs().sum() for value in alone.values()) > 0
+            exact = global_step < 2  # the first epoch, its uneven batch too: then AdamW has driven the weights apart
+            if exact:  # far above the tolerance, which gradients of nothing would keep as well
+                assert max(value.abs().max() for value in alone.values()) > 1e-3
             for key, value in alone.items():
-                exact = global_step < 2  # weights drift apart only after an update
                 torch.testing.assert_close(
                     together[key], value, atol=1e-6 if exact else 1e-3, rtol=0 if exact else 1e-3
                 )
@@ -398,16 +422,23 @@ def test_case_24_odd_examples_train_whole(tmp_path, loss):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"prompt": "1 + 1", "chosen": [], "rejected": ["3"]}]', r"chosen"),
-        ('[{"prompt": "1 + 1", "chosen": ["2"], "rejected": ""}]', r"rejected"),
-        ('[{"prompt": "1 + 1", "chosen": ["2", " "], "rejected": ["3"]}]', r"chosen\[1\]"),
-        ('[{"prompt": "%s", "chosen": ["2"], "rejected": ["3"]}]' % ("1 + " * 400), "maximum length of 1024"),
+        ('[{"prompt": "1 + 1", "chosen": [], "rejected": ["3"]}]', "row 1: chosen must have 1 to 1,000 steps, not 0"),
+        ('[{"prompt": "1 + 1", "chosen": ["2"], "rejected": ""}]', "row 1: rejected must have 1 to 1,000 steps, not 0"),
+        (
+            '[{"prompt": "1 + 1", "chosen": ["2", " "], "rejected": ["3"]}]',
+            'row 1: chosen[1] must be a non-blank string, not " "',
+        ),
+        (
+            '[{"prompt": "%s", "chosen": ["2"], "rejected": ["3"]}]' % ("1 + " * 400),
+            "example '1': prompt (1601) and chosen (2) have 1603 tokens together, more than the maximum length of "
+            "1024; raise max_length (--max-length) or shorten the example",
+        ),
     ],
     ids=["no steps", "an empty solution", "a blank step", "a prompt over the limit"],
 )
 def test_case_24_what_cannot_be_trained_is_a_clear_error(tmp_path, content, message):
     (tmp_path / "data.json").write_text(content)
-    with pytest.raises(DataError, match=message) as error:
+    with pytest.raises(DataError, match=rf"{re.escape(message)}$") as error:
         run(make_config({"model": "tiny", "data": str(tmp_path / "data.json")}), tmp_path / "run")
     failed = RunDirectory(tmp_path / "run")
     assert (failed.status().state, failed.status().error) == ("failed", str(error.value))

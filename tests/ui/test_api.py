@@ -4,6 +4,7 @@ import json
 import math
 import time
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -13,6 +14,7 @@ from gradio_client.exceptions import AppError
 
 from stepwise_dpo.learning.evaluation import pair_logps
 from stepwise_dpo.learning.loading import load_policy
+from stepwise_dpo.learning.names import DATA_DIR
 from stepwise_dpo.preferences.pairs import PreferencePair, parse_pairs
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
@@ -20,7 +22,8 @@ from stepwise_dpo.runs.discarding import FILE as DISCARDED
 from stepwise_dpo.runs.limits import QueueLimits
 from stepwise_dpo.runs.supervisor import Supervisor
 from stepwise_dpo.ui.api import Endpoints, _fault
-from stepwise_dpo.ui.page import build_app, launch_options
+from stepwise_dpo.ui.data_actions import to_avoid
+from stepwise_dpo.ui.page import build_app, bundled_library, launch_options
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.train_form import BUILT_IN_PACES
 
@@ -31,8 +34,9 @@ ROWS = [
 ]  # fmt: skip
 LONG_ROWS = [*ROWS[:3], {**ROWS[3], "rejected": ["1" * 20_000]}]
 TINY_RUN = {"model": "tiny", "max_steps": 2, "batch_size": 2, "generate": 0}
+BUNDLED_FOLDER = Path(__file__).parents[2] / "data" / "models" / "policy"
 ANNA, BEN = "a" * 32, "b" * 43
-RUNS_OF_PUBLIC = []
+RUNS_OF_LOCAL, RUNS_OF_PUBLIC = [], []
 ENDED = ("finished", "stopped", "failed", "interrupted")
 
 
@@ -52,7 +56,9 @@ def closed(demo, supervisor):
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    demo, client, supervisor = served(tmp_path_factory.mktemp("api") / "runs", False)
+    folder = tmp_path_factory.mktemp("api") / "runs"
+    RUNS_OF_LOCAL.append(folder)
+    demo, client, supervisor = served(folder, False)
     yield client
     closed(demo, supervisor)
 
@@ -64,6 +70,11 @@ def public(tmp_path_factory):
     demo, client, supervisor = served(folder, True)
     yield client
     closed(demo, supervisor)
+
+
+def left_behind(runs):
+    """What there is beside runs, of which there are none: no example of theirs either."""
+    return sorted(path.name for path in runs[0].rglob("*") if path.is_file())
 
 
 def call(client, name, *args, **named):
@@ -92,11 +103,14 @@ BY_NAME = {
     "Data: generate": "generate",
     "Data: download": "convert",
     "Data: statistics, prompts of other sets": "statistics",
+    "Data: tokens of a draft": "count_tokens",
+    "Rewards and Compare: the checker's verdict": "check_steps",
     "Train: steps and time before the click": "plan_run",
     "Train: start": "start_run",
     "Train: table of runs": "runs",
     "Train: where a run stands, load into form": "run_status",
     "Train: curves": "run_metrics",
+    "Train: the log of a run that failed": "run_log",
     "Train: stop and keep": "stop_run",
     "Train: discard": "discard_run",
     "Train: resume": "resume_run",
@@ -106,6 +120,7 @@ BY_NAME = {
     "Train: take along, commands and configuration": "run_commands",
     "Train: take along, model": "run_model",
     "Rewards: score the set": "score_pairs",
+    "Rewards: agreement of a set": "agreement",
     "Rewards: score a typed solution": "score_steps",
     "Rewards: log-probabilities and gap of a policy": "step_logps",
     "Compare: numbers": "compare",
@@ -133,6 +148,7 @@ def test_examples_are_listed_checked_generated_converted_and_counted(local):
     made = call(local, "generate", 3, seed=5, families=["shopping"])
     assert len(made) == 3
     assert made == call(local, "generate", 3, seed=5, families=["shopping"])
+    assert to_avoid(bundled_library(DATA_DIR)) == ["onpolicy_heldout_prm.json", "heldout_prm.json"]
     held_out = {row["prompt"] for row in call(local, "examples", "heldout_prm.json", count=1_000)}
     same_seed = {"seed": 1007, "fewest_steps": 2, "most_steps": 6}  # as data/README.md says
     assert all(row["prompt"] in held_out for row in call(local, "generate", 6, avoid=[], **same_seed))
@@ -161,12 +177,59 @@ def test_steps_are_scored(local):
     wrong = next(i for i, p in enumerate(until["rejected"]) if p < 0.5)
     assert wrong + 1 < len(until["rejected"])  # else it would be the sum
     assert until["preference"] == pytest.approx(sum(until["chosen"]) - sum(until["rejected"][: wrong + 1]))
+    held_out = call(local, "examples", "heldout_prm.json", count=30)
+    agreed = call(local, "agreement", held_out)
+    assert agreed["examples"] == 30
+    assert agreed["positive"] >= 27
+    assert agreed["f1"] > 90
+    assert agreed["auroc"] > 0.97
+    assert agreed["flat"] is False
+    unlabelled = [{**row, "chosen": ["1"], "rejected": ["2"]} for row in held_out[:2]]
+    assert call(local, "agreement", unlabelled)["f1"] is None
     logps = call(local, "step_logps", example)[0]
     policy = load_policy("policy")
     (both,) = pair_logps(policy, parse_pairs(json.dumps(example), "example"))
     assert logps["margin"] == pytest.approx(both.chosen.mean - both.rejected.mean, abs=1e-5)
     assert all(value < 0 for value in logps["chosen"])
     assert len(logps["rejected"]) == len(example[0]["rejected"])
+
+
+def test_the_reward_model_that_a_run_trained_judges(local):
+    settings = {
+        **TINY_RUN,
+        "loss": "stepwise",
+        "reward_model": "tiny",
+        "train_reward_model": True,
+        "learning_rate": 0.01,
+    }
+    run_id = call(local, "start_run", settings, ROWS)["run_id"]
+    assert wait(local, run_id)["state"] == "finished"
+    before, after = (call(local, "score_pairs", ROWS, "tiny", **which) for which in ({}, {"run_id": run_id}))
+    moved = [
+        abs(new - old)
+        for row, was in zip(after, before, strict=True)
+        for new, old in zip(row["rejected"], was["rejected"], strict=True)
+    ]
+    assert max(moved) > 1e-4
+    assert call(local, "agreement", ROWS, run_id=run_id)["examples"] == 4
+    call(local, "delete_run", run_id)
+
+
+def test_tokens_and_the_checker(local, public):
+    row = call(local, "examples", "heldout_prm.json", count=1)[0]
+    counted = call(local, "count_tokens", row)
+    assert [len(counted[side]) for side in ("chosen", "rejected")] == [len(row["chosen"]), len(row["rejected"])]
+    tokenizer = load_policy("policy").tokenizer
+    assert counted["prompt"] == len(tokenizer(row["prompt"], add_special_tokens=False)["input_ids"])
+    assert "is not on this machine" in call(local, "count_tokens", row, "google/flan-t5-small")["problem"]
+    assert "must be one of" in call(public, "count_tokens", row, "./reward")["problem"]
+    for side, solved in (("chosen", True), ("rejected", False)):
+        checked = call(local, "check_steps", row["prompt"], [step["text"] for step in row[side]])
+        assert (checked["known"], checked["solved"]) == (True, solved)
+        assert checked["steps"] == [step["label"] for step in row[side]]
+    assert call(local, "check_steps", "Why?", ["2"]) == {"known": False, "steps": None, "solved": None}
+    with pytest.raises(AppError, match="steps"):
+        call(local, "check_steps", row["prompt"], [])
 
 
 def test_a_run_from_start_to_delete(local, tmp_path):
@@ -201,6 +264,19 @@ def test_a_run_from_start_to_delete(local, tmp_path):
     assert 0 <= low <= figures["preference_accuracy"]["after"]["value"] <= high <= 1
     change = {key: figures["mean_margin"][key]["value"] for key in ("before", "after", "change")}
     assert change["change"] == pytest.approx(change["after"] - change["before"])
+    # Measured now, on what the run didn't hold out; the order is that of the rows.
+    now = call(local, "compare", f"before:{run_id}", f"after:{run_id}", on=ROWS)
+    assert (now["examples"], now["trained_on"]) == (4, 4)
+    logps = [call(local, "step_logps", ROWS, "tiny", **which) for which in ({}, {"run_id": run_id})]
+    means = [sum(row["margin"] for row in side) / len(side) for side in logps]
+    change = next(figure for figure in now["figures"] if figure["figure"] == "mean_margin")["change"]["value"]
+    assert change == pytest.approx(means[1] - means[0], abs=1e-5)
+    with pytest.raises(AppError, match="measure 1 to 120 rows at once, not 0"):
+        call(local, "compare", f"before:{run_id}", f"after:{run_id}", on=[])
+    assert any("saving" in line for line in call(local, "run_log", run_id))
+    for name, args in (("score_pairs", [ROWS]), ("agreement", [ROWS])):
+        with pytest.raises(AppError, match="trained no reward model"):
+            call(local, name, *args, run_id=run_id)
     with pytest.raises(AppError, match="both sides are the same model"):
         call(local, "compare", f"after:{run_id}", f"after:{run_id}")
     commands = call(local, "run_commands", run_id)
@@ -294,6 +370,7 @@ def test_case_17_what_is_wrong_is_said_by_name(local, name, args, words):
     with pytest.raises(AppError, match=words):
         call(local, name, *args)
     assert call(local, "runs") == []
+    assert left_behind(RUNS_OF_LOCAL) == []
 
 
 def posted(client, name, arguments):
@@ -336,6 +413,7 @@ def test_case_17_no_number_out_of_range_starts_a_run(local, setting):
                 assert said.startswith("event: error\n"), said
                 assert f"{setting}: " in said
     assert call(local, "runs") == []
+    assert left_behind(RUNS_OF_LOCAL) == []
 
 
 DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
@@ -361,25 +439,41 @@ DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
     ],
     ids=["objects", "lists", "a little", "digits", "half", "bytes", "rows", "settings", "steps", "hidden"],
 )
-def test_case_15_and_16_what_no_endpoint_could_see_is_refused_at_the_door(local, name, arguments, words):
+def test_case_15_case_16_what_no_endpoint_could_see_is_refused_at_the_door_in_a_second(local, name, arguments, words):
+    start = time.perf_counter()
     status, said = posted(local, name, arguments)
+    assert time.perf_counter() - start < 1
     assert (status, said.partition("; leave one out")[0]) == (400, words)
     assert call(local, "validate", json.dumps(ROWS))["examples"] == len(ROWS)  # the server answers
     assert call(local, "runs") == []
 
 
-def test_case_15_what_is_hostile_within_a_text_is_refused_by_the_endpoint(local):
+def test_case_15_what_is_hostile_within_a_text_is_refused_by_the_endpoint_in_a_second(local):
     for text in ("[" * 100_000, DEEP, "[" + "9" * 5_000 + "]"):
+        start = time.perf_counter()
         status, said = posted(local, "validate", json.dumps([text, False]))
+        assert time.perf_counter() - start < 1
         assert (status, said[:13]) == (200, "event: error\n")
         assert "nested too deeply" in said or "an integer of 25 digits or more" in said
     assert call(local, "example_sets")
 
 
-def test_case_15_what_is_too_large_is_refused_and_the_server_answers(local):
+def test_case_15_what_is_too_large_is_refused_in_a_second_and_the_server_answers(local):
     too_large = b'{"data": ["' + b" " * 65 * 2**20 + b'"]}'
-    assert posted(local, "validate", too_large) == (413, "the request is larger than 64 MiB; send less at once")
+    sent = []
+
+    def parts():
+        for at in range(0, len(too_large), 2**20):
+            yield too_large[at : at + 2**20]
+        sent.append(time.perf_counter())  # how long the sending takes is not the server's doing
+
     with httpx.Client(base_url=local.src, timeout=60) as http:
+        answer = http.post("gradio_api/call/validate", content=parts(), headers={"content-type": "application/json"})
+        assert time.perf_counter() - sent[0] < 1
+        assert (answer.status_code, answer.json()["detail"]) == (
+            413,
+            "the request is larger than 64 MiB; send less at once",
+        )
         answer = http.post("gradio_api/upload", files={"files": ("large.json", too_large)})
         assert answer.status_code == 413
         assert "maximum allowed size" in answer.text
@@ -391,6 +485,97 @@ def test_case_15_what_is_too_large_is_refused_and_the_server_answers(local):
             assert answer.json() == {"detail": "the request: fn_index is given twice; leave one out"}
             assert answer.headers["x-content-type-options"] == "nosniff"
     assert call(local, "validate", json.dumps(ROWS))["examples"] == len(ROWS)
+
+
+@pytest.mark.parametrize("label", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_case_15_case_16_json_that_is_labelled_as_a_form_is_checked_as_well(local, label):
+    """Gradio reads some of it as JSON all the same; only an upload may be what the label says."""
+    headers = {"content-type": label}
+    form = b'--x\r\nContent-Disposition: form-data; name="fn_name"\r\n\r\nnewest\r\n--x--\r\n'
+    with httpx.Client(base_url=local.src, timeout=60) as http:
+
+        def answered(path, body):
+            answer = http.post(f"gradio_api/{path}", content=body, headers=headers)
+            return answer.status_code, answer.json()["detail"]
+
+        for path in ("queue/join", "call/validate", "component_server", "run/upload", "process_recording"):
+            twice = "the request: fn_index is given twice; leave one out"
+            assert answered(path, b'{"fn_index": 1, "fn_index": 2}') == (400, twice)
+            for number in NO_JSON:
+                status, said = answered(path, f'{{"data": [{number}]}}'.encode())
+                assert (status, said.partition(",")[0]) == (400, "the request: data[0] must be a finite number")
+            status, said = answered(path, form)
+            assert (status, said[:24]) == (400, "the request: is not JSON")
+        too_large = b'{"data": ["' + b" " * 65 * 2**20 + b'"]}'
+        for path in ("queue/join", "call/validate", "component_server"):
+            assert answered(path, too_large) == (413, "the request is larger than 64 MiB; send less at once")
+    assert call(local, "validate", json.dumps(ROWS))["examples"] == len(ROWS)
+
+
+def test_case_15_an_upload_is_limited_as_a_whole(local):
+    """Gradio limits each file: together they, or what is beside them, could be any size."""
+    half = b" " * 33 * 2**20
+    with httpx.Client(base_url=local.src, timeout=60) as http:
+        (path,) = http.post("gradio_api/upload", files={"files": ("rows.json", json.dumps(ROWS))}).json()
+        assert path.endswith("rows.json")
+        folder = Path(path).parents[1]
+        before = set(folder.rglob("*"))
+        two = [("files", ("one.json", half)), ("files", ("two.json", half))]
+        for files, fields in ((two, {}), ([("files", ("rows.json", b"[]"))], {"beside": half * 2})):
+            answer = http.post("gradio_api/upload", files=files, data=fields)
+            assert answer.status_code == 413
+            assert answer.text == f"The upload exceeds the maximum allowed size of {65 * 2**20} bytes."
+        assert set(folder.rglob("*")) == before  # nothing is left of them
+    assert call(local, "validate", json.dumps(ROWS))["examples"] == len(ROWS)
+
+
+HALF = "must be valid Unicode; it has the lone surrogate \\\\ud800 at character 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        (
+            "validate",
+            r'["[{\"prompt\": \"\\ud800\", \"chosen\": [\"a\"], \"rejected\": [\"b\"]}]", false]',
+            f"text.json: row 1: prompt {HALF}",
+        ),
+        (
+            "convert",
+            r'[[{"prompt": "\ud800", "chosen": ["a"], "rejected": ["b"]}], "native"]',
+            f"rows: row 1: prompt {HALF}",
+        ),
+        (
+            "start_run",
+            r'[{"model": "tiny"}, [{"prompt": "p", "chosen": ["a", "\ud800"], "rejected": ["b"]}], null, ""]',
+            f"rows: row 1: chosen[1] {HALF}",
+        ),
+        (
+            "start_run",
+            r'[{"model": "\ud800"}, [{"prompt": "p", "chosen": ["a"], "rejected": ["b"]}], null, ""]',
+            "model: input should be a valid string, unable to parse raw data as a unicode string",
+        ),
+        (
+            "score_pairs",
+            r'[[{"prompt": "p", "chosen": ["a"], "rejected": ["\ud800"]}], "reward", "centered", "sum", "", ""]',
+            f"rows: row 1: rejected[0] {HALF}",
+        ),
+        ("score_steps", r'["p", ["\ud800"], "reward", "centered"]', f"steps[0] {HALF}"),
+        (
+            "step_logps",
+            r'[[{"prompt": "\ud800", "chosen": ["a"], "rejected": ["b"]}], "policy", "", ""]',
+            f"rows: row 1: prompt {HALF}",
+        ),
+        ("answer", r'[["\ud800"], "policy", "", ""]', f"prompt 1 {HALF}"),
+        ("run_status", r'["\ud800", ""]', "there is no run '\\\\ud800'"),
+    ],
+)
+def test_case_16_half_a_character_is_refused_by_name(local, name, arguments, words):
+    status, said = posted(local, name, arguments)
+    assert (status, said[:13]) == (200, "event: error\n")
+    assert f'{{"error": "{words}' in said
+    assert call(local, "runs") == []
+    assert left_behind(RUNS_OF_LOCAL) == []
 
 
 def test_a_large_request_is_read_whole(local):
@@ -439,6 +624,23 @@ def test_case_17_limits_of_a_public_page(public, settings, words):
     with pytest.raises(AppError, match="must be one of"):
         call(public, "score_steps", "p", ["a"], reward_model="./reward")
     assert call(public, "runs", visitor=ANNA) == []
+    assert left_behind(RUNS_OF_PUBLIC) == []
+
+
+@pytest.mark.parametrize("model", ["someone/else", "./policy", "../policy", str(BUNDLED_FOLDER), "google/flan-t5-base"])
+def test_case_07_no_endpoint_of_a_public_page_loads_another_model(public, model):
+    calls = {
+        "answer": (["1 + 1?"], model),
+        "step_logps": (ROWS[:1], model),
+        "score_pairs": (ROWS[:1], model),
+        "score_steps": ("1 + 1?", ["2"], model),
+    }
+    for name, args in calls.items():
+        with pytest.raises(AppError, match=r"on this public page the (reward )?model must be one of"):
+            call(public, name, *args)
+    for setting in ("model", "reward_model"):
+        with pytest.raises(AppError, match=r"on this public page the (reward )?model must be one of"):
+            call(public, "start_run", {**TINY_RUN, setting: model}, ROWS, visitor=ANNA)
 
 
 def test_case_06_no_endpoint_reaches_another_visitors_run(public):
@@ -448,6 +650,8 @@ def test_case_06_no_endpoint_reaches_another_visitors_run(public):
         "run_status": [run_id], "run_metrics": [run_id, 0], "run_examples": [run_id], "run_commands": [run_id],
         "stop_run": [run_id], "resume_run": [run_id], "delete_run": [run_id], "note_run": [run_id, "mine now"],
         "answer": [["p"], "policy", run_id], "step_logps": [ROWS[:1], "policy", run_id], "run_model": [run_id],
+        "score_pairs": [ROWS[:1], "reward", "centered", "sum", run_id], "agreement": [ROWS[:1], "reward", run_id],
+        "run_log": [run_id],
     }  # fmt: skip
     with_runs = {
         e for e in vars(Endpoints) if not e.startswith("_") and "run_id" in getattr(Endpoints, e).__annotations__

@@ -30,6 +30,7 @@ from stepwise_dpo.ui.compare_choice import (
     examples_of,
     look_up,
     opened_run,
+    sources_of,
     typed,
 )
 from stepwise_dpo.ui.compare_link import follow, link_of
@@ -74,7 +75,8 @@ def one(margin_before, margin_after, text="a problem", solved=(None, None), trai
 
 
 def test_numbers_with_their_intervals():
-    html = compare_views.numbers_html([one(-1, 1), one(1, 1), one(1, 2), one(-1, 1)], (BEFORE, AFTER))
+    margins = [(-1, 1), (1, 1), (1, 2), (-1, 1)]
+    html = compare_views.numbers_html([one(*both, str(n)) for n, both in enumerate(margins)], (BEFORE, AFTER))
     words = text_of(html)
     assert "Preference accuracy" in words
     assert "50.0% 15.0% to 85.0%" in words  # Wilson of 2 in 4
@@ -83,8 +85,8 @@ def test_numbers_with_their_intervals():
     assert "Solve rate" not in words  # nobody answered
     # Only a change whose interval leaves 0 out has a colour.
     assert 'class="positive">+50.0' not in html
-    sure = compare_views.numbers_html([one(m, m + 1) for m in range(5)], (BEFORE, AFTER))
-    assert 'class="positive">+1.00' in sure
+    sure = compare_views.numbers_html([one(m, 1.5 * m + 1, str(m)) for m in range(5)], (BEFORE, AFTER))
+    assert 'class="positive">+2.00' in sure
 
 
 def test_different_tokens_are_said_to_differ():
@@ -266,6 +268,16 @@ def test_without_a_finished_run_the_page_says_why(models):
         "DPO · 1 Jan 00:00:00 is still going What it changed appears here when it ends."
     )
     assert "No finished run yet" in compare_views.nothing_yet([running._replace(discarded=True)])
+
+
+def test_bundled_held_out_sets_are_offered_once():
+    some = ExampleSet("onpolicy_heldout_prm.json", tuple(HELD_OUT[:5]))
+    library = Library((some, *LIBRARY.sets), "mine")
+    held_out = [(f"a bundled held-out set, {name}", name) for name in ("onpolicy_heldout_prm.json", "heldout_prm.json")]
+    assert sources_of(library)[1:] == [*held_out, ("the open set, mine", "open")]
+    assert sources_of(library.opened(some.name))[1:] == held_out
+    found, where = examples_of(choice("", "", some.name, 3), library, 12)
+    assert (found, where) == (tuple(HELD_OUT[:3]), " (the first 3 of 5 of onpolicy_heldout_prm.json)")
 
 
 def test_the_sessions_run_is_compared_with_its_base(models):

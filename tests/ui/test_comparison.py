@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -105,7 +106,18 @@ def test_all_or_none_still_has_a_width():
     accuracy = contrasts(compared(*[(1, 1)] * 20))[0]
     assert accuracy.after.value == 1
     assert accuracy.after.interval == (pytest.approx(0.839, abs=1e-3), 1)
-    assert accuracy.change.interval == (0, 0)
+    assert accuracy.change == (0, None)  # that nothing changed here doesn't show that nothing would elsewhere
+
+
+def test_examples_of_one_problem_are_drawn_together():
+    def of(prompts):
+        many = compared(*[(-1, 1), (1, 1)] * 20)
+        return tuple(replace(one, pair=pair(one.pair.id, prompts(int(one.pair.id)))) for one in many)
+
+    apart, together = (contrasts(of(prompts))[0].change for prompts in (str, lambda number: str(number % 4)))
+    assert apart.value == together.value == 0.5
+    width = [high - low for low, high in (apart.interval, together.interval)]
+    assert width[1] > 2 * width[0]
 
 
 def test_each_problem_counts_once():

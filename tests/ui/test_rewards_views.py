@@ -104,6 +104,11 @@ def test_bars_say_what_decides():
 def test_a_waterfall_of_many_steps_leaves_the_numbers_out():
     few = waterfall.waterfall_html(SIDES, "sum", result="preference", reach=1.0)
     assert few.count("bar-number") == 6
+    numbers = [("+0.98", "+0.98"), ("+0.50", "+1.48"), ("+0.98", "+0.50"), ("−0.99", "+1.49"), ("−0.31", "+1.80")]
+    assert re.findall(r'title=".*?: (.*?), together (.*?)"', few) == numbers  # of each step, and of all so far
+    lowest = waterfall.waterfall_html(SIDES, "min", result="preference", reach=1.0)
+    assert "together" not in lowest
+    assert lowest.count("not counted") == 3
     assert "Preference = chosen − rejected = +1.80" in few
     many = waterfall.waterfall_html(([0.1] * 40, [0.2] * 40), "sum", result="preference", reach=1.0)
     assert many.count("bar-number") == 1
@@ -466,7 +471,9 @@ def test_the_list_says_what_is_known():
     assert harmless(reward_sets.list_view([PAIR], [0], {}, 0, Look()))
 
 
-def test_the_open_example_is_listed_wherever_it_stands():
+def test_the_open_example_is_listed_wherever_it_stands(monkeypatch):
+    monkeypatch.setattr(reward_sets, "LISTED", 300)
+
     def listed(selected, order):
         html = reward_sets.list_view([SET[1]] * 450, order, {}, selected, Look())
         found = re.findall(r'data-key="(\d+)" aria-current="(\w+)"', html)

@@ -203,6 +203,14 @@ def test_time_is_told_only_where_a_run_has_told_it():
     assert "about 1 min 0 s" in words(form, Pace("a", 0.5, None)).estimate
 
 
+def test_a_guess_counts_answers_and_a_measured_pace_holds_them():
+    both = [config_of(model="policy", generate=number) for number in (0, 100)]
+    few, many = (train_form.estimate(config, 10, None).seconds for config in both)
+    assert many - few == pytest.approx(200 * train_form.ANSWER_SECONDS)
+    few, many = (train_form.estimate(config, 10, Pace("a", 0.5, 10.0)).seconds for config in both)
+    assert many == few
+
+
 def test_the_first_steps_promise_what_the_form_estimates():
     bundled = bundled_library(DATA_DIR)
     estimate = train_form.plan_words(*train_form.plan(bundled, train_form.demo_form(), False), None).estimate

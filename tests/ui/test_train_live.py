@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 import time
 from types import SimpleNamespace
@@ -64,6 +65,27 @@ def test_a_failed_run_says_why(run, reader):
     shown = html.head + html.chip + take_along_html(view, True)
     assert "/secret" not in shown
     assert "<img" not in shown + html.take_along
+
+
+def test_a_run_says_which_checkpoints_it_skipped_and_that_the_disk_is_nearly_full(run, reader):
+    def head(**environment):
+        run.write_environment({"versions": {}, "data": {}, **environment})
+        return live(updates(reader, "", "", Choice())).head
+
+    close = {"warning": "the run needs up to 2 MB of disk and 3 MB <b> are free: that is close"}
+    assert "message" not in head()  # an older run's
+    assert "message" not in head(disk={"warning": None})
+    assert "<li>The run needs up to 2 MB of disk and 3 MB &lt;b&gt; are free: that is close.</li>" in head(disk=close)
+    skipped = [
+        "checkpoint-6 (<img src=x> has other contents)",
+        "checkpoint-4 (manifest.json is gone)",
+    ]
+    html = head(disk=close, resumed=[{"skipped": ["checkpoint-2 (long ago)"]}, {"skipped": skipped, "disk": {}}])
+    assert "<li>Skipped checkpoint-6 (&lt;img src=x&gt; has other contents) when it was resumed.</li>" in html
+    assert "<li>Skipped checkpoint-4 (" in html
+    assert not re.search("that is close|long ago|<img", html)  # only what is so since it last began
+    for damaged in ({"resumed": [7]}, {"resumed": [{"skipped": [7]}]}, {"disk": 7}, {"disk": {"warning": 7}}):
+        assert f"environment.json: {next(iter(damaged))} is damaged." in head(**damaged)
 
 
 def test_a_stopped_run_says_whether_anything_was_kept(run, reader):
@@ -256,6 +278,8 @@ def test_a_result_says_of_how_many_and_how_sure_it_is(run, reader):
     assert f'<span title="{title}">{words}: <b>{change}</b></span>' in live(updates(reader, "", run.id, Choice())).head
     (row,) = table_value(reader, [view], view, Choice())["rows"]
     assert (row["result"], row["intervals"]) == (words, f"{change}; {title}")
+    for odd in ({"solve_rate": 1e300}, {"solve_rate": 0.5, "solve_rate/low": -1e308, "solve_rate/high": 2.0}):
+        assert run_table.result_of(held_out._replace(change=odd)).change == ""
     alone = held_out._replace(change={"solve_rate": -0.125})
     assert run_table.result_of(alone).change == "\N{MINUS SIGN}12.5 points"
 

@@ -111,8 +111,10 @@ function explained({ id, what }) {
   return [button, box];
 }
 
-function boxFor(chart, position) {
-  let box = [...root.children].find((child) => child.dataset.id === chart.id);
+const boxOf = ({ id }) => [...root.children].find((child) => child.dataset.id === id);
+
+function place(chart, position) {
+  let box = boxOf(chart);
   if (!box) {
     box = document.createElement('section');
     box.className = 'plot';
@@ -137,11 +139,10 @@ function boxFor(chart, position) {
       Plotly.Plots.resize(figure).then(() => writeNumbers(figure));
     }).observe(figure);
   }
-  if (position !== undefined && root.children[position] !== box) root.insertBefore(box, root.children[position] ?? null);
+  if (root.children[position] !== box) root.insertBefore(box, root.children[position] ?? null);
   box.querySelector('b').textContent = chart.title;
   box.querySelector('.unit').textContent = chart.unit;
   box.querySelector('.plot-note').textContent = chart.note ?? '';
-  return box;
 }
 
 function logButton({ id, title }) {
@@ -154,7 +155,7 @@ function logButton({ id, title }) {
   button.addEventListener('click', () => {
     if (!logarithmic.delete(id)) logarithmic.add(id);
     button.setAttribute('aria-pressed', String(logarithmic.has(id)));
-    draw();
+    draw(id);
   });
   return button;
 }
@@ -184,7 +185,7 @@ function drawLegend(box, chart) {
       button.addEventListener('click', () => {
         const { group } = button.dataset;
         if (!hidden.delete(group)) hidden.add(group);
-        draw();
+        draw(chart.id);
       });
       legend.append(button);
     }
@@ -232,11 +233,11 @@ function shareCursor(figure) {
 
 // Says whether there was something to draw.
 function drawChart(chart) {
-  const box = boxFor(chart);
+  const box = boxOf(chart);
   const figure = box.querySelector('.figure');
   // Drawing in the middle of a drag would take the zoom away; the end of the drag makes up for it.
   if (figure._dragging) {
-    window.addEventListener('mouseup', () => setTimeout(draw, 50), { once: true, capture: true });
+    window.addEventListener('mouseup', () => setTimeout(draw, 50, chart.id), { once: true, capture: true });
     return false;
   }
   const data = structuredClone(chart.figure.data);
@@ -271,24 +272,28 @@ function drawChart(chart) {
 // Each chart takes tens of milliseconds: one at a time, so that clicks are heard between them, and the first at once.
 function drawWaiting() {
   timer = null;
-  while (waiting.length && !drawChart(latest.get(waiting.shift())));
-  if (waiting.length) timer = setTimeout(drawWaiting);
+  try {
+    while (waiting.length && !drawChart(latest.get(waiting.shift())));
+  } finally { // one that can't be drawn leaves the others their turn
+    if (waiting.length) timer = setTimeout(drawWaiting);
+  }
 }
 
-function draw() {
+// The chart of that id is drawn before the others: where somebody has pressed one of its buttons.
+function draw(id) {
   if (!window.Plotly) return;
   const charts = (typeof props.value === 'string' ? JSON.parse(props.value) : props.value)?.charts ?? [];
   latest = new Map(charts.map((chart) => [chart.id, chart]));
   for (const box of [...root.children]) {
     if (!latest.has(box.dataset.id)) { Plotly.purge(box.querySelector('.figure')); box.remove(); }
   }
-  charts.forEach(boxFor); // all places at once, so that nothing jumps
+  charts.forEach(place); // all at once, so that nothing jumps
   // Those that still wait keep their turn, and will be drawn as they are by then.
-  waiting = waiting.filter((id) => latest.has(id));
-  waiting.push(...[...latest.keys()].filter((id) => !waiting.includes(id)));
-  if (timer === null) drawWaiting();
+  waiting = [...new Set([...(latest.has(id) ? [id] : []), ...waiting, ...latest.keys()])].filter((id) => latest.has(id));
+  clearTimeout(timer);
+  drawWaiting();
 }
 
-watch('value', draw);
-new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ['class'] });
+watch('value', () => draw());
+new MutationObserver(() => draw()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
 draw();
