@@ -45,6 +45,7 @@ def main() -> int:
 def draw_data(page: Page) -> None:
     """The table and the editor, with the first example open."""
     page.locator("#data-editor textarea").first.wait_for(timeout=60_000)
+    page.locator("#data-editor").get_by_text("counting tokens").wait_for(state="hidden", timeout=60_000)
     page.mouse.move(0, 0)
     page.screenshot(path=PICTURES / "data.png")
 
