@@ -28,6 +28,7 @@ from stepwise_dpo.ui.train_form import (
     plan,
     plan_words,
     preset_form,
+    unknown_words,
 )
 
 SPACE_NOTE = (
@@ -182,7 +183,8 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
 
     def on_plan(library: Library, *values: object) -> list[Any]:
         form = Form(*values)
-        data = _hint(data_words(library, form)) + note(bundled_words(library, form))
+        remarks = "\n".join(filter(None, [unknown_words(library, form), bundled_words(library, form)]))
+        data = _hint(data_words(library, form)) + note(remarks)
         try:
             config, steps = plan(library, form, public)
         except ConfigError as problem:

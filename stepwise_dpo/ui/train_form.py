@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from stepwise_dpo.errors import ConfigError
-from stepwise_dpo.learning.names import POLICY, TINY
+from stepwise_dpo.learning.names import BUNDLED, POLICY, TINY
+from stepwise_dpo.preferences.checker import is_known
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
 from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, parse_settings, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory
@@ -30,6 +31,9 @@ MANY_ANSWERS, FEW_ANSWERS = 300, 8
 
 SAVE_STEPS = 50
 """Optimiser steps between checkpoints of the small models; those of large ones take gigabytes."""
+
+LOOKED_AT = 200
+"""The first examples of a set, which say whether its problems are of the bundled kinds."""
 
 MAX_OTHER = 4_000
 UNKNOWN_TIME = "time unknown until the first run of this model"
@@ -293,6 +297,23 @@ def bundled_words(library: Library, form: Form) -> str:
     return (
         f"Compared on {name}: the bundled problems, not yours. For yours, choose another set at “{HELD_OUT_LABEL}” "
         "under More options."
+    )
+
+
+def unknown_words(library: Library, form: Form) -> str:
+    """Say that a bundled model is asked about problems it knows nothing of; "" where it knows one of the first."""
+    try:
+        pairs, _, _ = split(library, form)
+    except ConfigError:
+        return ""
+    judged = form.loss == "demo-stepwise"
+    names = [name for name in dict.fromkeys((form.model, form.reward_model if judged else None)) if name in BUNDLED]
+    if not names or any(is_known(pair.prompt) for pair in pairs[:LOOKED_AT]):
+        return ""
+    which = " and ".join(f"“{name}”" for name in names)
+    return (
+        f"{which} know{'s' if len(names) == 1 else ''} the bundled kinds of problems only, and none of these is one: "
+        "what is trained and measured so says little. Choose models that know such text."
     )
 
 

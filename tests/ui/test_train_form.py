@@ -149,6 +149,19 @@ def test_the_form_names_its_data():
     assert train_form.data_words(both, FORM._replace(examples=None)) == ""
 
 
+def test_bundled_models_and_problems_that_they_dont_know():
+    own = Library((*library(*numbered(40)).sets, *bundled_library(DATA_DIR).sets), "s")
+    form = train_form.demo_form()
+    words = train_form.unknown_words(own, form)
+    assert words.startswith("“policy” knows the bundled kinds of problems only, and none of these is one")
+    stepwise = form._replace(loss="demo-stepwise", reward_model="reward")
+    assert train_form.unknown_words(own, stepwise).startswith("“policy” and “reward” know the")
+    assert train_form.unknown_words(own, stepwise._replace(model="google/flan-t5-small")).startswith("“reward” knows")
+    assert train_form.unknown_words(own, form._replace(model="tiny")) == ""  # which knows nothing, and says so
+    assert train_form.unknown_words(own.opened("synthetic_prm.json"), form) == ""
+    assert train_form.unknown_words(own, form._replace(examples=None)) == ""
+
+
 def test_own_examples_compared_on_the_bundled_ones_are_said_to_be(tmp_path):
     own = Library((*library(*numbered(40)).sets, *bundled_library(DATA_DIR).sets), "s")
     form = FORM._replace(held_out=3, held_out_set=HELD_OUT_SETS[0])
