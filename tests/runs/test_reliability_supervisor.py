@@ -261,6 +261,7 @@ def test_case_10_worker_and_spare_end_with_their_server_and_a_new_one_notices(ma
     wait_for(lambda: after.status(waiting).state == "running")  # it was promised a turn, and gets it
 
 
+@pytest.mark.slow
 def test_case_10_a_run_that_really_trains_is_resumed_after_its_server_was_killed(make_supervisor, config, serve):
     after = make_supervisor()
     server, (path,) = serve(after.runs_dir, config.model_copy(update={"max_steps": 200}))
@@ -280,6 +281,7 @@ def test_case_10_a_run_that_really_trains_is_resumed_after_its_server_was_killed
     assert (run.final / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_case_10_a_run_goes_on_from_its_last_checkpoint_after_its_server_was_killed(
     make_supervisor, config, serve, forks, tmp_path, monkeypatch
 ):
