@@ -247,19 +247,19 @@ class _Visitor:
 
     async def _ask(self, page: Connection) -> None:
         """Ask whether runs have moved, look if they have, and wait until the next question, as `pulse.js` does."""
-        pulse, began, active = page.value("pulse"), time.monotonic(), False
+        pulse, began, pace = page.value("pulse"), time.monotonic(), "idle"
         try:
             newest = await page.ask("pulse", "newest", pulse["visitor"])
             self.result.polls.append(time.monotonic() - began)
             self.result.requests["poll"] += 1
-            active = newest["active"]
+            pace = newest["pace"]
             if newest["standing"] != pulse["standing"]:
                 await page.fire(self._moved)
                 self.result.looks.append(time.monotonic() - began)
                 self.result.requests["look"] += 1
         except RunError as problem:
             self._note("poll", problem)
-        await asyncio.sleep(pulse["seconds"] if active else pulse["idle"])
+        await asyncio.sleep(pulse[pace])
 
     async def _let_address_follow(self, page: Connection) -> None:
         try:

@@ -12,8 +12,8 @@ from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.runs_view import file_size
 
 LOCAL_SECONDS, PUBLIC_SECONDS, SPACE_SECONDS = 0.25, 0.8, 2.5  # Spaces answer 429 to a faster poll
-IDLE = 2
-"""Times as long from one question to the next, where no run is at work."""
+IDLE, BEGINNING = 2, 0.4
+"""Times as long from one question to the next, where no run is at work, and where one is about to write its first."""
 
 SETTLING_SECONDS = 3.0
 """A run that has just begun goes through its phases faster than a page looks, and the look that brings its first point
@@ -50,25 +50,32 @@ def build(reader: RunReader, seconds: float) -> gr.HTML:
 def beat(reader: RunReader, visitor: str, seconds: float) -> dict[str, Any]:
     """Write the component's value, before the runs are looked at: what ends a look, and lets the page ask again."""
     standing = newest_of(reader, visitor)["standing"]
-    return {"visitor": visitor, "standing": standing, "seconds": seconds, "idle": IDLE * seconds, "stamp": time.time()}
+    sooner = BEGINNING if seconds < SPACE_SECONDS else 1
+    pauses = {"seconds": seconds, "idle": IDLE * seconds, "beginning": sooner * seconds}
+    return {"visitor": visitor, "standing": standing, **pauses, "stamp": time.time()}
 
 
 def newest_of(reader: RunReader, visitor: str) -> dict[str, Any]:
     """Say where a visitor's runs stand.
 
-    {"standing": another one once that has changed, "active": is one at work, "over": another one once a run has ended}.
+    {"standing": another one once that has changed, "pace": which pause comes before the next question, "over": another
+    one once a run has ended}.
     All that changes without somebody's click is in it: states, phases, and what a run at work has written. The look at
     the runs may be a little old, see `RunReader.recent_views`.
     """
     views = reader.recent_views(visitor)
     standing: list[object] = [_SERVER]
+    beginning = False
     for view in views:
         written = file_size(view.run.path / "metrics.jsonl") if view.status.active else None
         standing += [view.run.id, written]
-        if written != 0 or view.status.state == "queued" or view.stop_requested or view.status.age > SETTLING_SECONDS:
+        settling = written == 0 and view.status.age <= SETTLING_SECONDS and view.status.state != "queued"
+        beginning = beginning or settling
+        if not settling or view.stop_requested:
             standing += [view.state, view.status.phase]
     over = [view.run.id for view in views if not view.status.active]
-    return {"standing": _digest(standing), "active": len(over) < len(views), "over": _digest(over)}
+    pace = "beginning" if beginning else "seconds" if len(over) < len(views) else "idle"
+    return {"standing": _digest(standing), "pace": pace, "over": _digest(over)}
 
 
 def _digest(listed: list[Any]) -> str:

@@ -23,7 +23,7 @@ from stepwise_dpo.ui.training_figures import Drawn
 SPARK_POINTS = 40
 KEPT_FACTS = 500
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.1
 """How old a look at the runs may be that all sessions' questions share."""
 
 

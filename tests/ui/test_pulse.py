@@ -34,12 +34,13 @@ def test_what_a_run_at_work_writes_is_heard_of(run, tmp_path):
     before = pulse.newest_of(reader, ANNA)
     assert pulse.newest_of(reader, ANNA) == before
     run.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
-    assert before["active"]
+    assert before["pace"] == "beginning"
     assert (written := pulse.newest_of(reader, ANNA)) != before
+    assert written["pace"] == "seconds"
     run.write_status(RunStatus("finished", started=time.time(), max_steps=4, global_step=4))
     ended = pulse.newest_of(reader, ANNA)
     assert ended["standing"] != written["standing"]
-    assert not ended["active"]
+    assert ended["pace"] == "idle"
     assert before["over"] == written["over"] != ended["over"]
 
 
@@ -71,6 +72,6 @@ def test_a_look_says_what_it_has_seen_and_another_server_says_something_else(run
     reader = RunReader(Supervisor(tmp_path))
     beat = pulse.beat(reader, ANNA, 0.5)
     assert beat["standing"] == pulse.newest_of(reader, ANNA)["standing"]
-    assert (beat["visitor"], beat["seconds"], beat["idle"]) == (ANNA, 0.5, 1.0)
+    assert (beat["visitor"], beat["seconds"], beat["idle"], beat["beginning"]) == (ANNA, 0.5, 1.0, 0.2)
     monkeypatch.setattr(pulse, "_SERVER", "another")
     assert pulse.newest_of(reader, ANNA)["standing"] != beat["standing"]

@@ -11,6 +11,7 @@ const config = {
   responsive: false,
   modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'zoomIn2d', 'zoomOut2d'],
 };
+const UNSEEN_SECONDS = 4; // a chart that isn't in view is drawn so rarely: drawing is half of what a live run costs a page
 const NUMBER_SIZES = [12, 11, 10]; // of the numbers in a heatmap's cells, in pixels: the largest that fits
 const pen = document.createElement('canvas').getContext('2d');
 let hovering = false;
@@ -21,6 +22,11 @@ const logarithmic = new Set();
 let latest = new Map();
 let waiting = [];
 let timer = null;
+const inView = new Set(); // those of which more than a rim is seen
+const viewer = new IntersectionObserver((changes) => {
+  for (const { target, isIntersecting } of changes) inView[isIntersecting ? 'add' : 'delete'](target.dataset.id);
+  if (waiting.some((id) => inView.has(id))) drawWaiting();
+}, { rootMargin: '-60px 0px' });
 
 const isDark = () => document.body.classList.contains('dark') || document.documentElement.classList.contains('dark');
 
@@ -134,6 +140,7 @@ function place(chart, position) {
     const legend = document.createElement('div');
     legend.className = 'legend';
     box.append(heading, note, legend, figure);
+    viewer.observe(box);
     new ResizeObserver(() => {
       if (!figure.clientWidth || !figure.data) return;
       Plotly.Plots.resize(figure).then(() => writeNumbers(figure));
@@ -249,6 +256,7 @@ function drawChart(chart) {
   const drawn = JSON.stringify([data, layout]);
   if (figure.drawn === drawn) return false;
   figure.drawn = drawn;
+  figure.drawnAt = performance.now();
   figure.style.height = layout.height ? `${layout.height}px` : '';
   delete layout.height;
   box.classList.toggle('empty', !data.some((trace) => trace.x?.length));
@@ -269,13 +277,23 @@ function drawChart(chart) {
   return true;
 }
 
+// How long a chart still has to wait for its turn, in milliseconds.
+function pause(id) {
+  const { drawnAt } = boxOf({ id }).querySelector('.figure');
+  return inView.has(id) || !drawnAt ? 0 : Math.max(0, drawnAt + UNSEEN_SECONDS * 1000 - performance.now());
+}
+
 // Each chart takes tens of milliseconds: one at a time, so that clicks are heard between them, and the first at once.
 function drawWaiting() {
-  timer = null;
+  clearTimeout(timer);
   try {
-    while (waiting.length && !drawChart(latest.get(waiting.shift())));
+    for (let drawn = false; !drawn;) {
+      const next = waiting.findIndex((id) => pause(id) === 0);
+      if (next < 0) break;
+      drawn = drawChart(latest.get(...waiting.splice(next, 1)));
+    }
   } finally { // one that can't be drawn leaves the others their turn
-    if (waiting.length) timer = setTimeout(drawWaiting);
+    if (waiting.length) timer = setTimeout(drawWaiting, Math.min(...waiting.map(pause)));
   }
 }
 
@@ -285,12 +303,15 @@ function draw(id) {
   const charts = (typeof props.value === 'string' ? JSON.parse(props.value) : props.value)?.charts ?? [];
   latest = new Map(charts.map((chart) => [chart.id, chart]));
   for (const box of [...root.children]) {
-    if (!latest.has(box.dataset.id)) { Plotly.purge(box.querySelector('.figure')); box.remove(); }
+    if (latest.has(box.dataset.id)) continue;
+    viewer.unobserve(box);
+    inView.delete(box.dataset.id);
+    Plotly.purge(box.querySelector('.figure'));
+    box.remove();
   }
   charts.forEach(place); // all at once, so that nothing jumps
   // Those that still wait keep their turn, and will be drawn as they are by then.
   waiting = [...new Set([...(latest.has(id) ? [id] : []), ...waiting, ...latest.keys()])].filter((id) => latest.has(id));
-  clearTimeout(timer);
   drawWaiting();
 }
 

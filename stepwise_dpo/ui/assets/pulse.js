@@ -1,7 +1,7 @@
 // Asks the server all the time whether a run of this visitor has moved, and lets the page look only when one has.
 // By a request of its own: for each event Gradio's script goes several times through the components of the page.
-// value: {"visitor", "standing": what the last look saw, "seconds", "idle": from one answer to the next question, with
-// and without a run at work, "stamp"}, sent again by each look.
+// value: {"visitor", "standing": what the last look saw, "seconds", "idle", "beginning": from one answer to the next
+// question, with a run at work, without one, and before the first point of one, "stamp"}, sent again by each look.
 // Gives the events "moved", and "ended" where another run than before is over. Gradio gives: element, props, server, trigger, watch.
 const RETRY_SECONDS = 2;
 const PATIENCE_SECONDS = 30;
@@ -23,7 +23,7 @@ function look() {
 }
 
 async function ask() {
-  const { visitor, standing, seconds, idle } = props.value ?? {};
+  const { visitor, standing } = props.value ?? {};
   const mine = ++asked;
   told = 0; // a look that was never answered is over
   if (document.hidden || !visitor) return again(RETRY_SECONDS);
@@ -39,7 +39,7 @@ async function ask() {
   over = answer?.over ?? over;
   if (!answer) again(RETRY_SECONDS); // the page says itself that the connection is lost
   else if (answer.standing !== standing) look();
-  else again(answer.active ? seconds : idle);
+  else again(props.value[answer.pace]);
 }
 
 // A look is over once what it brought is drawn. Where that took long, as much time is left for everything else.
