@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from stepwise_dpo.bench.browser import APP, Server
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.limits import GIB, QueueLimits, RunLimits
-from stepwise_dpo.runs.retention import upload_folder
+from stepwise_dpo.runs.retention import DAY_SECONDS, upload_folder
 from stepwise_dpo.runs.ticket import Ticket, write_ticket
 from stepwise_dpo.ui.security import headers
 
@@ -45,6 +45,35 @@ def server(tmp_path_factory):
     running.wait()
     yield running
     running.stop()
+
+
+FORGETFUL = """
+import runpy, sys
+from functools import partial
+from stepwise_dpo.runs import retention
+
+retention.HOUR_SECONDS = 0.5
+# When a file was changed can't be set back, so an upload is old sooner here. A run is old after a day, as always.
+retention.forget_uploads = partial(retention.forget_uploads, seconds=3.0)
+sys.path.insert(0, {root!r})
+runpy.run_path({app!r}, run_name="__main__")
+"""
+
+
+def wait_until(found, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not found() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert found()
+
+
+def upload(server):
+    data = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.json"\r\n\r\n[]\r\n--x--\r\n'
+    request = urllib.request.Request(server.url + "/gradio_api/upload", data)
+    request.add_header("Content-Type", "multipart/form-data; boundary=x")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        (path,) = json.loads(answer.read())
+    return Path(path)
 
 
 def get(url):
@@ -139,12 +168,36 @@ def test_nobody_sees_what_others_call(server):
 
 
 def test_uploads_of_strangers_go_where_only_this_app_looks(server):
-    data = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.json"\r\n\r\n[]\r\n--x--\r\n'
-    request = urllib.request.Request(server.url + "/gradio_api/upload", data)
-    request.add_header("Content-Type", "multipart/form-data; boundary=x")
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        (path,) = json.loads(answer.read())
-    assert Path(path).is_relative_to(upload_folder(server.log.parent / "runs"))
+    assert upload(server).is_relative_to(upload_folder(server.log.parent / "runs"))
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_public_server_deletes_old_runs_and_uploads_while_it_runs_and_a_local_one_keeps_them(tmp_path, public):
+    runs = {}
+    for name, age in (("old", 2 * DAY_SECONDS), ("new", 60)):
+        run = runs[name] = RunDirectory(tmp_path / "runs" / name)
+        run.create(make_config({"data": "nowhere.json", "model": "tiny"}))
+        status = replace(run.status(), state="finished", updated=time.time() - age)
+        (run.path / "status.json").write_text(json.dumps(asdict(status)))
+    script = tmp_path / "forgetful.py"
+    script.write_text(FORGETFUL.format(root=str(APP.parent), app=str(APP)))
+    options = ["--runs-dir", "runs", "--no-warm", *["--public"] * public]
+    running = Server(script, options, folder=tmp_path, log=tmp_path / "app.log")
+    try:
+        running.wait()
+        wait_until(lambda: "is ready at" in running.log.read_text())
+        uploaded = upload(running)
+        assert uploaded.read_text() == "[]"
+        if public:
+            wait_until(lambda: not uploaded.exists())
+            assert not runs["old"].path.exists()
+        else:
+            time.sleep(5)
+            assert uploaded.exists()
+            assert runs["old"].path.exists()
+        assert runs["new"].path.exists()
+    finally:
+        running.stop()
 
 
 @pytest.mark.parametrize("path", ["x", "/etc/passwd", "https://example.org/large", "http://127.0.0.1:1/"])

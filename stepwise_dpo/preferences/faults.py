@@ -1,4 +1,8 @@
-"""What is checked of everything that enters as data, and how its faults are said: by field, with what stood there."""
+"""What is checked of everything that enters as data, and how its faults are said: by field, with what stood there.
+
+By hand, and not by pydantic models as settings and arguments of the API are: each of a model's errors would have to be
+found again and said in these words, and a model sees neither a key that is given twice nor which character is no text.
+"""
 
 import difflib
 import json

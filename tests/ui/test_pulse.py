@@ -31,6 +31,7 @@ def fresh_looks(monkeypatch):
 
 def test_what_a_run_at_work_writes_is_heard_of(run, tmp_path):
     reader = RunReader(Supervisor(tmp_path))
+    run.write_status(RunStatus("running", **{**MINE, "started": time.time()}))
     before = pulse.newest_of(reader, ANNA)
     assert pulse.newest_of(reader, ANNA) == before
     run.append_metrics({"global_step": 1, "loss": 0.5, "time": 1.0})
