@@ -178,6 +178,9 @@ def test_a_solve_rate_says_of_how_many_answers_it_is():
     assert lines[0].split() == ["before", "after", "change", "95%", "interval"]
     assert lines[1].split() == ["pairs", "8", "8"]
     assert lines[2].split()[4:] == ["0.75", "0.5", "-0.25", "-0.5", "to", "+0.125"]
+    for seen, told in ((0, False), (3, True)):
+        table = report_table(dict.fromkeys(("before", "after"), {"pairs": 8.0, "trained_on": seen}))
+        assert ("pairs, problem trained on              3           3" in table) == told
 
 
 def test_before_and_after_are_measured_alike(data, tmp_path, causal_folder):
@@ -191,6 +194,7 @@ def test_before_and_after_are_measured_alike(data, tmp_path, causal_folder):
         for example in run.examples():
             assert not any(example["chosen_step_logratios"] + example["rejected_step_logratios"])
             assert example["in_training"]
+        assert run.report()["after"]["trained_on"] == run.report()["after"]["pairs"] > 0
 
 
 def train_for_ever(data, run):

@@ -102,6 +102,10 @@ def report_table(report: Mapping[str, Mapping[str, float]]) -> str:
     lines = [f"{'':28}{'before':>12}{'after':>12}" + (f"{'change':>12}  95% interval" if change else "")]
     for name in before:
         shown = name
+        if name == "trained_on":
+            if not before[name]:
+                continue
+            shown = "pairs, problem trained on"
         if "solve_rate" in before and "answers" in before:
             if name == "answers":
                 continue

@@ -227,9 +227,14 @@ def _run(
             progress=journal.bar("Evaluation", "example"),
         )
 
+    trained_on = {pair.prompt for pair in train_pairs}
+
+    def summary(evaluation: Evaluation) -> dict[str, float]:
+        return {**evaluation.summary(), "trained_on": sum(pair.prompt in trained_on for pair in measured_pairs)}
+
     before = measure("before", policy) if ahead else None
     if before is not None and journal.writes:
-        directory.write_report({"before": before.summary()})
+        directory.write_report({"before": summary(before)})
 
     journal.phase("training")
     if point is None or point.checkpoint is None:
@@ -253,13 +258,12 @@ def _run(
         if not config.train_reward_model:
             score(train_pairs)
     if journal.writes:
-        trained_on = {pair.prompt for pair in train_pairs}
         directory.write_examples(
             {**record, "in_training": record["prompt"] in trained_on}
             for record in compare_evaluations(measured_pairs, before, after)
         )
         change = measure_change(measured_pairs, before, after)
-        directory.write_report({"before": before.summary(), "after": after.summary(), "change": change})
+        directory.write_report({"before": summary(before), "after": summary(after), "change": change})
 
 
 def training_arguments(config: RunConfig, run_dir: Path) -> StepwiseDPOConfig:

@@ -130,7 +130,8 @@ class Result(NamedTuple):
 
 def result_of(facts: Facts) -> Result:
     """Say what the comparison showed: the solve rate, or else the share of pairs that are ranked right."""
-    trained_on = facts.config is not None and not facts.config.eval_data
+    on_training = facts.config is not None and not facts.config.eval_data
+    trained_on = facts.after.get("trained_on") or 0
     for key, words, counts in (("solve_rate", "solved", "answers"), ("preference_accuracy", "ranked right", "pairs")):
         shares = [share for side in (facts.before, facts.after) if (share := side.get(key)) is not None]
         if len(shares) < 2:  # null where it isn't defined
@@ -139,11 +140,14 @@ def result_of(facts: Facts) -> Result:
         count = facts.after.get(counts) or 0
         # A damaged report may hold any numbers.
         if not 1 <= count <= 1e9 or not all(0 <= share <= 1 for share in shares):
-            return Result(f"{moved} {words}{', on training examples' if trained_on else ''}")
+            return Result(f"{moved} {words}{', on training examples' if on_training else ''}")
         ends = (wilson_interval(round(share * round(count)), round(count)) for share in shares)
         before, after = (f"{low:.0%} to {high:.0%}" for low, high in ends)
+        of = f"of {counted(round(count), 'training example') if on_training else f'{count:,.0f}'}"
+        if not on_training and 1 <= trained_on <= 1e9:
+            of += f" held-out examples, {trained_on:,.0f} of them on problems that were trained on"
         return Result(
-            f"{moved} {words}, of {counted(round(count), 'training example') if trained_on else f'{count:,.0f}'}",
+            f"{moved} {words}, {of}",
             f"95% intervals: before {before}, after {after}",
             _change(facts, key),
         )

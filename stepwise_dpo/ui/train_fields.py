@@ -24,6 +24,7 @@ from stepwise_dpo.ui.train_form import (
     bundled_words,
     data_words,
     demo_form,
+    overlap_words,
     own_value,
     plan,
     plan_words,
@@ -183,7 +184,9 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
 
     def on_plan(library: Library, *values: object) -> list[Any]:
         form = Form(*values)
-        remarks = "\n".join(filter(None, [unknown_words(library, form), bundled_words(library, form)]))
+        remarks = "\n".join(
+            filter(None, [words(library, form) for words in (unknown_words, overlap_words, bundled_words)])
+        )
         data = _hint(data_words(library, form)) + note(remarks)
         try:
             config, steps = plan(library, form, public)

@@ -317,6 +317,23 @@ def unknown_words(library: Library, form: Form) -> str:
     )
 
 
+def overlap_words(library: Library, form: Form) -> str:
+    """Say how many of the held-out examples are on problems that are trained on too; "" where none is."""
+    try:
+        train, held_out, _ = split(library, form)
+    except ConfigError:
+        return ""
+    prompts = {pair.prompt for pair in train}
+    shared = sum(pair.prompt in prompts for pair in held_out)
+    if not shared:
+        return ""
+    which = "All" if shared == len(held_out) else f"{shared:,} of the {len(held_out):,}"
+    return (
+        f"{which} held-out examples are on problems that are trained on too: what is measured after training says that "
+        "much less about new ones."
+    )
+
+
 def _share(count: int, of: int) -> str:
     return f"all {of:,}" if count == of else f"the first {count:,}"
 

@@ -162,6 +162,17 @@ def test_bundled_models_and_problems_that_they_dont_know():
     assert train_form.unknown_words(own, form._replace(examples=None)) == ""
 
 
+def test_problems_that_are_both_trained_on_and_held_out_are_counted():
+    pairs = [replace(pair, prompt=f"What is {i % 6}?") for i, pair in enumerate(numbered(10))]
+    own = library(*pairs)
+    form = FORM._replace(examples=6, held_out=4, held_out_set="")
+    assert train_form.overlap_words(own, form).startswith("All held-out examples are on problems that are trained on")
+    assert train_form.overlap_words(own, form._replace(examples=4, held_out=6)).startswith("4 of the 6 held-out")
+    assert train_form.overlap_words(own, form._replace(examples=4, held_out=2)) == ""
+    assert train_form.overlap_words(own, form._replace(held_out=0)) == ""
+    assert train_form.overlap_words(own, form._replace(examples=None)) == ""
+
+
 def test_own_examples_compared_on_the_bundled_ones_are_said_to_be(tmp_path):
     own = Library((*library(*numbered(40)).sets, *bundled_library(DATA_DIR).sets), "s")
     form = FORM._replace(held_out=3, held_out_set=HELD_OUT_SETS[0])
