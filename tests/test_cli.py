@@ -197,6 +197,16 @@ def test_before_and_after_are_measured_alike(data, tmp_path, causal_folder):
         assert run.report()["after"]["trained_on"] == run.report()["after"]["pairs"] > 0
 
 
+def test_what_a_run_is_compared_on_is_said(data, tmp_path, capsys):
+    few = ["--preset", "demo", "--data", data, "--model", "tiny", "--max-steps", "1", "--generate", "0"]
+    for name, more, held_out in (("preset", [], "onpolicy_heldout_prm.json"), ("own", ["--eval-data", data], data)):
+        assert main(["train", *few, *more, "--output-dir", str(tmp_path / name)]) == 0
+        told = capsys.readouterr()
+        assert ("which the preset names" in told.err) == (name == "preset")
+        (line,) = [line for line in told.out.splitlines() if line.startswith("compared on ")]
+        assert line.endswith(held_out)
+
+
 def train_for_ever(data, run):
     """A run that has begun, in a process of its own."""
     process = subprocess.Popen(

@@ -76,6 +76,12 @@ def _train(options: argparse.Namespace) -> int:
     places = {name: str(Path(value).absolute()) for name in ("data", "eval_data") if (value := getattr(config, name))}
     config = config.model_copy(update=places)
 
+    if "data" in chosen and "eval_data" not in chosen and config.eval_data and launch.rank == 0:
+        print(
+            f"note: compared on {config.eval_data}, which the preset names: for problems of your own, give --eval-data",
+            file=sys.stderr,
+        )
+
     _prepare()
     from stepwise_dpo.runs.training import run
 
@@ -141,7 +147,10 @@ def _stopping_when_told(run: RunDirectory) -> Iterator[None]:
 
 def _tell_end(directory: RunDirectory) -> int:
     if read_launch().rank == 0:
-        print(report_table(directory.report() or {}))
+        config, report = directory.config(), directory.report() or {}
+        if "after" in report:
+            print(f"compared on {config.eval_data or f'the training data, {config.data}'}")
+        print(report_table(report))
         state = directory.status().state
         print(f"{state}: {directory.final}")
         if state == "stopped":
