@@ -312,7 +312,10 @@ class RewardsHandlers:
             for source in sources:
                 todo = len(self.scores.unknown(source, pairs))
                 busy = [gr.Button(visible=False), gr.Button(visible=True)]
-                yield [*waiting, progress_html(len(pairs) - todo, len(pairs), f"by {source.title}"), *busy]
+                progress = progress_html(len(pairs) - todo, len(pairs), f"by {source.title}")
+                # Where nothing is drawn, the advice to press the button stands there.
+                advice = "" if drawn is None else gr.skip()
+                yield [waiting[0], advice, *waiting[2:], progress, *busy]
                 for done in self.scores.fill(source, pairs):
                     progress = progress_html(len(pairs) - todo + done, len(pairs), f"by {source.title}")
                     yield [*waiting, progress, gr.skip(), gr.skip()]

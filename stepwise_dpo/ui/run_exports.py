@@ -31,8 +31,8 @@ _SAVE_ARCHIVE = """
 """
 
 
-def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> None:
-    """Lay out the buttons and connect them; they take the run along that is open."""
+def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> gr.Button:
+    """Lay out the buttons and connect them; they take the run along that is open. Gives that of the model."""
     with gr.Row(elem_classes="run-actions"):
         archive = gr.Button("Model (zip)", size="sm", min_width=90, elem_id="export-zip")
         table = gr.Button("Metrics (CSV)", size="sm", min_width=90, elem_id="export-csv")
@@ -65,6 +65,7 @@ def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> None:
         button.click(save(kind), opened, [text, message], show_progress="hidden").success(
             None, text, None, js=download_js()
         )
+    return archive
 
 
 def packed_in_cache(run: RunDirectory, cache: Path) -> Path:

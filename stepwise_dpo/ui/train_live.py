@@ -64,6 +64,7 @@ class Live(NamedTuple):
     load: Any
     delete: Any
     exports: Any
+    archive: Any
 
 
 Seen = Mapping[str, object]
@@ -134,6 +135,7 @@ def _live(reader: RunReader, views: list[RunView], current: RunView | None, choi
         load=gr.update(visible=actions.load),
         delete=gr.update(visible=actions.delete),
         exports=gr.update(visible=current is not None),
+        archive=gr.update(visible=current is not None and current.kept),
     )
 
 

@@ -74,12 +74,12 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, chip: gr.HTML, asking:
                 visible=False,
                 elem_id="train-exports",
             ) as exports:
-                build_exports(shared, reader, message)
+                archive = build_exports(shared, reader, message)
                 take_along = copyable(elem_id="train-take-along")
     table = run_table(elem_id="train-runs")
     choice, seen, asked = gr.State(Choice()), gr.State(None), gr.State(None)
     live = [shared.run_id, chip, head, charts, take_along, table, stop, discarding, resume, again, load]
-    live += [delete, exports]
+    live += [delete, exports, archive]
     assert len(live) == len(Live._fields)
     everything = [seen, *live]
     state = [shared.visitor, shared.run_id, choice, seen]

@@ -323,7 +323,7 @@ def test_a_click_on_score_the_set_wins_over_the_tabs_late_arrival(scores, tmp_pa
     scoring = handlers.score_set(request, library, 0, "", *fields)
     if arrived == "before the click":
         assert heatmaps([next(arriving)]) == [reward_sets.NO_HEATMAP]
-    next(scoring)
+    assert next(scoring)[1] == ""  # "not scored yet" is over
     assert heatmaps(arriving) == ([None] if arrived == "before the click" else [None, None])
     assert heatmaps([handlers.show_all(request, library, 0, "", *fields)]) == [None]
     if arrived == "with another order":  # somebody who has gone on is not taken back

@@ -61,6 +61,10 @@ def test_a_failed_run_says_why(run, reader):
     assert "&lt;img src=x&gt; broke" in html.head
     assert "100%|\nTraceback &lt;b&gt;" in html.head
     assert "50%" not in html.head
+    assert not html.archive["visible"]
+    (run.final).mkdir()
+    (run.final / "config.json").write_text("{}")
+    assert live(updates(reader, "", "", Choice())).archive["visible"]
     view = reader.views("")[0]
     shown = html.head + html.chip + take_along_html(view, True)
     assert "/secret" not in shown
