@@ -214,8 +214,8 @@ def _run(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
 
-    def measure(when: str, measured: Policy) -> Evaluation:
-        journal.phase(f"evaluating {when} training")
+    def measure(which: str, measured: Policy) -> Evaluation:
+        journal.phase(f"evaluating the {which} model")
         return evaluate_policy(
             measured,
             measured_pairs,
@@ -232,7 +232,7 @@ def _run(
     def summary(evaluation: Evaluation) -> dict[str, float]:
         return {**evaluation.summary(), "trained_on": sum(pair.prompt in trained_on for pair in measured_pairs)}
 
-    before = measure("before", policy) if ahead else None
+    before = measure("original", policy) if ahead else None
     if before is not None and journal.writes:
         directory.write_report({"before": summary(before)})
 
@@ -249,12 +249,12 @@ def _run(
     journal.phase("saving")
     save_models(directory, trainer, reward_model if config.train_reward_model else None, writes=journal.writes)
 
-    after = measure("after", policy)
+    after = measure("trained", policy)
     if before is None:
         # The same weights again, as they were, and where the trained ones are: a GPU rounds in its own way.
         untrained = load_policy(config.model)
         untrained.model.to(policy.model.device)
-        before = measure("before", untrained)
+        before = measure("original", untrained)
         if not config.train_reward_model:
             score(train_pairs)
     if journal.writes:

@@ -22,9 +22,10 @@ from stepwise_dpo.ui.train_live import Live, Seen, forget, updates
 
 _FOCUS_KEEP = "() => setTimeout(() => document.querySelector('#train-keep')?.focus(), 50)"
 SHOW_RUN = """() => setTimeout(() => {
-    if (matchMedia('(max-width: 900px)').matches) document.querySelector('#train-head')?.scrollIntoView();
+    const oneColumn = matchMedia('(max-width: 900px)').matches;
+    document.querySelector('#train-head')?.scrollIntoView(oneColumn || { block: 'nearest' });
 }, 50)"""
-"""Where the page is one column, the opened run is far below what was tapped."""
+"""Where the page is one column, the opened run is far below what was tapped; else it may be above, after a long form."""
 
 _SHOW_STARTED = f"() => {{ if (!document.querySelector('#train-message .error')) ({SHOW_RUN})(); }}"
 _TO_FORM = "() => document.querySelector('#train-preset')?.scrollIntoView({ block: 'nearest' })"
