@@ -25,6 +25,7 @@ from stepwise_dpo.ui.train_form import (
     data_words,
     demo_form,
     overlap_words,
+    own_parts,
     own_value,
     plan,
     plan_words,
@@ -53,7 +54,8 @@ class Fields(NamedTuple):
         message: what is wrong with the form, beside the button.
         filled: what `fill` has values for.
         plan: says what the form would do; its inputs are the library and `form`.
-        planned: where `plan` says it: on the button, and in words about steps and time, and about the data.
+        planned: where `plan` says it: on the button, in words about steps and time, and about the data, and by
+            whether it offers to hold out a part of it.
     """
 
     form: list[Any]
@@ -103,6 +105,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
         with _explained("compared_on"):
             held_out = _number(demo.held_out, "compared on", 0, "train-held-out", precision=0)
     data = html(elem_id="train-data")
+    hold_out = gr.Button("", size="sm", visible=False, elem_id="train-hold-out")
     with gr.Row():
         with _explained("epochs"):
             epochs = _number(demo.epochs, "epochs", 0, "train-epochs")
@@ -188,13 +191,19 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
             filter(None, [words(library, form) for words in (unknown_words, overlap_words, bundled_words)])
         )
         data = _hint(data_words(library, form)) + note(remarks)
+        parts = own_parts(library, form)
+        offer = gr.update(visible=parts is not None, value=f"Hold out {parts[1]:,} of them instead" if parts else "")
         try:
             config, steps = plan(library, form, public)
         except ConfigError as problem:
-            return ["Train", _hint(str(problem), "warn"), data]
+            return ["Train", _hint(str(problem), "warn"), data, offer]
         # Anybody's: a pace says nothing about whose run it was.
         words = plan_words(config, steps, known_pace(reader.supervisor.runs(), config.model, config.loss))
-        return [words.button, _hint(words.estimate), data]
+        return [words.button, _hint(words.estimate), data, offer]
+
+    def on_hold_out(library: Library, *values: object) -> list[Any]:
+        parts = own_parts(library, Form(*values))
+        return [*parts, ""] if parts else [gr.skip()] * 3
 
     def on_loss(value: str, rate: object, beta: object, *options: object) -> list[Any]:
         # Other losses' fields are hidden, not cleared: what was set comes back with the loss.
@@ -227,7 +236,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
 
     kept, shown_before = shared.kept_form, gr.State(False)
     filled = [*form, formula, policy_note, stepwise, kept, data_set]
-    planned = ([shared.library, *form], [start, estimate, data])
+    planned = ([shared.library, *form], [start, estimate, data, hold_out])
     in_formula = [form[Form._fields.index(name)] for name in _IN_FORMULA]
     loss.input(
         on_loss,
@@ -241,6 +250,9 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
         field.input(None, form, [kept, message], js=_CHANGED_JS, show_progress="hidden")
     for option in in_formula:
         option.input(formula_html, [loss, *in_formula], formula, show_progress="hidden", trigger_mode="always_last")
+    hold_out.click(on_hold_out, planned[0], [examples, held_out, held_out_set], show_progress="hidden").then(
+        None, form, [kept, message], js=_CHANGED_JS, show_progress="hidden"
+    )
     model.change(_note_of, model, policy_note, show_progress="hidden", trigger_mode="always_last")
     preset.input(
         on_preset,

@@ -32,6 +32,9 @@ MANY_ANSWERS, FEW_ANSWERS = 300, 8
 SAVE_STEPS = 50
 """Optimiser steps between checkpoints of the small models; those of large ones take gigabytes."""
 
+FEWEST_TO_DIVIDE = 10
+"""Of a visitor's own examples: of fewer, a fifth says nothing."""
+
 LOOKED_AT = 200
 """The first examples of a set, which say whether its problems are of the bundled kinds."""
 
@@ -298,6 +301,18 @@ def bundled_words(library: Library, form: Form) -> str:
         f"Compared on {name}: the bundled problems, not yours. For yours, choose another set at “{HELD_OUT_LABEL}” "
         "under More options."
     )
+
+
+def own_parts(library: Library, form: Form) -> tuple[int, int] | None:
+    """Divide a visitor's own set: examples to train on, and a fifth to hold out; None where the form holds out such."""
+    opened, count = library.current.name, len(library.current.pairs)
+    try:
+        _, held_out, name = split(library, form)
+    except ConfigError:
+        return None
+    if opened in BUNDLED_SETS or count < FEWEST_TO_DIVIDE or (held_out and name not in BUNDLED_SETS):
+        return None
+    return count - count // 5, count // 5
 
 
 def unknown_words(library: Library, form: Form) -> str:

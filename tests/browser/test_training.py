@@ -10,6 +10,8 @@ import yaml
 from driving import CUT_OFF, App, open_tab, take_picture, too_wide, violations
 from playwright.sync_api import Page, expect
 
+from stepwise_dpo.preferences.pairs import save_pairs
+from stepwise_dpo.preferences.synthetic import generate_pairs
 from stepwise_dpo.runs.directory import list_runs
 
 ENDED = 150_000
@@ -344,6 +346,22 @@ def test_the_form_chooses_the_set_for_the_whole_page(page, watch):
     expect(epochs).to_have_value("3")
     page.get_by_label("Phase 1", exact=True).check()
     expect(chosen).to_have_value("synthetic_prm.json")
+
+
+def test_a_part_of_ones_own_set_is_held_out_by_a_click(page, tmp_path):
+    own = tmp_path / "own.json"
+    save_pairs(generate_pairs(12, seed=5), own)
+    with page.expect_file_chooser() as chooser:
+        page.locator("#data-upload button").first.click()
+    chooser.value.set_files(own)
+    expect(page.locator("#data-table .count")).to_have_text("12 examples")
+    open_tab(page, "Train")
+    hint, offer = page.locator("#train-data"), page.locator("#train-hold-out")
+    expect(hint).to_contain_text("the bundled problems, not yours")
+    offer.click()
+    expect(hint).to_have_text("Trains on the first 10 of own.json; held out are 2 of own.json.")
+    expect(offer).to_be_hidden()
+    expect(page.locator("#train-examples input")).to_have_value("10")
 
 
 def test_bad_settings_are_explained_beside_the_button(page, app):

@@ -187,6 +187,20 @@ def test_own_examples_compared_on_the_bundled_ones_are_said_to_be(tmp_path):
     assert train_form.bundled_words(own, form._replace(examples=None)) == ""
 
 
+def test_a_part_of_a_visitors_own_set_can_be_held_out():
+    own = Library((*library(*numbered(42)).sets, *bundled_library(DATA_DIR).sets), "s")
+    form = FORM._replace(examples=450, held_out=300, held_out_set=HELD_OUT_SETS[0])
+    assert train_form.own_parts(own, form) == (34, 8)
+    divided = form._replace(examples=34, held_out=8, held_out_set="")
+    train, held_out, name = train_form.split(own, divided)
+    assert (len(train), len(held_out), name) == (34, 8, "s")
+    assert train_form.own_parts(own, form._replace(held_out_set="")) == (34, 8)  # all are trained on, none is left
+    for done in (divided, form._replace(held_out_set="other"), form._replace(examples=None)):
+        assert train_form.own_parts(own, done) is None
+    assert train_form.own_parts(own.opened("synthetic_prm.json"), form) is None
+    assert train_form.own_parts(library(*numbered(9)), form._replace(held_out_set="")) is None
+
+
 def test_the_page_trains_as_the_presets_do():
     for name in ("demo", "demo-dpo", "demo-stepwise"):
         wanted = make_config(PRESETS[name])
