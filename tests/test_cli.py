@@ -179,7 +179,7 @@ def test_a_solve_rate_says_of_how_many_answers_it_is():
     assert lines[1].split() == ["pairs", "8", "8"]
     assert lines[2].split()[4:] == ["0.75", "0.5", "-0.25", "-0.5", "to", "+0.125"]
     for seen, told in ((0, False), (3, True)):
-        table = report_table(dict.fromkeys(("before", "after"), {"pairs": 8.0, "trained_on": seen}))
+        table = report_table({key: {"pairs": 8.0, "trained_on": seen} for key in ("before", "after")})
         assert ("pairs, problem trained on              3           3" in table) == told
 
 
