@@ -252,7 +252,7 @@ def test_repeated_signals_leave_an_honest_status(data, monkeypatch, tmp_path):
         signal.raise_signal(signal.SIGINT)
         directory.write_status(status)
 
-    monkeypatch.setattr("stepwise_dpo.runs.training._Journal.on_step_end", step_end)
+    monkeypatch.setattr("stepwise_dpo.runs.journal.Journal.on_step_end", step_end)
     monkeypatch.setattr(RunDirectory, "write_last_status", write_last_status)
     arguments = ["--model", "tiny", "--data", data, "--generate", "0", "--output-dir", str(run.path)]
     before = signal.getsignal(signal.SIGTERM)

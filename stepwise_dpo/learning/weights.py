@@ -1,4 +1,4 @@
-"""Know a model's weights again."""
+"""A model's weights: what they are, and how much they take."""
 
 import hashlib
 
@@ -18,3 +18,8 @@ def weights_hash(model: nn.Module, *more: str) -> str:
         digest.update(f"\0{name} {weight.dtype} {tuple(weight.shape)}\0".encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def weights_bytes(model: nn.Module) -> int:
+    """Bytes of a model's parameters."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

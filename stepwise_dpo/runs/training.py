@@ -5,36 +5,28 @@ The command line, the worker and the tests all call these two.
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from stepwise_dpo.errors import RunError, StepwiseDPOError
-from stepwise_dpo.learning.checkpoints import Checkpoint, read_own_state, readable_bytes
 from stepwise_dpo.learning.evaluation import Evaluation, compare_evaluations, evaluate_policy, measure_change
 from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.names import BUNDLED, HUB_DEFAULT, SMOOTHED_LOSS_TYPES
 from stepwise_dpo.learning.rewards import NEUTRAL, LLMRewardModel, PairRewards
 from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
-from stepwise_dpo.learning.weights import weights_hash
+from stepwise_dpo.learning.weights import weights_bytes, weights_hash
 from stepwise_dpo.preferences.checker import is_known
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
 from stepwise_dpo.runs.checkpoints import (
-    CHECKPOINT_WEIGHTS,
     ResumePoint,
     bytes_to_write,
     check_disk,
@@ -44,15 +36,13 @@ from stepwise_dpo.runs.checkpoints import (
     refuse_to_resume,
 )
 from stepwise_dpo.runs.config import RunConfig, planned_steps
-from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
+from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.final_save import save_models
+from stepwise_dpo.runs.journal import Journal, StoppedBeforeTraining, is_first_process
 from stepwise_dpo.runs.launch import read_launch
 from stepwise_dpo.runs.leftovers import sweep_run
-from stepwise_dpo.runs.progress import ProgressBar
 from stepwise_dpo.runs.provenance import changes, describe_environment
 from stepwise_dpo.runs.ticket import read_ticket
-
-_STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a tiny model's step
 
 
 def run(config: RunConfig, run_dir: str | os.PathLike[str], loaded: Policy | None = None) -> RunDirectory:
@@ -72,7 +62,7 @@ def run(config: RunConfig, run_dir: str | os.PathLike[str], loaded: Policy | Non
         StepwiseDPOError: bad data, model or configuration; the run's status says "failed" and why.
     """
     directory = RunDirectory(run_dir)
-    if _is_first_process() and not _is_prepared(directory, config):
+    if is_first_process() and not _is_prepared(directory, config):
         directory.create(config)
     return _attend(config, directory, None, loaded)
 
@@ -97,11 +87,11 @@ def resume(run_dir: str | os.PathLike[str], loaded: Policy | None = None) -> Run
     """
     directory = RunDirectory(run_dir)
     config = directory.config()
-    if _is_first_process() and (reason := refuse_to_resume(directory)) is not None:
+    if is_first_process() and (reason := refuse_to_resume(directory)) is not None:
         raise RunError(reason)
     point = find_resume_point(directory)
     check_same_data(directory, config, point)
-    if _is_first_process():
+    if is_first_process():
         tqdm.write(str(point), file=sys.stderr)
         directory.forget_stop()
         sweep_run(directory)  # what is half written would look as if this process wrote it
@@ -126,10 +116,10 @@ def _attend(
     config: RunConfig, directory: RunDirectory, point: ResumePoint | None, loaded: Policy | None = None
 ) -> RunDirectory:
     """Run, and leave a status that says how it ended, whatever happens."""
-    journal = _Journal(directory, point)
+    journal = Journal(directory, point)
     try:
         _run(config, directory, journal, point, loaded)
-    except _StoppedBeforeTraining:
+    except StoppedBeforeTraining:
         checkpoint = None if point is None else point.checkpoint
         kept = "there is nothing to keep" if checkpoint is None else f"{checkpoint.path.name} is kept"
         journal.end("stopped", f"stopped before the first optimiser step; {kept}")
@@ -167,7 +157,7 @@ def _undisturbed() -> Iterator[None]:
 def _run(
     config: RunConfig,
     directory: RunDirectory,
-    journal: "_Journal",
+    journal: "Journal",
     point: ResumePoint | None,
     loaded: Policy | None,
 ) -> None:
@@ -336,8 +326,8 @@ def _record_environment(
     if point is not None:
         check_same_weights(directory, config, weights)
     processes = read_launch().processes
-    judge = _weights(reward_model) if reward_model is not None and config.train_reward_model else 0
-    needed = bytes_to_write(config, _weights(policy.model), judge, planned_steps(config, train_pairs, processes))
+    judge = weights_bytes(reward_model) if reward_model is not None and config.train_reward_model else 0
+    needed = bytes_to_write(config, weights_bytes(policy.model), judge, planned_steps(config, train_pairs, processes))
     environment = describe_environment(
         config,
         model_revision=getattr(policy.model.config, "_commit_hash", None),
@@ -363,11 +353,6 @@ def _record_environment(
         first = environment if point.checkpoint is None else began
         environment = {**first, "resumed": [*began.get("resumed", []), resumed]}
     directory.write_environment(environment)
-
-
-def _weights(model: torch.nn.Module) -> int:
-    """Bytes of a model's parameters."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def _load_reward_model(config: RunConfig) -> LLMRewardModel:
@@ -426,153 +411,3 @@ def _warn_of_unknown_problems(model: str, pairs: Sequence[PreferencePair]) -> No
             f"model (--model) that knows such text, a local folder or a Hub id such as {HUB_DEFAULT}",
             file=sys.stderr,
         )
-
-
-def _is_first_process() -> bool:
-    """Whether this is the only process, or the one of several that writes."""
-    return read_launch().rank == 0
-
-
-class _StoppedBeforeTraining(Exception):
-    """Somebody asked to stop while the run was still loading."""
-
-
-class _Journal(TrainerCallback):
-    """Writes a run's status and metrics, shows progress, and looks whether somebody asked to stop.
-
-    Only the first of several processes writes and shows.
-    """
-
-    def __init__(self, directory: RunDirectory, point: ResumePoint | None = None) -> None:
-        self.directory = directory
-        self.writes = _is_first_process()
-        self._status = RunStatus(
-            "running",
-            pid=os.getpid(),
-            create_time=psutil.Process().create_time(),
-            global_step=0 if point is None else point.global_step,
-            max_steps=0 if point is None else directory.status().max_steps,
-            started=time.time(),
-        )
-        self._training = False
-        self.stopped_early = False
-        self._written = 0.0
-        self._bar: tqdm[Any] | None = None
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the run: where its metrics ended."""
-        return {"metrics_bytes": self.directory.metrics_size()}
-
-    def go_on(self, checkpoint: Checkpoint) -> None:
-        """Forget the metrics that a resumed run is about to write again."""
-        if self.writes:
-            self.directory.cut_metrics(read_own_state(checkpoint.path)["beside"]["metrics_bytes"])
-
-    def phase(self, words: str) -> None:
-        """Say what the run does now; before training, also the moment to heed a request to stop."""
-        self._update(phase=words)
-        alone = read_launch().processes == 1  # several processes stop together, in the training loop
-        if alone and not self._training and self.directory.stop_requested():
-            raise _StoppedBeforeTraining
-        if self.writes:
-            tqdm.write(f"[{time.strftime('%H:%M:%S')}] {words}", file=sys.stderr)
-
-    def bar(self, description: str, unit: str) -> ProgressBar | None:
-        """A progress bar for work outside the training loop, in the process that shows one."""
-        return ProgressBar(description, unit, leave=False) if self.writes else None
-
-    def end(self, state: State, error: str | None = None) -> None:
-        """Write the last status."""
-        self._status = replace(self._status, state=state, phase=state, error=error)
-        if self.writes:
-            self.directory.write_last_status(self._status)
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Learn how long it will take."""
-        self._training = True
-        self._update(max_steps=state.max_steps)
-        if self.writes:
-            self._bar = tqdm(total=state.max_steps, desc="Training", unit="step", dynamic_ncols=True)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Count an optimiser step; stop after it if asked to."""
-        if self._bar is not None:
-            self._bar.update(state.global_step - self._bar.n)
-        self._status = replace(self._status, global_step=state.global_step)
-        if time.monotonic() - self._written >= _STATUS_SECONDS:
-            self._update()
-        # One process looks and tells the others: if one left the loop before them, they would wait for it forever.
-        requested = broadcast_object_list([self.writes and self.directory.stop_requested()])[0]
-        if requested and state.global_step < state.max_steps:
-            self.stopped_early = True
-            self._update(state="stopping", global_step=state.global_step)
-            control.should_training_stop = True
-            control.should_save = broadcast_object_list([self._room_for_checkpoint(kwargs["model"])])[0]
-
-    def on_substep_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Within an optimiser step, say that a request to stop was heard."""
-        self._answer_stop()
-
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Within an evaluation, say that a request to stop was heard."""
-        self._answer_stop()
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """After a checkpoint, say that a request to stop was heard."""
-        self._answer_stop()
-
-    def _answer_stop(self) -> None:
-        """Say "stopping" at once: whoever asked waits for the end of the step only if somebody answers.
-
-        A step of 256 pairs takes minutes on a CPU; without an answer the process is ended sooner, and all is lost.
-        """
-        if self.writes and self._status.state != "stopping" and self.directory.stop_requested():
-            self._update(state="stopping")
-
-    def _room_for_checkpoint(self, model: torch.nn.Module) -> bool:
-        """Whether the disk has room for a checkpoint beside the policy; to stop shall not fail for want of it."""
-        needed, free = (1 + CHECKPOINT_WEIGHTS) * _weights(model), shutil.disk_usage(self.directory.path).free
-        if self.writes and needed > free:
-            tqdm.write(
-                f"warning: no checkpoint to resume from: it and the policy need {readable_bytes(needed)}, and "
-                f"{readable_bytes(free)} of disk are free",
-                file=sys.stderr,
-            )
-        return needed <= free
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Append a line of metrics."""
-        if not self.writes or logs is None or "train_runtime" in logs:
-            return  # the last one is a summary of the whole training
-        values = {name: float(value) for name, value in logs.items()}
-        epoch = values.pop("epoch", float(state.epoch or 0))
-        self.directory.append_metrics({"global_step": state.global_step, "epoch": epoch, "time": time.time(), **values})
-        if self._bar is not None and "loss" in values:
-            self._bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Close the progress bar."""
-        self._update(global_step=state.global_step)
-        if self._bar is not None:
-            self._bar.close()
-
-    def _update(self, **changes: Any) -> None:
-        self._status = replace(self._status, **changes)
-        self._written = time.monotonic()
-        if self.writes:
-            self.directory.write_status(self._status)

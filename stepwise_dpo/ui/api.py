@@ -46,7 +46,8 @@ from stepwise_dpo.ui.reward_views import Look
 from stepwise_dpo.ui.run_exports import packed_in_cache
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.runs_view import last_lines
-from stepwise_dpo.ui.train_form import check_size, estimate, start_again, start_on
+from stepwise_dpo.ui.train_form import check_size, start_again, start_on
+from stepwise_dpo.ui.train_words import estimate
 from stepwise_dpo.ui.waterfall import aggregated, check_known
 
 Parameters = ParamSpec("Parameters")

@@ -17,19 +17,15 @@ from stepwise_dpo.ui.kept_form import KEEP_JS, keep, kept_form
 from stepwise_dpo.ui.library import HELD_OUT_SETS, Library
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.text import MINUS, shown
-from stepwise_dpo.ui.train_form import (
+from stepwise_dpo.ui.train_form import LOSSES, Form, demo_form, own_value, preset_form
+from stepwise_dpo.ui.train_words import (
     HELD_OUT_LABEL,
-    LOSSES,
-    Form,
     bundled_words,
     data_words,
-    demo_form,
     overlap_words,
     own_parts,
-    own_value,
     plan,
     plan_words,
-    preset_form,
     unknown_words,
 )
 

@@ -4,7 +4,8 @@ import gradio as gr
 
 from stepwise_dpo.ui.components import asset
 from stepwise_dpo.ui.text import shown
-from stepwise_dpo.ui.train_form import DEMO_EXAMPLES, demo_words
+from stepwise_dpo.ui.train_form import DEMO_EXAMPLES
+from stepwise_dpo.ui.train_words import demo_words
 
 _STEPS = (
     ("rewards", "See the rewards", "A small reward model has judged every step of an example. Find the wrong one."),

@@ -47,8 +47,9 @@ from stepwise_dpo.ui.request_bodies import check_body
 from stepwise_dpo.ui.reward_views import read_look
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.run_table import Choice, overlay
-from stepwise_dpo.ui.train_form import Form, demo_form, plan, plan_words, preset_form, settings_of, split
+from stepwise_dpo.ui.train_form import Form, demo_form, preset_form, settings_of, split
 from stepwise_dpo.ui.train_live import updates
+from stepwise_dpo.ui.train_words import plan, plan_words
 from stepwise_dpo.ui.visitors import known_or_new
 from stepwise_dpo.ui.workspace import Workspace
 

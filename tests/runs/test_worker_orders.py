@@ -20,6 +20,7 @@ from stepwise_dpo.runs import training, worker
 from stepwise_dpo.runs.checkpoints import ResumePoint
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
+from stepwise_dpo.runs.journal import Journal
 from stepwise_dpo.runs.ticket import Ticket, new_ticket, read_ticket, write_ticket
 
 
@@ -103,7 +104,7 @@ def test_a_prepared_run_is_done_only_by_whom_it_was_prepared_for(run, config, mo
 def test_a_stop_is_answered_within_a_step_and_within_an_evaluation(run):
     for hook in ("on_substep_end", "on_prediction_step"):
         run.forget_stop()
-        journal = training._Journal(run)
+        journal = Journal(run)
         getattr(journal, hook)(None, None, None)
         run.request_stop()
         run.write_status(replace(run.status(), state="running"))
@@ -114,7 +115,7 @@ def test_a_stop_is_answered_within_a_step_and_within_an_evaluation(run):
 def test_the_trainer_asks_after_every_batch(small_settings, tmp_path, monkeypatch):
     """Of two batches in the first optimiser step, the first is the moment to answer."""
     states = []
-    begin, write = training._Journal.on_train_begin, RunDirectory.write_status
+    begin, write = Journal.on_train_begin, RunDirectory.write_status
 
     def begin_and_stop(self, *arguments, **more):
         begin(self, *arguments, **more)
@@ -124,7 +125,7 @@ def test_the_trainer_asks_after_every_batch(small_settings, tmp_path, monkeypatc
         states.append((status.state, status.global_step))
         write(self, status)
 
-    monkeypatch.setattr(training._Journal, "on_train_begin", begin_and_stop)
+    monkeypatch.setattr(Journal, "on_train_begin", begin_and_stop)
     monkeypatch.setattr(RunDirectory, "write_status", note)
     stopped = training.run(make_config(small_settings), tmp_path / "run")
     assert stopped.status().state == "stopped"

@@ -25,7 +25,7 @@ from stepwise_dpo.ui.api import Endpoints, _fault
 from stepwise_dpo.ui.data_actions import to_avoid
 from stepwise_dpo.ui.page import build_app, bundled_library, launch_options
 from stepwise_dpo.ui.run_reader import RunReader
-from stepwise_dpo.ui.train_form import BUILT_IN_PACES
+from stepwise_dpo.ui.train_words import BUILT_IN_PACES
 
 ROWS = [
     {"id": str(n), "prompt": f"{n} + 1?", "chosen": [{"text": f"{n} + 1 = {n + 1}", "label": True}],

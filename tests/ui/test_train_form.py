@@ -12,7 +12,7 @@ from stepwise_dpo.runs.directory import list_runs
 from stepwise_dpo.runs.own_runs import OwnRuns
 from stepwise_dpo.runs.pace import Pace
 from stepwise_dpo.runs.supervisor import Supervisor
-from stepwise_dpo.ui import train_form, welcome
+from stepwise_dpo.ui import train_form, train_words, welcome
 from stepwise_dpo.ui.library import HELD_OUT_SETS, ExampleSet, Library
 from stepwise_dpo.ui.page import build_app, bundled_library
 from stepwise_dpo.ui.train_form import Form
@@ -130,7 +130,7 @@ def test_a_public_page_limits_the_steps(tmp_path):
 
 
 def words(form, pace=None, pairs=40):
-    return train_form.plan_words(*train_form.plan(library(*numbered(pairs)), form, False), pace)
+    return train_words.plan_words(*train_words.plan(library(*numbered(pairs)), form, False), pace)
 
 
 def test_the_form_names_its_data():
@@ -138,67 +138,67 @@ def test_the_form_names_its_data():
     both = both.opened(both.names[0])
     name = both.names[0]
     form = FORM._replace(examples=30, held_out=3, held_out_set="other.json")
-    assert train_form.data_words(both, form) == f"Trains on the first 30 of {name}; held out are 3 of other.json."
+    assert train_words.data_words(both, form) == f"Trains on the first 30 of {name}; held out are 3 of other.json."
     form = FORM._replace(examples=450, held_out=120, held_out_set=name)
-    assert train_form.data_words(both, form) == (
+    assert train_words.data_words(both, form) == (
         f"Trains on all 40 of {name}. None are left to hold out, so it is compared on these: choose another set under "
         "More options."
     )
     form = FORM._replace(examples=40, held_out=0)
-    assert train_form.data_words(both, form).endswith("None are held out, so it is compared on these.")
-    assert train_form.data_words(both, FORM._replace(examples=None)) == ""
+    assert train_words.data_words(both, form).endswith("None are held out, so it is compared on these.")
+    assert train_words.data_words(both, FORM._replace(examples=None)) == ""
 
 
 def test_bundled_models_and_problems_that_they_dont_know():
     own = Library((*library(*numbered(40)).sets, *bundled_library(DATA_DIR).sets), "s")
     form = train_form.demo_form()
-    words = train_form.unknown_words(own, form)
+    words = train_words.unknown_words(own, form)
     assert words.startswith("“policy” knows the bundled kinds of problems only, and none of these is one")
     stepwise = form._replace(loss="demo-stepwise", reward_model="reward")
-    assert train_form.unknown_words(own, stepwise).startswith("“policy” and “reward” know the")
-    assert train_form.unknown_words(own, stepwise._replace(model="google/flan-t5-small")).startswith("“reward” knows")
-    assert train_form.unknown_words(own, form._replace(model="tiny")) == ""  # which knows nothing, and says so
-    assert train_form.unknown_words(own.opened("synthetic_prm.json"), form) == ""
-    assert train_form.unknown_words(own, form._replace(examples=None)) == ""
+    assert train_words.unknown_words(own, stepwise).startswith("“policy” and “reward” know the")
+    assert train_words.unknown_words(own, stepwise._replace(model="google/flan-t5-small")).startswith("“reward” knows")
+    assert train_words.unknown_words(own, form._replace(model="tiny")) == ""  # which knows nothing, and says so
+    assert train_words.unknown_words(own.opened("synthetic_prm.json"), form) == ""
+    assert train_words.unknown_words(own, form._replace(examples=None)) == ""
 
 
 def test_problems_that_are_both_trained_on_and_held_out_are_counted():
     pairs = [replace(pair, prompt=f"What is {i % 6}?") for i, pair in enumerate(numbered(10))]
     own = library(*pairs)
     form = FORM._replace(examples=6, held_out=4, held_out_set="")
-    assert train_form.overlap_words(own, form).startswith("All held-out examples are on problems that are trained on")
-    assert train_form.overlap_words(own, form._replace(examples=4, held_out=6)).startswith("4 of the 6 held-out")
-    assert train_form.overlap_words(own, form._replace(examples=4, held_out=2)) == ""
-    assert train_form.overlap_words(own, form._replace(held_out=0)) == ""
-    assert train_form.overlap_words(own, form._replace(examples=None)) == ""
+    assert train_words.overlap_words(own, form).startswith("All held-out examples are on problems that are trained on")
+    assert train_words.overlap_words(own, form._replace(examples=4, held_out=6)).startswith("4 of the 6 held-out")
+    assert train_words.overlap_words(own, form._replace(examples=4, held_out=2)) == ""
+    assert train_words.overlap_words(own, form._replace(held_out=0)) == ""
+    assert train_words.overlap_words(own, form._replace(examples=None)) == ""
 
 
 def test_own_examples_compared_on_the_bundled_ones_are_said_to_be(tmp_path):
     own = Library((*library(*numbered(40)).sets, *bundled_library(DATA_DIR).sets), "s")
     form = FORM._replace(held_out=3, held_out_set=HELD_OUT_SETS[0])
-    words = train_form.bundled_words(own, form)
+    words = train_words.bundled_words(own, form)
     assert words.startswith("Compared on onpolicy_heldout_prm.json: the bundled problems, not yours.")
     labels = [getattr(block, "label", None) for block in build_app(tmp_path).blocks.values()]
     assert re.search("“(.+)”", words).group(1) in labels
     assert "More options" in labels
     elsewhere = [form._replace(held_out_set="other"), form._replace(held_out_set=""), form._replace(held_out=0)]
-    assert [train_form.bundled_words(own, other) for other in elsewhere] == ["", "", ""]
-    assert train_form.bundled_words(own.opened("synthetic_prm.json"), form) == ""
-    assert train_form.bundled_words(own, form._replace(examples=None)) == ""
+    assert [train_words.bundled_words(own, other) for other in elsewhere] == ["", "", ""]
+    assert train_words.bundled_words(own.opened("synthetic_prm.json"), form) == ""
+    assert train_words.bundled_words(own, form._replace(examples=None)) == ""
 
 
 def test_a_part_of_a_visitors_own_set_can_be_held_out():
     own = Library((*library(*numbered(42)).sets, *bundled_library(DATA_DIR).sets), "s")
     form = FORM._replace(examples=450, held_out=300, held_out_set=HELD_OUT_SETS[0])
-    assert train_form.own_parts(own, form) == (34, 8)
+    assert train_words.own_parts(own, form) == (34, 8)
     divided = form._replace(examples=34, held_out=8, held_out_set="")
     train, held_out, name = train_form.split(own, divided)
     assert (len(train), len(held_out), name) == (34, 8, "s")
-    assert train_form.own_parts(own, form._replace(held_out_set="")) == (34, 8)  # all are trained on, none is left
+    assert train_words.own_parts(own, form._replace(held_out_set="")) == (34, 8)  # all are trained on, none is left
     for done in (divided, form._replace(held_out_set="other"), form._replace(examples=None)):
-        assert train_form.own_parts(own, done) is None
-    assert train_form.own_parts(own.opened("synthetic_prm.json"), form) is None
-    assert train_form.own_parts(library(*numbered(9)), form._replace(held_out_set="")) is None
+        assert train_words.own_parts(own, done) is None
+    assert train_words.own_parts(own.opened("synthetic_prm.json"), form) is None
+    assert train_words.own_parts(library(*numbered(9)), form._replace(held_out_set="")) is None
 
 
 def test_the_page_trains_as_the_presets_do():
@@ -228,9 +228,9 @@ def test_what_can_not_be_trained_is_refused_before_the_click_with_the_reason():
             words(FORM._replace(**change))
     with pytest.raises(ConfigError, match="this example set is empty"):
         words(FORM, pairs=0)
-    assert train_form.plan(library(PAIR), FORM._replace(epochs=501), False)[1] == 501
+    assert train_words.plan(library(PAIR), FORM._replace(epochs=501), False)[1] == 501
     with pytest.raises(ConfigError, match="at most 500 steps"):
-        train_form.plan(library(PAIR), FORM._replace(epochs=501), True)
+        train_words.plan(library(PAIR), FORM._replace(epochs=501), True)
 
 
 def test_time_is_told_only_where_a_run_has_told_it():
@@ -243,15 +243,15 @@ def test_time_is_told_only_where_a_run_has_told_it():
 
 def test_a_guess_counts_answers_and_a_measured_pace_holds_them():
     both = [config_of(model="policy", generate=number) for number in (0, 100)]
-    few, many = (train_form.estimate(config, 10, None).seconds for config in both)
-    assert many - few == pytest.approx(200 * train_form.ANSWER_SECONDS)
-    few, many = (train_form.estimate(config, 10, Pace("a", 0.5, 10.0)).seconds for config in both)
+    few, many = (train_words.estimate(config, 10, None).seconds for config in both)
+    assert many - few == pytest.approx(200 * train_words.ANSWER_SECONDS)
+    few, many = (train_words.estimate(config, 10, Pace("a", 0.5, 10.0)).seconds for config in both)
     assert many == few
 
 
 def test_the_first_steps_promise_what_the_form_estimates():
     bundled = bundled_library(DATA_DIR)
-    estimate = train_form.plan_words(*train_form.plan(bundled, train_form.demo_form(), False), None).estimate
+    estimate = train_words.plan_words(*train_words.plan(bundled, train_form.demo_form(), False), None).estimate
     promise = re.search(r"training on 450 mistakes, (about .+), with live curves", welcome.build().value).group(1)
     assert estimate.endswith(f"{promise}; not measured here yet")
 
