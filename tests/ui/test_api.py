@@ -34,6 +34,7 @@ ROWS = [
 ]  # fmt: skip
 LONG_ROWS = [*ROWS[:3], {**ROWS[3], "rejected": ["1" * 20_000]}]
 TINY_RUN = {"model": "tiny", "max_steps": 2, "batch_size": 2, "generate": 0}
+LONG_RUN = {**TINY_RUN, "model": "policy", "max_steps": 500, "batch_size": 4}  # still at work when all was tried on it
 BUNDLED_FOLDER = Path(__file__).parents[2] / "data" / "models" / "policy"
 ANNA, BEN = "a" * 32, "b" * 43
 RUNS_OF_LOCAL, RUNS_OF_PUBLIC = [], []
@@ -644,7 +645,7 @@ def test_case_07_no_endpoint_of_a_public_page_loads_another_model(public, model)
 
 
 def test_case_06_no_endpoint_reaches_another_visitors_run(public):
-    run_id = call(public, "start_run", {**TINY_RUN, "max_steps": 400}, ROWS, visitor=ANNA)["run_id"]
+    run_id = call(public, "start_run", LONG_RUN, ROWS, visitor=ANNA)["run_id"]
     calls = {
         "rerun_run": [run_id], "discard_run": [run_id],
         "run_status": [run_id], "run_metrics": [run_id, 0], "run_examples": [run_id], "run_commands": [run_id],
@@ -674,7 +675,7 @@ def test_case_06_no_endpoint_reaches_another_visitors_run(public):
 def test_case_06_no_event_of_the_page_reaches_another_visitors_run(public):
     """Every function behind the page, called by hand from another session with whatever a browser can send."""
     rows = [{**ROWS[0], "prompt": "Annas-own-prompt?"}, *ROWS[1:]]
-    run_id = call(public, "start_run", {**TINY_RUN, "max_steps": 400}, rows, visitor=ANNA)["run_id"]
+    run_id = call(public, "start_run", LONG_RUN, rows, visitor=ANNA)["run_id"]
     call(public, "note_run", run_id, "Annas-own-note", visitor=ANNA)
     seen = []
     with httpx.Client(base_url=public.src, timeout=60) as http:
