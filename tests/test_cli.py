@@ -180,7 +180,7 @@ def test_a_solve_rate_says_of_how_many_answers_it_is():
     assert lines[2].split()[4:] == ["0.75", "0.5", "-0.25", "-0.5", "to", "+0.125"]
     for seen, told in ((0, False), (3, True)):
         table = report_table({key: {"pairs": 8.0, "trained_on": seen} for key in ("before", "after")})
-        assert ("pairs, problem trained on              3           3" in table) == told
+        assert ("pairs on trained problems              3           3" in table) == told
 
 
 def test_before_and_after_are_measured_alike(data, tmp_path, causal_folder):

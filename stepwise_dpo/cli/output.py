@@ -105,7 +105,7 @@ def report_table(report: Mapping[str, Mapping[str, float]]) -> str:
         if name == "trained_on":
             if not before[name]:
                 continue
-            shown = "pairs, problem trained on"
+            shown = "pairs on trained problems"
         if "solve_rate" in before and "answers" in before:
             if name == "answers":
                 continue

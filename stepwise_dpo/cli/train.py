@@ -22,7 +22,7 @@ from stepwise_dpo.runs.config import (
     read_config_file,
 )
 from stepwise_dpo.runs.directory import RunDirectory, new_run_id
-from stepwise_dpo.runs.launch import read_launch
+from stepwise_dpo.runs.launch import is_first_process, read_launch
 
 TRAIN_EXAMPLES = """examples:
   python -m stepwise_dpo train --preset demo --output-dir runs/first
@@ -146,7 +146,7 @@ def _stopping_when_told(run: RunDirectory) -> Iterator[None]:
 
 
 def _tell_end(directory: RunDirectory) -> int:
-    if read_launch().rank == 0:
+    if is_first_process():
         config, report = directory.config(), directory.report() or {}
         if "after" in report:
             print(f"compared on {config.eval_data or f'the training data, {config.data}'}")

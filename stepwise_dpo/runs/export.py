@@ -252,8 +252,11 @@ def _figures(report: Mapping[str, Any]) -> list[str]:
     rows = [
         f"| {key.replace('_', ' ')} | {_number(before.get(key))} | {_number(after[key])} | {_change(change, key)} |"
         for key in after
-        if isinstance(after[key], (int, float))
+        if isinstance(after[key], (int, float)) and key != "trained_on"
     ]
+    leaked = after.get("trained_on")
+    if isinstance(leaked, (int, float)) and leaked:
+        rows += ["", f"Of the compared pairs, {leaked:,.0f} are on problems that were trained on."]
     return ["| figure | before | after | change (95% interval) |", "| --- | --- | --- | --- |", *rows]
 
 

@@ -16,18 +16,13 @@ from stepwise_dpo.learning.checkpoints import Checkpoint, read_own_state, readab
 from stepwise_dpo.learning.weights import weights_bytes
 from stepwise_dpo.runs.checkpoints import CHECKPOINT_WEIGHTS, ResumePoint
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
-from stepwise_dpo.runs.launch import read_launch
+from stepwise_dpo.runs.launch import is_first_process, read_launch
 from stepwise_dpo.runs.progress import ProgressBar
 
 if TYPE_CHECKING:
     from torch import nn
 
 _STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a tiny model's step
-
-
-def is_first_process() -> bool:
-    """Whether this is the only process, or the one of several that writes."""
-    return read_launch().rank == 0
 
 
 class StoppedBeforeTraining(Exception):

@@ -38,6 +38,11 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
     return Launch(processes, rank, _whole(environment, "LOCAL_RANK", 0))
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process, or the one of several that writes."""
+    return read_launch().rank == 0
+
+
 def _whole(environment: Mapping[str, str], name: str, least: int) -> int:
     """Read a whole number of at least so much, which is also what counts where the variable isn't set."""
     text = environment.get(name, str(least))

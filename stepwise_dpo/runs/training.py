@@ -38,8 +38,8 @@ from stepwise_dpo.runs.checkpoints import (
 from stepwise_dpo.runs.config import RunConfig, planned_steps
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.final_save import save_models
-from stepwise_dpo.runs.journal import Journal, StoppedBeforeTraining, is_first_process
-from stepwise_dpo.runs.launch import read_launch
+from stepwise_dpo.runs.journal import Journal, StoppedBeforeTraining
+from stepwise_dpo.runs.launch import is_first_process, read_launch
 from stepwise_dpo.runs.leftovers import sweep_run
 from stepwise_dpo.runs.provenance import changes, describe_environment
 from stepwise_dpo.runs.ticket import read_ticket
@@ -157,7 +157,7 @@ def _undisturbed() -> Iterator[None]:
 def _run(
     config: RunConfig,
     directory: RunDirectory,
-    journal: "Journal",
+    journal: Journal,
     point: ResumePoint | None,
     loaded: Policy | None,
 ) -> None:

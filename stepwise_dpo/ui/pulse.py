@@ -13,7 +13,7 @@ from stepwise_dpo.ui.runs_view import file_size
 
 LOCAL_SECONDS, PUBLIC_SECONDS, SPACE_SECONDS = 0.25, 0.8, 2.5  # Spaces answer 429 to a faster poll
 IDLE, BEGINNING = 2, 0.4
-"""Times as long from one question to the next, where no run is at work, and where one is about to write its first."""
+"""Times as long from one question to the next, where no run is at work, and where one has just begun."""
 
 SETTLING_SECONDS = 3.0
 """A run that has just begun goes through its phases faster than a page looks, and the look that brings its first point

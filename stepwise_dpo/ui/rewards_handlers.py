@@ -314,8 +314,8 @@ class RewardsHandlers:
                 busy = [gr.Button(visible=False), gr.Button(visible=True)]
                 progress = progress_html(len(pairs) - todo, len(pairs), f"by {source.title}")
                 # Where nothing is drawn, the advice to press the button stands there.
-                advice = "" if drawn is None else gr.skip()
-                yield [waiting[0], advice, *waiting[2:], progress, *busy]
+                figures = gr.skip() if drawn is not None and self._known(pairs, view) else ""
+                yield [waiting[0], figures, *waiting[2:], progress, *busy]
                 for done in self.scores.fill(source, pairs):
                     progress = progress_html(len(pairs) - todo + done, len(pairs), f"by {source.title}")
                     yield [*waiting, progress, gr.skip(), gr.skip()]

@@ -145,7 +145,7 @@ def result_of(facts: Facts) -> Result:
         before, after = (f"{low:.0%} to {high:.0%}" for low, high in ends)
         of = f"of {counted(round(count), 'training example') if on_training else f'{count:,.0f}'}"
         if not on_training and 1 <= trained_on <= 1e9:
-            of += f" held-out examples, {trained_on:,.0f} of them on problems that were trained on"
+            of += f" ({counted(round(trained_on), 'held-out pair')} on problems that were trained on)"
         return Result(
             f"{moved} {words}, {of}",
             f"95% intervals: before {before}, after {after}",

@@ -50,8 +50,8 @@ class Fields(NamedTuple):
         message: what is wrong with the form, beside the button.
         filled: what `fill` has values for.
         plan: says what the form would do; its inputs are the library and `form`.
-        planned: where `plan` says it: on the button, in words about steps and time, and about the data, and by
-            whether it offers to hold out a part of it.
+        planned: where `plan` says it: on the button, in words about steps and time, and about the data, and on
+            the button that offers to hold out a part of it.
     """
 
     form: list[Any]
@@ -188,7 +188,9 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
         )
         data = _hint(data_words(library, form)) + note(remarks)
         parts = own_parts(library, form)
-        offer = gr.update(visible=parts is not None, value=f"Hold out {parts[1]:,} of them instead" if parts else "")
+        offer = gr.update(
+            visible=parts is not None, value=f"Hold out {parts[1]:,} of your own instead" if parts else ""
+        )
         try:
             config, steps = plan(library, form, public)
         except ConfigError as problem:

@@ -25,7 +25,7 @@ SHOW_RUN = """() => setTimeout(() => {
     const oneColumn = matchMedia('(max-width: 900px)').matches;
     document.querySelector('#train-head')?.scrollIntoView(oneColumn || { block: 'nearest' });
 }, 50)"""
-"""Where the page is one column, the opened run is far below what was tapped; else it may be above a long form's end."""
+"""Where the page is one column, the opened run is far below what was tapped; else it may be above the window."""
 
 _SHOW_STARTED = f"() => {{ if (!document.querySelector('#train-message .error')) ({SHOW_RUN})(); }}"
 _TO_FORM = "() => document.querySelector('#train-preset')?.scrollIntoView({ block: 'nearest' })"

@@ -1,4 +1,4 @@
-"""What the Train form says before the click: what it trains and compares on, steps and time, and what is odd in it."""
+"""Before the click on Train: what the form would train and compare on, its steps and time, and what is odd in it."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, planned_st
 from stepwise_dpo.runs.pace import Pace
 from stepwise_dpo.ui.library import BUNDLED_SETS, Library
 from stepwise_dpo.ui.text import counted, duration
-from stepwise_dpo.ui.train_form import DEMO_EXAMPLES, Form, check_size, settings_of, split, whole
+from stepwise_dpo.ui.train_form import DEMO_EXAMPLES, DEMO_HELD_OUT, Form, check_size, settings_of, split, whole
 
 HELD_OUT_LABEL = "Examples to compare on are"
 
@@ -72,22 +72,31 @@ def bundled_words(library: Library, form: Form) -> str:
         return ""
     if not held_out or name not in BUNDLED_SETS or library.current.name in BUNDLED_SETS:
         return ""
+    part = "hold out a part of them here, or " if own_parts(library, form) else ""
     return (
-        f"Compared on {name}: the bundled problems, not yours. For yours, choose another set at “{HELD_OUT_LABEL}” "
-        "under More options."
+        f"Compared on {name}: the bundled problems, not yours. For yours, {part}choose another set at "
+        f"“{HELD_OUT_LABEL}” under More options."
     )
 
 
 def own_parts(library: Library, form: Form) -> tuple[int, int] | None:
-    """Divide a visitor's own set: examples to train on, and a fifth to hold out; None where the form holds out such."""
-    opened, count = library.current.name, len(library.current.pairs)
+    """Divide a visitor's own set: no more examples to train on than the form says, and a fifth to hold out.
+
+    None where the form holds out such, or both parts would have problems in common.
+    """
+    opened, pairs = library.current.name, library.current.pairs
     try:
-        _, held_out, name = split(library, form)
+        train, held_out, name = split(library, form)
     except ConfigError:
         return None
-    if opened in BUNDLED_SETS or count < FEWEST_TO_DIVIDE or (held_out and name not in BUNDLED_SETS):
+    if opened in BUNDLED_SETS or len(pairs) < FEWEST_TO_DIVIDE or (held_out and name not in BUNDLED_SETS):
         return None
-    return count - count // 5, count // 5
+    count = min(len(pairs) // 5, DEMO_HELD_OUT)
+    cut = min(len(train), len(pairs) - count)
+    while cut > 1 and pairs[cut].prompt == pairs[cut - 1].prompt:
+        cut -= 1  # examples of one problem stay together
+    trained_on = {pair.prompt for pair in pairs[:cut]}
+    return None if any(pair.prompt in trained_on for pair in pairs[cut : cut + count]) else (cut, count)
 
 
 def unknown_words(library: Library, form: Form) -> str:
@@ -117,10 +126,13 @@ def overlap_words(library: Library, form: Form) -> str:
     shared = sum(pair.prompt in prompts for pair in held_out)
     if not shared:
         return ""
-    which = "All" if shared == len(held_out) else f"{shared:,} of the {len(held_out):,}"
+    if shared == len(held_out):
+        return (
+            "All held-out examples are on problems that are trained on: what is measured says nothing about new ones."
+        )
     return (
-        f"{which} held-out examples are on problems that are trained on too: what is measured after training says that "
-        "much less about new ones."
+        f"Of the {len(held_out):,} held-out examples, {shared:,} {'is' if shared == 1 else 'are'} on problems that are "
+        "trained on too: what is measured says that much less about new ones."
     )
 
 

@@ -56,8 +56,8 @@ def wait_for_points(page: Page, count: int) -> None:
     page.wait_for_function(f"n => ({figure()}?.data?.[0]?.x?.length ?? 0) >= n", arg=count, timeout=ENDED)
 
 
-def updates(page: Page) -> int:
-    return int(page.locator("#train-charts [data-id=loss] .figure").get_attribute("data-updates") or 0)
+def updates(page: Page, chart: str = "loss") -> int:
+    return int(page.locator(f"#train-charts [data-id={chart}] .figure").get_attribute("data-updates") or 0)
 
 
 def visible(page: Page, chart: str, name: str) -> bool:
@@ -294,6 +294,34 @@ def test_case_08_case_21_a_run_outlasts_its_page_and_what_a_reader_chose_each_up
     page.locator("#train-do-it").click()
     expect(rows(page)).to_have_count(count, timeout=60_000)
     assert len(list(app.runs_dir.glob("*/config.json"))) == count
+
+
+def test_a_chart_out_of_view_is_drawn_rarely_and_with_the_others_once_it_is_seen(page, app):
+    page.set_viewport_size({"width": 1440, "height": 640})
+    open_tab(page, "Train")
+    fill(page, LONG)
+    start(page, app)
+    last = page.locator("#train-charts .plot").last
+    name = last.get_attribute("data-id")
+    wait_for_points(page, 2)
+
+    def draw_twelve_times() -> int:
+        """How often the last chart is drawn meanwhile."""
+        of_loss, of_last = updates(page), updates(page, name)
+        page.wait_for_function(
+            "n => Number(document.querySelector('#train-charts [data-id=loss] .figure').dataset.updates) >= n",
+            arg=of_loss + 12,
+            timeout=ENDED,
+        )
+        return updates(page, name) - of_last
+
+    assert draw_twelve_times() <= 6
+    page.set_viewport_size({"width": 1440, "height": 1400})
+    page.wait_for_function(f"n => {figure(name)}.data[0].x.length >= n", arg=points(page))
+    assert draw_twelve_times() >= 10
+    page.get_by_role("button", name="Discard").click()
+    page.locator("#train-do-it").click()
+    expect(state(page, "running")).to_be_hidden(timeout=60_000)
 
 
 def test_arrow_keys_choose_preset_and_loss(page):

@@ -167,7 +167,9 @@ def test_problems_that_are_both_trained_on_and_held_out_are_counted():
     own = library(*pairs)
     form = FORM._replace(examples=6, held_out=4, held_out_set="")
     assert train_words.overlap_words(own, form).startswith("All held-out examples are on problems that are trained on")
-    assert train_words.overlap_words(own, form._replace(examples=4, held_out=6)).startswith("4 of the 6 held-out")
+    assert train_words.overlap_words(own, form._replace(examples=4, held_out=6)).startswith(
+        "Of the 6 held-out examples, 4 are on"
+    )
     assert train_words.overlap_words(own, form._replace(examples=4, held_out=2)) == ""
     assert train_words.overlap_words(own, form._replace(held_out=0)) == ""
     assert train_words.overlap_words(own, form._replace(examples=None)) == ""
@@ -188,17 +190,26 @@ def test_own_examples_compared_on_the_bundled_ones_are_said_to_be(tmp_path):
 
 
 def test_a_part_of_a_visitors_own_set_can_be_held_out():
-    own = Library((*library(*numbered(42)).sets, *bundled_library(DATA_DIR).sets), "s")
+    def different(count, each=1):
+        return [replace(pair, prompt=f"What is {int(pair.id) // each}?") for pair in numbered(count)]
+
+    own = Library((*library(*different(42)).sets, *bundled_library(DATA_DIR).sets), "s")
     form = FORM._replace(examples=450, held_out=300, held_out_set=HELD_OUT_SETS[0])
     assert train_words.own_parts(own, form) == (34, 8)
     divided = form._replace(examples=34, held_out=8, held_out_set="")
     train, held_out, name = train_form.split(own, divided)
     assert (len(train), len(held_out), name) == (34, 8, "s")
     assert train_words.own_parts(own, form._replace(held_out_set="")) == (34, 8)  # all are trained on, none is left
+    assert train_words.own_parts(own, form._replace(examples=20)) == (20, 8)  # no more than was asked for
+    many = Library((*library(*different(2000)).sets, *bundled_library(DATA_DIR).sets), "s")
+    assert train_words.own_parts(many, form._replace(examples=5000)) == (1700, 300)
+    assert train_words.own_parts(library(*different(42, each=3)), form._replace(held_out_set="")) == (33, 8)
+    mixed = [replace(pair, prompt=f"What is {int(pair.id) % 3}?") for pair in numbered(42)]
+    assert train_words.own_parts(library(*mixed), form._replace(held_out_set="")) is None
     for done in (divided, form._replace(held_out_set="other"), form._replace(examples=None)):
         assert train_words.own_parts(own, done) is None
     assert train_words.own_parts(own.opened("synthetic_prm.json"), form) is None
-    assert train_words.own_parts(library(*numbered(9)), form._replace(held_out_set="")) is None
+    assert train_words.own_parts(library(*different(9)), form._replace(held_out_set="")) is None
 
 
 def test_the_page_trains_as_the_presets_do():

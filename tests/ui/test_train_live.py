@@ -269,9 +269,9 @@ def test_a_result_says_of_how_many_and_how_sure_it_is(run, reader):
     assert (row["result"], row["intervals"]) == (words, title)
     held_out = facts._replace(config=make_config({"data": "a", "eval_data": "b"}))
     assert run_table.result_of(held_out).words == "38% → 50% solved, of 8"
-    leaking = held_out._replace(after={**sides[1], "trained_on": 3.0})
+    leaking = held_out._replace(after={**sides[1], "trained_on": 20.0})
     assert run_table.result_of(leaking).words == (
-        "38% → 50% solved, of 8 held-out examples, 3 of them on problems that were trained on"
+        "38% → 50% solved, of 8 (20 held-out pairs on problems that were trained on)"
     )
     assert run_table.result_of(held_out._replace(after={**sides[1], "trained_on": 0.0})).words.endswith("of 8")
     ranked = [{name: side[name] for name in ("preference_accuracy", "pairs")} for side in sides]

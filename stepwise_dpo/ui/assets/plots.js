@@ -22,10 +22,10 @@ const logarithmic = new Set();
 let latest = new Map();
 let waiting = [];
 let timer = null;
-const inView = new Set(); // those of which more than a rim is seen
+const seen = new Set(); // those of which more than a rim is in view
 const viewer = new IntersectionObserver((changes) => {
-  for (const { target, isIntersecting } of changes) inView[isIntersecting ? 'add' : 'delete'](target.dataset.id);
-  if (waiting.some((id) => inView.has(id))) drawWaiting();
+  for (const { target, isIntersecting } of changes) seen[isIntersecting ? 'add' : 'delete'](target.dataset.id);
+  if (waiting.some((id) => seen.has(id))) drawWaiting();
 }, { rootMargin: '-60px 0px' });
 
 const isDark = () => document.body.classList.contains('dark') || document.documentElement.classList.contains('dark');
@@ -280,7 +280,7 @@ function drawChart(chart) {
 // How long a chart still has to wait for its turn, in milliseconds.
 function pause(id) {
   const { drawnAt } = boxOf({ id }).querySelector('.figure');
-  return inView.has(id) || !drawnAt ? 0 : Math.max(0, drawnAt + UNSEEN_SECONDS * 1000 - performance.now());
+  return seen.has(id) || !drawnAt ? 0 : Math.max(0, drawnAt + UNSEEN_SECONDS * 1000 - performance.now());
 }
 
 // Each chart takes tens of milliseconds: one at a time, so that clicks are heard between them, and the first at once.
@@ -290,7 +290,8 @@ function drawWaiting() {
     for (let drawn = false; !drawn;) {
       const next = waiting.findIndex((id) => pause(id) === 0);
       if (next < 0) break;
-      drawn = drawChart(latest.get(...waiting.splice(next, 1)));
+      const [id] = waiting.splice(next, 1);
+      drawn = drawChart(latest.get(id));
     }
   } finally { // one that can't be drawn leaves the others their turn
     if (waiting.length) timer = setTimeout(drawWaiting, Math.min(...waiting.map(pause)));
@@ -305,11 +306,12 @@ function draw(id) {
   for (const box of [...root.children]) {
     if (latest.has(box.dataset.id)) continue;
     viewer.unobserve(box);
-    inView.delete(box.dataset.id);
+    seen.delete(box.dataset.id);
     Plotly.purge(box.querySelector('.figure'));
     box.remove();
   }
   charts.forEach(place); // all at once, so that nothing jumps
+  if (latest.has(id)) boxOf({ id }).querySelector('.figure').drawnAt = 0; // also where only its head is in view
   // Those that still wait keep their turn, and will be drawn as they are by then.
   waiting = [...new Set([...(latest.has(id) ? [id] : []), ...waiting, ...latest.keys()])].filter((id) => latest.has(id));
   drawWaiting();

@@ -1,7 +1,7 @@
 // Asks the server all the time whether a run of this visitor has moved, and lets the page look only when one has.
 // By a request of its own: for each event Gradio's script goes several times through the components of the page.
 // value: {"visitor", "standing": what the last look saw, "seconds", "idle", "beginning": from one answer to the next
-// question, with a run at work, without one, and before the first point of one, "stamp"}, sent again by each look.
+// question, with a run at work, without one, and in the first seconds of one, "stamp"}, sent again by each look.
 // Gives the events "moved", and "ended" where another run than before is over. Gradio gives: element, props, server, trigger, watch.
 const RETRY_SECONDS = 2;
 const PATIENCE_SECONDS = 30;
