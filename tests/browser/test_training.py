@@ -318,7 +318,7 @@ def test_a_chart_out_of_view_is_drawn_rarely_and_with_the_others_once_it_is_seen
     assert draw_twelve_times() <= 6
     page.set_viewport_size({"width": 1440, "height": 1400})
     page.wait_for_function(f"n => {figure(name)}.data[0].x.length >= n", arg=points(page))
-    assert draw_twelve_times() >= 10
+    assert draw_twelve_times() >= 8
     page.get_by_role("button", name="Discard").click()
     page.locator("#train-do-it").click()
     expect(state(page, "running")).to_be_hidden(timeout=60_000)
