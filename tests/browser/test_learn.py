@@ -14,6 +14,7 @@ LOSS, PULL, TRAINING = "learn_loss", "learn_pull", "learn_training"
 
 @pytest.fixture
 def learn(page: Page) -> Page:
+    page.set_viewport_size({"width": 1440, "height": 2400})  # charts out of view are drawn seconds later
     open_tab(page, "Learn")
     expect(page.locator(f"#learn-lesson [data-id={LOSS}] .main-svg").first).to_be_visible()
     return page
