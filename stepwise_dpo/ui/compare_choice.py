@@ -115,6 +115,20 @@ def opened_run(models: Sequence[Model], choice: Choice) -> str:
     return after.view.run.id if after is not None and after.which == "after" else ""
 
 
+def against_base(choice: Choice) -> str:
+    """The run that a choice compares with its own base; "" where it compares something else."""
+    run = str(choice.after).removeprefix("after:")
+    return run if choice[:2] == (f"before:{run}", f"after:{run}") else ""
+
+
+def stands_in(models: Sequence[Model], run_id: str, choice: Choice) -> bool:
+    """Whether a choice only stands in for the page's run, which had left no model yet and now has.
+
+    Whoever chooses a run by hand makes it the page's, so another one against its base is nobody's choice.
+    """
+    return against_base(choice) not in ("", run_id) and run_id in {model.view.run.id for model in models}
+
+
 def both(models: Sequence[Model], choice: Choice) -> tuple[Model, Model]:
     """Find the two models that a browser names.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stepwise_dpo.ui.address import MAX_CHARACTERS, NO_COMPARISON, ComparisonLink
-from stepwise_dpo.ui.compare_choice import STORED, Choice, Session, chosen, defaults, sources_of
+from stepwise_dpo.ui.compare_choice import STORED, Choice, Session, against_base, chosen, defaults, sources_of
 from stepwise_dpo.ui.comparison import FILTERS, SORTS, Place
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.measuring import Model
@@ -39,7 +39,7 @@ def link_of(session: Session, run_id: str) -> dict[str, str]:
     choice = session.choice
     if choice is None or session.run != run_id:
         return NO_COMPARISON._asdict()
-    by_itself = (choice.before, choice.after) == (f"before:{run_id}", f"after:{run_id}")
+    by_itself = bool(against_base(choice))  # of another run it only stands in for the page's, see `stands_in`
     measured = choice.source != STORED
     place = session.place
     return ComparisonLink(

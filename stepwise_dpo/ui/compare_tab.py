@@ -26,6 +26,7 @@ from stepwise_dpo.ui.compare_choice import (
     look_up,
     opened_run,
     sources_of,
+    stands_in,
     typed,
 )
 from stepwise_dpo.ui.compare_figures import margin_charts
@@ -198,7 +199,7 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
         if linked:
             choice, start, lacking = follow(before, models, run_id, choice, library, most)
         else:
-            if run_id != before.run or not chosen(models, choice):
+            if run_id != before.run or not chosen(models, choice) or stands_in(models, run_id, choice):
                 choice = defaults(models, run_id, choice)
             start = before if choice == before.choice else Session(choice=choice)
             start = start._replace(run=run_id, link=NO_COMPARISON)
@@ -216,11 +217,16 @@ def build(shared: Shared, tab: gr.Tab, reader: RunReader, judges: Judges, polici
     def on_ended(
         run_id: str, before: Session, text: object, library: Library, visitor: str, *sent: object
     ) -> list[Any]:
-        """Fill the tab where there was nothing to compare yet; what somebody looks at stays, and its lists grow."""
+        """Fill the tab where there was nothing to compare yet, or another run stood in for the one that has ended.
+
+        What somebody has chosen stays, and its lists grow.
+        """
         models, choice = models_of(look(reader.own(visitor))), Choice(*sent)
         unchanged: list[Any] = [gr.skip()] * (len(fields) + 1 + len(result))
         if before.choice is None:  # nobody has opened the tab
             return unchanged
+        if stands_in(models, run_id, choice):
+            return on_show(run_id, before, text, library, visitor, *sent)
         if chosen(models, choice):
             field = gr.Dropdown(choices=_options(models))
             return [field, field, *unchanged[2:]]

@@ -95,24 +95,6 @@ _PLANS = (
         {},
     ),
     _Plan(
-        "process",
-        "Process rewards",
-        "per solution",
-        (
-            _Line("process_rewards/chosen", "chosen", CHOSEN),
-            _Line("process_rewards/rejected", "rejected", REJECTED, "dash"),
-            _Line("process_rewards/preference", "preference", MARGIN, "dot"),
-        ),
-        {"zeroline": True},
-    ),
-    _Plan(
-        "negative",
-        "Negative preferences",
-        "share of pairs",
-        (_Line("process_rewards/negative_fraction", "negative", OTHER),),
-        _SHARE,
-    ),
-    _Plan(
         "gradient",
         "Gradient norm",
         "before clipping",
@@ -134,6 +116,25 @@ _PLANS = (
         "nats per token",
         (_Line("entropy", "entropy", OTHER),),
         {"rangemode": "tozero"},
+    ),
+    # Not every run has these two: last, so that no other chart has another place then.
+    _Plan(
+        "process",
+        "Process rewards",
+        "per solution",
+        (
+            _Line("process_rewards/chosen", "chosen", CHOSEN),
+            _Line("process_rewards/rejected", "rejected", REJECTED, "dash"),
+            _Line("process_rewards/preference", "preference", MARGIN, "dot"),
+        ),
+        {"zeroline": True},
+    ),
+    _Plan(
+        "negative",
+        "Negative preferences",
+        "share of pairs",
+        (_Line("process_rewards/negative_fraction", "negative", OTHER),),
+        _SHARE,
     ),
 )
 _JUDGED_ONLY = {"process", "negative"}

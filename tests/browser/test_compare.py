@@ -4,11 +4,19 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 
+import psutil
 import pytest
 from driving import App, open_tab, too_wide, violations
-from finished_runs import EVIL, HOSTILE, MEASURED, OTHER, SECOND
+from finished_runs import EVIL, FIRST, HOSTILE, MEASURED, OTHER, SECOND, STEPS
 from playwright.sync_api import Page, expect
+
+from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 
 NUMBER = re.compile(r"^(\+|−)?\d+\.\d\d$")
 
@@ -211,6 +219,31 @@ def test_a_keyboard_reaches_filter_sort_and_rows(compare):
     compare.keyboard.press("Enter")
     expect(rows(compare).nth(2)).to_have_attribute("aria-current", "true")
     expect(rows(compare).nth(2)).to_be_focused()
+
+
+@pytest.fixture
+def going(app: App) -> Iterator[RunDirectory]:
+    """A run at work, as far as its files say."""
+    run = RunDirectory(app.runs_dir / "20260101-120000-dpo-dddd")
+    run.create(RunDirectory(app.runs_dir / FIRST).config())
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(200)"]) as worker:
+        created = psutil.Process(worker.pid).create_time()
+        run.write_status(RunStatus("running", worker.pid, created, max_steps=STEPS, started=time.time()))
+        yield run
+        worker.kill()
+    shutil.rmtree(run.path)
+
+
+def test_a_run_that_ends_is_shown_where_another_one_stood_in_for_it(app, visit, going):
+    page = visit(f"{app.url}/?tab=compare").page
+    after = page.locator("#compare-after input")
+    expect(after).to_have_value("Step-wise · 1 Jan 11:00:00")
+    expect(page).to_have_url(re.compile(f"run={going.id}$"))
+    shutil.copytree(app.runs_dir / FIRST / "final", going.final)
+    shutil.copy(app.runs_dir / FIRST / "examples.jsonl", going.path)
+    going.write_status(RunStatus("finished", started=time.time(), global_step=STEPS, max_steps=STEPS))
+    expect(after).to_have_value("DPO · 1 Jan 12:00:00")
+    expect(page.locator("#compare-summary h2")).to_have_text("DPO · 1 Jan 12:00:00, before and after training")
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])

@@ -344,6 +344,33 @@ def test_a_run_that_ends_fills_the_tab_only_where_there_was_nothing(runs, models
     assert all(value == gr.skip() for value in ended.fn("", Session(view=view, choice=gone), *state, *gone))
 
 
+def test_a_run_that_ends_is_shown_where_another_one_stood_in_for_it(runs):
+    page = build_app(runs.runs_dir)
+    ended = next(f for f in page.fns.values() if f.fn and f.fn.__name__ == "on_ended")
+    pick = next(f.fn for f in page.fns.values() if f.fn and f.fn.__name__ == "on_pick")
+    show = next(f.fn for f in page.fns.values() if f.fn and f.fn.__name__ == "on_show" and f.outputs == ended.outputs)
+    state = ["", LIBRARY, "visitor"]
+    going = runs.run("20260102-000000-dpo-bbbb")
+    final = going.final.rename(going.path / "later")  # without a model, as while it goes on
+    session = show(going.id, Session(), *state, *choice(None, None))[5]
+    stand_in = session.choice
+    assert stand_in[:2] == (keys("before", 3), keys("after", 3))
+    assert not any(link_of(session, going.id).values())  # so whoever opens the link later sees this run, too
+    assert ended.fn(going.id, session, *state, *stand_in)[5] == gr.skip()  # another one has ended
+    by_hand = choice(keys("before", 1), keys("after", 1))
+    picked = pick(session, *state, *by_hand)
+    against = choice(keys("before", 1), keys("before", 3))
+    bases = pick(session, *state, *against)
+
+    final.rename(going.final)
+    for shown in (ended.fn, show):  # on any tab, and where the page didn't hear of the end
+        switched = shown(going.id, session, *state, *stand_in)
+        assert [field.value for field in switched[:2]] == [keys("before", 2), keys("after", 2)]
+        assert switched[5].view is not None
+    assert ended.fn(picked[0], picked[4], *state, *by_hand)[5] == gr.skip()
+    assert ended.fn(going.id, bases[4], *state, *against)[5] == gr.skip()
+
+
 def session_of(rows, **fields):
     return Session(View("", (BEFORE, AFTER), tuple(rows), ""), **fields)
 

@@ -107,6 +107,14 @@ def test_the_same_charts_before_and_after_the_first_point(loss, judged):
         go.Figure(data=other.figure["data"], layout=other.figure["layout"])  # plotly accepts every property
 
 
+def test_a_reward_model_adds_charts_and_moves_none():
+    def ids(*runs):
+        return [each.id for each in training_charts(runs)]
+
+    assert ids(drawn(loss="stepwise", judged=True)) == [*ids(drawn()), "process", "negative"]
+    assert ids(drawn(), drawn(key="b", judged=True)) == ids(drawn(judged=True))
+
+
 def test_charts_without_points_are_the_same_before_and_in_a_run():
     """So the page draws none of them while the first step is computed."""
     waiting = training_charts([drawn([], max_steps=3)])
