@@ -50,6 +50,7 @@ function confirming(row, ask) {
 function newRow(key) {
   const act = (name) => () => {
     trigger('act', { key, act: name });
+    if (name === 'again') document.querySelector('#train-head')?.scrollIntoView({ block: 'nearest' }); // far above
     if (name === 'load') show('#train-preset');
   };
   const box = make('input', { type: 'checkbox', class: 'draw', onchange: () => trigger('overlay', { key, on: box.checked }) });
