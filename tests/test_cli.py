@@ -20,6 +20,7 @@ from stepwise_dpo.learning.rewards import LLMRewardModel
 from stepwise_dpo.learning.tokenization import StepTokenizer
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, load_pairs, save_pairs
 from stepwise_dpo.preferences.synthetic import draw_solution
+from stepwise_dpo.runs.checkpoints import noted_at_start
 from stepwise_dpo.runs.config import RunConfig, make_config
 from stepwise_dpo.runs.directory import RunDirectory
 
@@ -163,6 +164,8 @@ def test_a_bundled_policy_on_problems_that_it_does_not_know(pairs, tmp_path, cap
         assert main(["train", "--model", "policy", *arguments, "--max-steps", "1", "--generate", "0"]) == 0
         told = [line for line in capsys.readouterr().err.splitlines() if "the bundled kinds of problems only" in line]
         assert len(told) == (name == "strange")
+        noted = noted_at_start(RunDirectory(tmp_path / name))  # the page shows it
+        assert [f"warning: {words}" for words in noted] == told
 
 
 def test_a_solve_rate_says_of_how_many_answers_it_is():

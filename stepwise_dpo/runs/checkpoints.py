@@ -174,22 +174,25 @@ def check_disk(directory: RunDirectory, needed: int) -> dict[str, Any]:
 
 
 def noted_at_start(directory: RunDirectory) -> list[str]:
-    """Give what a run wrote when it last began: a checkpoint that it skipped and why, that the disk was nearly full.
+    """Give what a run wrote when it last began: checkpoints that it skipped and why, and what it warned of.
 
     Raises:
         RunError: environment.json can't be read, or is damaged where it says that.
     """
     environment = directory.environment() or {}
     begun = [environment, *environment.get("resumed", [])]
-    noted = [{"skipped": [], "disk": {}, **one} if isinstance(one, dict) else {} for one in begun]
-    for one in noted:  # older runs noted neither
-        skipped, disk = one.get("skipped"), one.get("disk")
-        if not isinstance(skipped, list) or not all(isinstance(fault, str) for fault in skipped):
-            raise RunError(f"run {directory.id!r}: environment.json: resumed is damaged")
+    noted = [{"skipped": [], "disk": {}, "warnings": [], **one} if isinstance(one, dict) else {} for one in begun]
+    for one in noted:  # older runs noted none of these
+        disk = one.get("disk")
+        for name, part in (("skipped", "resumed"), ("warnings", "warnings")):
+            listed = one.get(name)
+            if not isinstance(listed, list) or not all(isinstance(words, str) for words in listed):
+                raise RunError(f"run {directory.id!r}: environment.json: {part} is damaged")
         if not isinstance(disk, dict) or not isinstance(disk.get("warning"), str | None):
             raise RunError(f"run {directory.id!r}: environment.json: disk is damaged")
-    said = [f"skipped {fault} when it was resumed" for fault in noted[-1]["skipped"]]
-    return said + [warning for warning in [noted[-1]["disk"].get("warning")] if warning]
+    last = noted[-1]
+    said = [f"skipped {fault} when it was resumed" for fault in last["skipped"]]
+    return [*said, *last["warnings"], *filter(None, [last["disk"].get("warning")])]
 
 
 def _words(checkpoint: Checkpoint, wrong: list[str]) -> str:

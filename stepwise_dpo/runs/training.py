@@ -176,9 +176,8 @@ def _run(
         # To score them takes minutes; where nothing does, the trainer finds at once what is too long.
         policy.step_tokenizer().check_lengths(everything, config.max_length)
     if journal.writes:
-        _warn_of_unknown_characters(policy, everything)
-        _warn_of_unknown_problems(config.model, train_pairs)
-        _record_environment(config, directory, point, policy, reward_model, len(train_pairs))
+        warnings = [*_unknown_characters(policy, everything), *_unknown_problems(config.model, train_pairs)]
+        _record_environment(config, directory, point, policy, reward_model, len(train_pairs), warnings)
 
     def score(pairs: Sequence[PreferencePair]) -> None:
         if reward_model is not None and journal.writes:
@@ -313,8 +312,9 @@ def _record_environment(
     policy: Policy,
     reward_model: LLMRewardModel | None,
     train_pairs: int,
+    warnings: list[str],
 ) -> None:
-    """Write down what the figures depend on, and find out whether the disk has room.
+    """Write down what the figures depend on, say what to be warned of, and find out whether the disk has room.
 
     Raises:
         RunError: it has not; or a run that goes on has other models than it began with.
@@ -337,8 +337,9 @@ def _record_environment(
         deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
         weights=weights,
         disk=check_disk(directory, needed),
+        warnings=warnings,
     )
-    for words in filter(None, [environment["disk"]["warning"]]):
+    for words in filter(None, [*warnings, environment["disk"]["warning"]]):
         tqdm.write(f"warning: {words}", file=sys.stderr)
     began = directory.environment() or {}
     if point is not None and point.checkpoint is not None and (changed := changes(began, environment)):
@@ -393,21 +394,21 @@ def _rewards_record(
     }
 
 
-def _warn_of_unknown_characters(policy: Policy, pairs: Sequence[PreferencePair]) -> None:
+def _unknown_characters(policy: Policy, pairs: Sequence[PreferencePair]) -> list[str]:
     unknown = [characters for characters in policy.step_tokenizer().unknown_characters(pairs) if characters]
-    if unknown:
-        tqdm.write(
-            f"warning: {len(unknown)} of {len(pairs)} examples have characters that {policy.name} can't read and sees "
-            f"as one unknown token: {' '.join(sorted(set(''.join(unknown))))}",
-            file=sys.stderr,
-        )
+    if not unknown:
+        return []
+    return [
+        f"{len(unknown)} of {len(pairs)} examples have characters that {policy.name} can't read and sees as one "
+        f"unknown token: {' '.join(sorted(set(''.join(unknown))))}"
+    ]
 
 
-def _warn_of_unknown_problems(model: str, pairs: Sequence[PreferencePair]) -> None:
-    if model in BUNDLED and not any(is_known(pair.prompt) for pair in pairs):
-        tqdm.write(
-            f"warning: the bundled model {model!r} knows the bundled kinds of problems only, and none of the "
-            f"{len(pairs)} training prompts is of one: its log-probabilities and losses say little here. Choose a "
-            f"model (--model) that knows such text, a local folder or a Hub id such as {HUB_DEFAULT}",
-            file=sys.stderr,
-        )
+def _unknown_problems(model: str, pairs: Sequence[PreferencePair]) -> list[str]:
+    if model not in BUNDLED or any(is_known(pair.prompt) for pair in pairs):
+        return []
+    return [
+        f"the bundled model {model!r} knows the bundled kinds of problems only, and none of the {len(pairs)} training "
+        "prompts is of one: its log-probabilities and losses say little here. Choose a model (--model) that knows such "
+        f"text, a local folder or a Hub id such as {HUB_DEFAULT}"
+    ]

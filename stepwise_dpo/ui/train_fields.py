@@ -50,8 +50,8 @@ class Fields(NamedTuple):
         message: what is wrong with the form, beside the button.
         filled: what `fill` has values for.
         plan: says what the form would do; its inputs are the library and `form`.
-        planned: where `plan` says it: on the button, in words about steps and time, and about the data, and on
-            the button that offers to hold out a part of it.
+        planned: where `plan` says it: on the button, in words about steps and time, and about the data, on the
+            button that offers to hold out a part of it, and what is odd about it.
     """
 
     form: list[Any]
@@ -101,7 +101,8 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
         with _explained("compared_on"):
             held_out = _number(demo.held_out, "compared on", 0, "train-held-out", precision=0)
     data = html(elem_id="train-data")
-    hold_out = gr.Button("", size="sm", visible=False, elem_id="train-hold-out")
+    hold_out = gr.Button("", size="sm", visible=False, elem_id="train-hold-out")  # before what may be long
+    odd = html(elem_id="train-odd")
     with gr.Row():
         with _explained("epochs"):
             epochs = _number(demo.epochs, "epochs", 0, "train-epochs")
@@ -186,7 +187,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
         remarks = "\n".join(
             filter(None, [words(library, form) for words in (unknown_words, overlap_words, bundled_words)])
         )
-        data = _hint(data_words(library, form)) + note(remarks)
+        data = _hint(data_words(library, form))
         parts = own_parts(library, form)
         offer = gr.update(
             visible=parts is not None, value=f"Hold out {parts[1]:,} of your own instead" if parts else ""
@@ -194,10 +195,10 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
         try:
             config, steps = plan(library, form, public)
         except ConfigError as problem:
-            return ["Train", _hint(str(problem), "warn"), data, offer]
+            return ["Train", _hint(str(problem), "warn"), data, offer, note(remarks)]
         # Anybody's: a pace says nothing about whose run it was.
         words = plan_words(config, steps, known_pace(reader.supervisor.runs(), config.model, config.loss))
-        return [words.button, _hint(words.estimate), data, offer]
+        return [words.button, _hint(words.estimate), data, offer, note(remarks)]
 
     def on_hold_out(library: Library, *values: object) -> list[Any]:
         parts = own_parts(library, Form(*values))
@@ -234,7 +235,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
 
     kept, shown_before = shared.kept_form, gr.State(False)
     filled = [*form, formula, policy_note, stepwise, kept, data_set]
-    planned = ([shared.library, *form], [start, estimate, data, hold_out])
+    planned = ([shared.library, *form], [start, estimate, data, hold_out, odd])
     in_formula = [form[Form._fields.index(name)] for name in _IN_FORMULA]
     loss.input(
         on_loss,
@@ -258,7 +259,7 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
         [shared.library, message, *filled],
         show_progress="hidden",
         trigger_mode="always_last",
-    )
+    ).then(on_plan, *planned, show_progress="hidden")
     tab.select(
         on_show,
         [shared.library, held_out_set, kept, shown_before],

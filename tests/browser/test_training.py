@@ -376,7 +376,7 @@ def test_the_form_chooses_the_set_for_the_whole_page(page, watch):
     expect(chosen).to_have_value("synthetic_prm.json")
 
 
-def test_a_part_of_ones_own_set_is_held_out_by_a_click(page, tmp_path):
+def test_a_part_of_ones_own_set_is_held_out_by_a_click(page, watch, tmp_path):
     own = tmp_path / "own.json"
     save_pairs(generate_pairs(12, seed=5), own)
     with page.expect_file_chooser() as chooser:
@@ -385,11 +385,19 @@ def test_a_part_of_ones_own_set_is_held_out_by_a_click(page, tmp_path):
     expect(page.locator("#data-table .count")).to_have_text("12 examples")
     open_tab(page, "Train")
     hint, offer = page.locator("#train-data"), page.locator("#train-hold-out")
-    expect(hint).to_contain_text("the bundled problems, not yours")
+    expect(page.locator("#train-odd")).to_contain_text("the bundled problems, not yours")
     offer.click()
     expect(hint).to_have_text("Trains on the first 10 of own.json; held out are 2 of own.json.")
     expect(offer).to_be_hidden()
     expect(page.locator("#train-examples input")).to_have_value("10")
+    # After a reload, with the other options closed, a preset brings its own set to compare on.
+    expect(page).to_have_url(re.compile("tab=train"))
+    watch.go(page.url)
+    expect(hint).to_have_text("Trains on the first 10 of own.json; held out are 2 of own.json.")
+    page.get_by_label("Quick demo", exact=True).check()
+    expect(hint).to_have_text("Trains on all 450 of onpolicy_prm.json; held out are 300 of onpolicy_heldout_prm.json.")
+    page.wait_for_timeout(1_000)  # nothing covers it later
+    expect(hint).to_contain_text("held out are 300 of onpolicy_heldout_prm.json.")
 
 
 def test_bad_settings_are_explained_beside_the_button(page, app):
