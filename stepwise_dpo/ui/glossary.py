@@ -81,7 +81,7 @@ GLOSSARY: dict[str, Entry] = {
     "accuracy": Entry(
         "Reward accuracy",
         "The share of pairs for which the policy, measured against its reference, prefers the chosen answer more than "
-        "before.",
+        "before. The curve begins at 0%: at the first step both are the same model.",
         "share of pairs with rewards/margins > 0",
     ),
     "preference_accuracy": Entry(
