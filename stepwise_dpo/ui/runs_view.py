@@ -162,6 +162,8 @@ def progress_words(view: RunView, curves: Curves) -> str:
     if not status.max_steps or (status.active and status.phase not in ("", "training")):
         return view.state if view.stop_requested or view.discarded else status.phase or view.state
     words = f"{status.global_step:,} / {status.max_steps:,}"
+    if status.active and status.global_step >= status.max_steps:
+        return f"{words} · finishing"  # what is held out is evaluated once more
     left = seconds_left(curves, status.max_steps)
     return f"{words} · {duration(left)} left" if status.active and left is not None else words
 

@@ -2,6 +2,7 @@ import json
 import re
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
@@ -133,6 +134,8 @@ def test_progress_and_time_left(run):
     records = [{"global_step": n, "time": 100 + 2 * n, "loss": 0.1} for n in range(1, 21)]
     assert runs_view.progress_words(view, Curves(records)) == "20 / 50 · 1 min 0 s left"
     assert runs_view.progress_words(view, Curves(records[:1])) == "20 / 50"
+    last = view._replace(status=replace(view.status, global_step=50))
+    assert runs_view.progress_words(last, Curves(records)) == "50 / 50 · finishing"
     assert view._replace(stop_requested=True).state == "stopping"
     assert view._replace(discarded=True).state == "being discarded"
     assert runs_view.seconds_left(Curves(), 5) is None
