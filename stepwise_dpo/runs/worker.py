@@ -110,11 +110,19 @@ def _training(*, resume: bool, loaded: "Policy | None" = None) -> Callable[[RunC
 def _prepare() -> "Policy":
     """Import what any run needs, and load the bundled policy: no run's configuration is known yet."""
     with without_collection():  # Accelerate's own full one, before training, is short then
+        from stepwise_dpo.learning.evaluation import evaluate_policy
         from stepwise_dpo.learning.loading import load_policy
-        from stepwise_dpo.learning.names import POLICY
+        from stepwise_dpo.learning.names import DATA_DIR, POLICY
+        from stepwise_dpo.learning.step_dataset import build_dataset
+        from stepwise_dpo.preferences.pairs import load_pairs
 
         _training(resume=False)
-        return load_policy(POLICY)
+        policy = load_policy(POLICY)
+        # Libraries import and set up much when they are first used: a fifth of the time to a run's first loss.
+        pairs = load_pairs(DATA_DIR / "heldout_prm.json")[:8]
+        build_dataset(pairs, policy.step_tokenizer())
+        evaluate_policy(policy, pairs)
+        return policy
 
 
 def _end_with_parent(parent: int) -> None:

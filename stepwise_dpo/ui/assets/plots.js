@@ -12,6 +12,7 @@ const config = {
   modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'zoomIn2d', 'zoomOut2d'],
 };
 const UNSEEN_SECONDS = 4; // a chart that isn't in view is drawn so rarely: drawing is half of what a live run costs a page
+const FRAME_MS = 20; // within it the browser shows what was drawn
 const NUMBER_SIZES = [12, 11, 10]; // of the numbers in a heatmap's cells, in pixels: the largest that fits
 const pen = document.createElement('canvas').getContext('2d');
 let hovering = false;
@@ -283,7 +284,8 @@ function pause(id) {
   return seen.has(id) || !drawnAt ? 0 : Math.max(0, drawnAt + UNSEEN_SECONDS * 1000 - performance.now());
 }
 
-// Each chart takes tens of milliseconds: one at a time, so that clicks are heard between them, and the first at once.
+// Each chart takes tens of milliseconds: one at a time, so that it is seen before the next one is drawn and clicks are
+// heard between them, and the first at once.
 function drawWaiting() {
   clearTimeout(timer);
   try {
@@ -294,7 +296,7 @@ function drawWaiting() {
       drawn = drawChart(latest.get(id));
     }
   } finally { // one that can't be drawn leaves the others their turn
-    if (waiting.length) timer = setTimeout(drawWaiting, Math.min(...waiting.map(pause)));
+    if (waiting.length) timer = setTimeout(drawWaiting, Math.max(FRAME_MS, Math.min(...waiting.map(pause))));
   }
 }
 
