@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -72,8 +73,9 @@ def upload(server):
     request = urllib.request.Request(server.url + "/gradio_api/upload", data)
     request.add_header("Content-Type", "multipart/form-data; boundary=x")
     with urllib.request.urlopen(request, timeout=30) as answer:
-        (path,) = json.loads(answer.read())
-    return Path(path)
+        (name,) = json.loads(answer.read())
+    assert re.fullmatch(r"held-[0-9a-f]{32}", name)  # and neither where it lies nor how it was called
+    return name
 
 
 def get(url):
@@ -168,7 +170,11 @@ def test_nobody_sees_what_others_call(server):
 
 
 def test_uploads_of_strangers_go_where_only_this_app_looks(server):
-    assert upload(server).is_relative_to(upload_folder(server.log.parent / "runs"))
+    name = upload(server)
+    assert get(f"{server.url}/gradio_api/file={name}")[2] == b"[]"
+    (path,) = upload_folder(server.log.parent / "runs").rglob("a.json")
+    assert path.read_text() == "[]"
+    assert get(f"{server.url}/gradio_api/file={path}")[0] == 404  # not even to who guesses where it lies
 
 
 @pytest.mark.parametrize("public", [True, False])
@@ -186,14 +192,14 @@ def test_a_public_server_deletes_old_runs_and_uploads_while_it_runs_and_a_local_
     try:
         running.wait()
         wait_until(lambda: "is ready at" in running.log.read_text())
-        uploaded = upload(running)
-        assert uploaded.read_text() == "[]"
+        uploaded = f"{running.url}/gradio_api/file={upload(running)}"
+        assert get(uploaded)[2] == b"[]"
         if public:
-            wait_until(lambda: not uploaded.exists())
+            wait_until(lambda: get(uploaded)[0] != 200)
             assert not runs["old"].path.exists()
         else:
             time.sleep(5)
-            assert uploaded.exists()
+            assert get(uploaded)[0] == 200
             assert runs["old"].path.exists()
         assert runs["new"].path.exists()
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -22,6 +23,7 @@ from stepwise_dpo.ui.address import LOST, NO_REWARDS, Address, address_of, arriv
 from stepwise_dpo.ui.compare_choice import Session
 from stepwise_dpo.ui.compare_link import link_of
 from stepwise_dpo.ui.components import PLOTLY_JS, PLOTLY_URL, Shared, asset, choice_list, html, note, notes, stylesheet
+from stepwise_dpo.ui.hidden_paths import HiddenPaths
 from stepwise_dpo.ui.judges import Judges
 from stepwise_dpo.ui.library import BUNDLED_SETS, ExampleSet, Library
 from stepwise_dpo.ui.places import hide_places
@@ -215,6 +217,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
             "middleware": [
                 Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID"))),
                 Middleware(CheckedBodies),
+                Middleware(HiddenPaths, folder=get_upload_folder()),
             ],
             "routes": [Route(PLOTLY_URL, _plotly), Route("/gradio_api/mcp/schema", _no_tools)],
         },

@@ -31,8 +31,10 @@ _QUICK_BYTES = 64 * 2**10
 MAX_UPLOAD = MAX_BYTES + 2**20
 """Bytes of an upload: one file and its name. Gradio limits each file, but not how many there are, nor the fields."""
 
+UPLOAD = f"{API_PREFIX}/upload"
+"""The one place that takes files; its requests are no JSON."""
+
 _CONTAINERS = (Object, list)
-_UPLOAD = f"{API_PREFIX}/upload"
 _WHERE = "the request"
 
 
@@ -51,7 +53,7 @@ class CheckedBodies:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        if scope["path"].endswith(_UPLOAD):  # what stands before it is the app's own place on its host
+        if scope["path"].endswith(UPLOAD):  # what stands before it is the app's own place on its host
             await self._app(scope, _limited(receive), send)
             return
         body = await _read(receive)

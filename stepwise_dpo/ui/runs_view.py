@@ -182,8 +182,8 @@ def head_html(view: RunView | None, curves: Curves, result: str = "", title: str
     """Write what stands above the curves: name, state, progress, result (`title` on the pointer), error, notes."""
     if view is None:
         return (
-            '<div class="run-head"><h2>No run yet</h2><span>Press “Train”: the curves appear here while it runs.'
-            "</span></div>"
+            '<div class="run-head"><h2>No run yet</h2><span class="result">Press “Train”: the curves appear here while '
+            "it runs.</span></div>"
         )
     status = view.status
     parts = [
@@ -196,10 +196,12 @@ def head_html(view: RunView | None, curves: Curves, result: str = "", title: str
         parts.append(f"<span>{shown(progress_words(view, curves))}</span>")
     if status.active and status.phase == "training" and not curves.count("loss"):
         parts.append("<span>waiting for the first step</span>")
+    # Its line is there from the start, so that the charts below don't move when it comes.
+    words = "What it changed is said here at its end." if status.active else ""
     if result:
-        words = f'<span title="{plain(title)}">{shown(result)}{f": <b>{shown(change)}</b>" if change else ""}</span>'
-        parts.append(f"<span>{words} {what('run_result', 'what-run-result')}</span>")
-    parts.append("</div>")
+        changed = f": <b>{shown(change)}</b>" if change else ""
+        words = f'<span title="{plain(title)}">{shown(result)}{changed}</span> {what("run_result", "what-run-result")}'
+    parts.append(f'<span class="result">{words}</span></div>')
     if status.state in ("failed", "interrupted"):
         parts.append(_failure(view))
     elif status.state == "stopped" and status.error:

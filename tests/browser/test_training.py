@@ -2,7 +2,10 @@ import json
 import os
 import re
 import signal
+import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,21 @@ def start(page: Page, app: App) -> None:
     page.locator("#train-start").click()
     expect(rows(page)).to_have_count(known + 1)
     expect(rows(page).first.locator(".name")).to_have_attribute("aria-current", "true")
+
+
+@contextmanager
+def held(app: App) -> Iterator[None]:
+    """Hold the one run that goes on, so that it doesn't end before a page is there that shall see it going on."""
+    deadline = time.monotonic() + 30
+    while not (pids := [run.status().pid for run in list_runs(app.runs_dir) if run.status().active]) or pids == [None]:
+        assert time.monotonic() < deadline, "no run to hold"
+        time.sleep(0.02)
+    (pid,) = pids
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def rows(page: Page):
@@ -86,8 +104,9 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app,
     judging.get_by_role("radiogroup", name="Before or after training").get_by_label("After", exact=True).check()
     expect(judging.locator("#rewards-rows")).to_contain_text("Nothing “after” to show")
     start(page, app)
-    comparing = visit(f"{app.url}/?tab=compare").page
-    expect(comparing.locator("#compare-summary")).to_contain_text("is still going")
+    with held(app):
+        comparing = visit(f"{app.url}/?tab=compare").page
+        expect(comparing.locator("#compare-summary")).to_contain_text("is still going")
     expect(state(page, "finished")).to_be_visible(timeout=ENDED)
     # Who waits for its end in another tab sees it there, and need not open that again.
     expect(comparing.locator("#compare-summary")).to_contain_text("Preference accuracy")

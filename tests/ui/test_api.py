@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from gradio.utils import get_upload_folder
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
@@ -285,6 +287,7 @@ def test_a_run_from_start_to_delete(local, tmp_path):
     assert "accelerate launch" in commands["accelerate"]
     assert call(local, "note_run", run_id, " a \n try ")["note"] == "a try"  # as it is stored
     archive = call(local, "run_model", run_id, "")
+    assert Path(archive).name == f"{run_id}.zip"
     assert any(name.endswith(".safetensors") for name in zipfile.ZipFile(archive).namelist())
     assert len(call(local, "answer", ["What is 3 + 4?"], run_id=run_id)) == 1
     assert call(local, "step_logps", ROWS[:1], run_id=run_id)[0]["chosen"]
@@ -517,9 +520,11 @@ def test_case_15_an_upload_is_limited_as_a_whole(local):
     """Gradio limits each file: together they, or what is beside them, could be any size."""
     half = b" " * 33 * 2**20
     with httpx.Client(base_url=local.src, timeout=60) as http:
-        (path,) = http.post("gradio_api/upload", files={"files": ("rows.json", json.dumps(ROWS))}).json()
-        assert path.endswith("rows.json")
-        folder = Path(path).parents[1]
+        (name,) = http.post("gradio_api/upload", files={"files": ("rows.json", json.dumps(ROWS))}).json()
+        assert re.fullmatch("held-[0-9a-f]{32}", name)
+        assert http.get(f"gradio_api/file={name}").json() == ROWS
+        folder = Path(get_upload_folder())
+        assert "rows.json" in {path.name for path in folder.rglob("*")}
         before = set(folder.rglob("*"))
         two = [("files", ("one.json", half)), ("files", ("two.json", half))]
         for files, fields in ((two, {}), ([("files", ("rows.json", b"[]"))], {"beside": half * 2})):
