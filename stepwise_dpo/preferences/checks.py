@@ -21,7 +21,7 @@ from stepwise_dpo.preferences.faults import (
 )
 from stepwise_dpo.preferences.row_models import Id, Label, Meta, StepRow, Steps, Text
 
-MAX_KEYS = 50
+MAX_KEYS = 20
 """Of a row or a step. A model notes each key that it doesn't know, and a file could have millions of them."""
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -155,7 +155,7 @@ def _said(problem: ErrorDetails, path: str) -> list[str]:
         case "string_unicode":
             return unicode_faults(value, path)
         case "bool_type":
-            hint = "; a step without a label has null" if value == _NO_LABEL_NUMBER else ""
+            hint = "; a step without a label has null" if isinstance(value, int) and value == _NO_LABEL_NUMBER else ""
             words = f"be true, false or null, not {seen(value)}{hint}"
         case "list_type":
             words = f"be a list{' of steps or a string' * (path in _SIDES)}, not {seen(value)}"
