@@ -29,7 +29,8 @@ from stepwise_dpo.learning.loading import (
     switch_off_dropout,
 )
 from stepwise_dpo.learning.losses import Aggregation, aggregate_steps
-from stepwise_dpo.preferences.faults import refuse, text_faults
+from stepwise_dpo.preferences.checks import text_faults
+from stepwise_dpo.preferences.faults import refuse
 from stepwise_dpo.preferences.pairs import PreferencePair
 
 RewardValue = Literal["probability", "centered", "log_odds"]

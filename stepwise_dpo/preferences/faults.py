@@ -1,14 +1,10 @@
-"""What is checked of everything that enters as data, and how its faults are said: by field, with what stood there.
+"""How the faults of what enters as data are said: by field, with what stood there; and the limits of it.
 
-By hand, and not by pydantic models as settings and arguments of the API are: each of a model's errors would have to be
-found again and said in these words, and a model sees neither a key that is given twice nor which character is no text.
+The rules themselves are pydantic models, see `row_models` and `checks`.
 """
 
-import difflib
 import json
-import math
 from collections.abc import Sequence
-from typing import Any
 
 from stepwise_dpo.errors import DataError
 
@@ -90,93 +86,10 @@ class RowFaults:
         return f"{self._unit}{'s' * (words != str(numbers[0]))} {words}"
 
 
-def key_faults(row: dict[str, Any], known: tuple[str, ...], required: int, path: str) -> list[str]:
-    """Say which keys of an object are unknown, missing (of the first `required` known ones) or given twice."""
-    faults = []
-    unknown = [key for key in row if key not in known]
-    for key in unknown[:MAX_REPORTED]:
-        near = difflib.get_close_matches(key.lower()[:50], [k for k in known if k not in row], 1)
-        advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        faults.append(f"{path}{short(key)}: unknown key; {advice}")
-    faults += [f"{path}{key} is missing" for key in known[:required] if key not in row]
-    faults += [f"{path}{short(key)} is given twice" for key in getattr(row, "repeated", ())]
-    return faults
-
-
-def text_faults(value: object, path: str) -> list[str]:
-    """Say what is wrong with a prompt's or a step's text."""
-    if not isinstance(value, str) or not value.strip():
-        return [f"{path} must be a non-blank string, not {seen(value)}"]
-    if len(value) > MAX_CHARACTERS:
-        return [f"{path} must have at most {MAX_CHARACTERS:,} characters, not {len(value):,}: {seen(value)}"]
-    return unicode_faults(value, path)
-
-
-def label_faults(value: object, path: str) -> list[str]:
-    """Say what is wrong with a step's label."""
-    if value is None or isinstance(value, bool):
-        return []
-    return [f"{path} must be true, false or null, not {seen(value)}"]
-
-
-def count_faults(steps: Sequence[object], path: str) -> list[str]:
-    """Say whether a side has too few or too many steps."""
-    if 1 <= len(steps) <= MAX_STEPS:
-        return []
-    return [f"{path} must have 1 to {MAX_STEPS:,} steps, not {len(steps):,}"]
-
-
-def id_faults(value: object) -> list[str]:
-    """Say what is wrong with a pair's id."""
-    if not isinstance(value, str) or len(value) > MAX_ID_CHARACTERS:
-        return [f"id must be a string of at most {MAX_ID_CHARACTERS} characters, not {seen(value)}"]
-    return unicode_faults(value, "id")
-
-
-def meta_faults(meta: object) -> list[str]:
-    """Say what is wrong with a pair's meta, at every depth of it."""
-    if not isinstance(meta, dict):
-        return [f"meta must be an object, not {seen(meta)}"]
-    faults = []
-    visited = 0
-    waiting: list[tuple[object, str, int]] = [(meta, "meta", 0)]
-    while waiting:
-        value, path, depth = waiting.pop()
-        visited += 1
-        faults += _value_faults(value, path)
-        if isinstance(value, (dict, list)):
-            if depth == MAX_META_DEPTH:
-                return [*faults, f"meta must be nested at most {MAX_META_DEPTH} levels deep"]
-            if visited + len(waiting) + len(value) > MAX_META_VALUES:
-                return [*faults, f"meta must hold at most {MAX_META_VALUES:,} values"]
-            parts = (
-                [(item, f"{path}[{i}]") for i, item in enumerate(value)]
-                if isinstance(value, list)
-                else [(item, f"{path}.{short(str(key))}") for key, item in value.items()]
-            )
-            waiting += [(item, place, depth + 1) for item, place in reversed(parts)]
-    return faults
-
-
-def _value_faults(value: object, path: str) -> list[str]:
-    """Check one value of meta, without what it contains."""
-    if isinstance(value, str):
-        return unicode_faults(value, path)
-    if isinstance(value, float):
-        return [] if math.isfinite(value) else [f"{path} must be a finite number, not {value}"]
-    if isinstance(value, int):
-        # What 64 bits hold is what the JSON readers downstream agree on.
-        fits = -(2**63) <= value < 2**64
-        return [] if fits else [f"{path} must be an integer within 64 bits, not {seen(value)}"]
-    if isinstance(value, dict):
-        faults = [f"{path}.{short(key)} is given twice" for key in getattr(value, "repeated", ())]
-        for key in value:
-            if not isinstance(key, str):
-                faults.append(f"{path} must have strings as keys, not {seen(key)}")
-            else:
-                faults += unicode_faults(key, f"a key of {path}")
-        return faults
-    return [] if value is None or isinstance(value, list) else [f"{path} must be JSON, not {seen(value)}"]
+def path_of(parts: Sequence[str | int]) -> str:
+    """Write where a value stands in a row: "chosen[2].text"."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{short(part)}" for part in parts)
+    return path.removeprefix(".")
 
 
 def unicode_faults(value: str, path: str) -> list[str]:
@@ -215,4 +128,6 @@ def short(text: str, limit: int = 40) -> str:
 
 def visible(text: str) -> str:
     """Write what a terminal can't show, or would obey, as its code."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

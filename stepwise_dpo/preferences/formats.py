@@ -16,27 +16,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stepwise_dpo.errors import DataError
-from stepwise_dpo.preferences.faults import (
-    MAX_STEPS,
-    RowFaults,
-    count_faults,
-    key_faults,
-    label_faults,
-    refuse,
-    seen,
-    text_faults,
-)
-from stepwise_dpo.preferences.pairs import PreferencePair, Step, is_stepwise, pair_of_row, row_faults
+from stepwise_dpo.preferences.checks import checked
+from stepwise_dpo.preferences.faults import RowFaults, refuse
+from stepwise_dpo.preferences.pairs import PreferencePair, Step, is_stepwise, pair_of_row, pair_row
+from stepwise_dpo.preferences.row_models import PairRow, Solution, StepwiseRow
 from stepwise_dpo.preferences.rows import read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 COLUMNS = ("id", "prompt", "chosen", "rejected", "meta")
-
-_STEPWISE_KEYS = ("prompt", "completions", "labels", "id", "meta")
-_NO_LABEL_NUMBER = -100
-"""Stands for "no label" in tensors. Cast to bool it would say "right"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +48,9 @@ class LabelledSolution:
 
     def __post_init__(self) -> None:
         """Check all fields."""
-        refuse(_solution_faults(self.prompt, list(self.steps), list(self.labels), "steps"))
+        fields = {"prompt": self.prompt, "steps": list(self.steps), "labels": list(self.labels)}
+        found = checked(Solution, fields)
+        refuse(found if isinstance(found, list) else [])
 
 
 def to_dataset_dict(train: Sequence[PreferencePair], test: Sequence[PreferencePair] | None = None) -> "DatasetDict":
@@ -174,14 +165,15 @@ def load_labelled_solutions(path: str | os.PathLike[str]) -> tuple[list[Labelled
     found: list[tuple[int, LabelledSolution]] = []
     faults = RowFaults(unit)
     for number, row in rows:
-        stepwise = is_stepwise(row)
-        problems = _stepwise_faults(row) if stepwise else row_faults(row)
-        faults.add(number, problems)
-        if faults.enough:
-            break
-        if not problems:
-            solutions = [_stepwise_solution(row)] if stepwise else labelled_solutions([pair_of_row(row, number)])
-            found += [(number, solution) for solution in solutions]
+        read = checked(StepwiseRow, row) if is_stepwise(row) else pair_row(row)
+        if isinstance(read, StepwiseRow):
+            found.append((number, LabelledSolution(read.prompt, tuple(read.steps), tuple(read.labels))))
+        elif isinstance(read, PairRow):
+            found += [(number, solution) for solution in labelled_solutions([pair_of_row(read, number)])]
+        else:
+            faults.add(number, read)
+            if faults.enough:
+                break
     faults.refuse(source)
     return _without_repetitions(found, source, unit)
 
@@ -197,36 +189,6 @@ def _row(pair: PreferencePair) -> dict[str, Any]:
 def _pair(row: Mapping[str, Any]) -> PreferencePair:
     chosen, rejected = ([Step(step["text"], step["label"]) for step in row[side]] for side in ("chosen", "rejected"))
     return PreferencePair(row["prompt"], chosen, rejected, row["id"], json.loads(row["meta"]))
-
-
-def _stepwise_faults(row: dict[str, Any]) -> list[str]:
-    faults = key_faults(row, _STEPWISE_KEYS, required=3, path="")
-    if not faults:
-        faults += _solution_faults(row["prompt"], row["completions"], row["labels"], "completions")
-    return faults
-
-
-def _stepwise_solution(row: dict[str, Any]) -> LabelledSolution:
-    """Build the solution from a row in which _stepwise_faults found nothing."""
-    return LabelledSolution(row["prompt"], tuple(row["completions"]), tuple(row["labels"]))
-
-
-def _solution_faults(prompt: object, steps: object, labels: object, steps_name: str) -> list[str]:
-    faults = text_faults(prompt, "prompt")
-    for name, value in ((steps_name, steps), ("labels", labels)):
-        if not isinstance(value, list):
-            faults.append(f"{name} must be a list, not {seen(value)}")
-    if not isinstance(steps, list) or not isinstance(labels, list):
-        return faults
-    faults += count_faults(steps, steps_name)
-    for i, step in enumerate(steps[:MAX_STEPS]):
-        faults += text_faults(step, f"{steps_name}[{i}]")
-    if len(labels) != len(steps):
-        faults.append(f"labels must have one entry for each of the {len(steps)} {steps_name}, not {len(labels)}")
-    for i, label in enumerate(labels[:MAX_STEPS]):
-        hint = "; a step without a label has null" if label == _NO_LABEL_NUMBER else ""
-        faults += [fault + hint for fault in label_faults(label, f"labels[{i}]")]
-    return faults
 
 
 def _without_repetitions(

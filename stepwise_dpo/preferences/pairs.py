@@ -11,34 +11,24 @@ Foreign formats are not known here.
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from stepwise_dpo.errors import DataError
-from stepwise_dpo.preferences.faults import (
-    MAX_STEPS,
-    RowFaults,
-    count_faults,
-    id_faults,
-    key_faults,
-    label_faults,
-    meta_faults,
-    refuse,
-    seen,
-    short,
-    text_faults,
-)
+from stepwise_dpo.preferences.checks import checked, count_faults, id_faults, label_faults, meta_faults, text_faults
+from stepwise_dpo.preferences.faults import RowFaults, refuse, seen, short
+from stepwise_dpo.preferences.row_models import PairRow, StepRow
 from stepwise_dpo.preferences.rows import MAX_BYTES, Rows, check_row_count, parse_rows, read_rows, refuse_null_byte
+from stepwise_dpo.preferences.step_splitting import split_steps as split_steps  # part of what is read here
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
-_PAIR_KEYS = ("prompt", "chosen", "rejected", "id", "meta")
-_STEP_KEYS = ("text", "label")
-_STEP_MARKER = re.compile(r"(?<!\S)(?=Step \d+\s*:)", re.IGNORECASE)
+_NEEDED = ("prompt", "chosen", "rejected")
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,21 +148,6 @@ def divergence(pair: PreferencePair) -> int:
     return next(differing, min(len(pair.chosen), len(pair.rejected)))
 
 
-def split_steps(text: str, separator: str = "\n") -> list[str]:
-    """Split a solution given as one string into its non-blank steps, stripped. The only place where text is split.
-
-    White space around the separator doesn't matter. Text without the separator splits before "Step 1:", "Step 2:"
-    markers (which stay in the steps); failing that it is one step.
-
-    Raises:
-        DataError: the separator is empty.
-    """
-    if not separator:
-        raise DataError("separator must not be empty")
-    pieces = _non_blank(text.split(separator.strip() or separator))
-    return pieces if len(pieces) > 1 else _non_blank(p for piece in pieces for p in _STEP_MARKER.split(piece))
-
-
 def parse_pairs(data: bytes | str, source: str) -> list[PreferencePair]:
     """Read pairs from the text of a file.
 
@@ -259,28 +234,45 @@ def _pairs(rows: Rows, source: str) -> list[PreferencePair]:
     pairs: list[PreferencePair] = []
     faults = RowFaults(unit)
     for number, row in numbered:
-        found = row_faults(row)
+        found = pair_row(row)
+        if isinstance(found, PairRow):
+            pairs.append(pair_of_row(found, number))
+            continue
         faults.add(number, found)
         if faults.enough:
             break
-        if not found:
-            pairs.append(pair_of_row(row, number))
     faults.refuse(source)
     _check_ids([(number, pair.id) for (number, _), pair in zip(numbered, pairs, strict=True)], source, unit)
     return pairs
 
 
-def pair_of_row(row: dict[str, Any], number: int) -> PreferencePair:
-    """Build the pair from a native row in which `row_faults` found nothing; without an id it gets the number as one."""
-    chosen, rejected = (
-        [Step(item) if isinstance(item, str) else Step(item["text"], item.get("label")) for item in _items(row[side])]
-        for side in ("chosen", "rejected")
+def pair_of_row(row: PairRow, number: int) -> PreferencePair:
+    """Build the pair of a validated row; without an id it gets the number as one."""
+    return _unchecked(
+        PreferencePair,
+        prompt=row.prompt,
+        chosen=_steps(row.chosen),
+        rejected=_steps(row.rejected),
+        id=row.id or str(number),
+        meta=dict(row.meta or {}),
     )
-    return PreferencePair(row["prompt"], chosen, rejected, row.get("id") or str(number), row.get("meta"))
 
 
-def _items(side: str | list[Any]) -> list[Any]:
-    return list(split_steps(side)) if isinstance(side, str) else side
+def _steps(side: Sequence[str | StepRow]) -> tuple[Step, ...]:
+    return tuple(
+        _unchecked(Step, text=step, label=None)
+        if isinstance(step, str)
+        else _unchecked(Step, text=step.text, label=step.label)
+        for step in side
+    )
+
+
+def _unchecked(kind: type[_Made], **fields: object) -> _Made:
+    """Make a frozen dataclass of fields that its model has validated, without validating them once more."""
+    made = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 def _check_ids(ids: list[tuple[int, str]], source: str, unit: str) -> None:
@@ -300,52 +292,24 @@ def is_stepwise(row: object) -> bool:
     )
 
 
-def row_faults(row: Any) -> list[str]:
-    """Say by field what is wrong with a native or historic row, which may be anything that JSON holds."""
+def pair_row(row: Any) -> PairRow | list[str]:
+    """Validate a native or historic row, which may be anything that JSON holds.
+
+    Returns:
+        The row as its model, or what is wrong with it by field.
+    """
+    needed = ", ".join(_NEEDED)
     if not isinstance(row, dict):
-        return [f"must be an object with {', '.join(_PAIR_KEYS[:3])}, not {seen(row)}"]
+        return [f"must be an object with {needed}, not {seen(row)}"]
     if is_stepwise(row):
         return [
             "is TRL's stepwise supervision (completions with labels), which only models train-reward reads; a pair has "
-            f"{', '.join(_PAIR_KEYS[:3])}"
+            f"{needed}"
         ]
-    if not any(key in row for key in _PAIR_KEYS[:3]):
+    if not any(key in row for key in _NEEDED):
         keys = ", ".join(short(key) for key in list(row)[:5]) or "nothing"
-        return [f"must have {', '.join(_PAIR_KEYS[:3])}, and has {keys}"]
-    faults = key_faults(row, _PAIR_KEYS, required=3, path="")
-    if "prompt" in row:
-        faults += text_faults(row["prompt"], "prompt")
-    for side in ("chosen", "rejected"):
-        if side in row:
-            faults += _side_faults(row[side], side)
-    if row.get("id") is not None:
-        faults += id_faults(row["id"])
-    if row.get("meta") is not None:
-        faults += meta_faults(row["meta"])
-    return faults
-
-
-def _side_faults(side: Any, path: str) -> list[str]:
-    if not isinstance(side, (str, list)):
-        return [f"{path} must be a list of steps or a string, not {seen(side)}"]
-    items = _items(side)
-    faults = count_faults(items, path)
-    for i, item in enumerate(items[:MAX_STEPS]):
-        place = f"{path}[{i}]"
-        if isinstance(item, dict):
-            faults += key_faults(item, _STEP_KEYS, required=1, path=f"{place}.")
-            if "text" in item:
-                faults += text_faults(item["text"], f"{place}.text")
-            faults += label_faults(item.get("label"), f"{place}.label")
-        elif isinstance(item, str):
-            faults += text_faults(item, place)
-        else:
-            faults.append(f"{place} must be a string or an object with text, not {seen(item)}")
-    return faults
-
-
-def _non_blank(pieces: Iterable[str]) -> list[str]:
-    return [piece.strip() for piece in pieces if piece.strip()]
+        return [f"must have {needed}, and has {keys}"]
+    return checked(PairRow, row)
 
 
 def _record(pair: PreferencePair) -> dict[str, JSON]:

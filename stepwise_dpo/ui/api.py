@@ -22,7 +22,8 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from stepwise_dpo.errors import ConfigError, DataError, RunError, StepwiseDPOError
 from stepwise_dpo.learning.names import POLICY, REWARD
 from stepwise_dpo.preferences.checker import check_solution, is_known, solves
-from stepwise_dpo.preferences.faults import count_faults, refuse, text_faults
+from stepwise_dpo.preferences.checks import count_faults, text_faults
+from stepwise_dpo.preferences.faults import refuse
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_pairs, parse_pairs
 from stepwise_dpo.preferences.rows import MAX_PAIRS
 from stepwise_dpo.preferences.statistics import statistics as statistics_of

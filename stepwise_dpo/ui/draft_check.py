@@ -9,7 +9,8 @@ from typing import Any
 
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.learning.names import BUNDLED, HUB_DEFAULT, TINY
-from stepwise_dpo.preferences.faults import MAX_STEPS, count_faults, label_faults, text_faults
+from stepwise_dpo.preferences.checks import count_faults, label_faults, text_faults
+from stepwise_dpo.preferences.faults import MAX_STEPS
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, remarks
 from stepwise_dpo.ui.judges import check_model_name
 from stepwise_dpo.ui.library import SIDES

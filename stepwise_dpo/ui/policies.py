@@ -4,7 +4,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stepwise_dpo.preferences.faults import refuse, text_faults
+from stepwise_dpo.preferences.checks import text_faults
+from stepwise_dpo.preferences.faults import refuse
 from stepwise_dpo.preferences.pairs import PreferencePair
 from stepwise_dpo.ui.library import SIDES
 from stepwise_dpo.ui.loaded_models import LoadedModels, in_turns
