@@ -11,7 +11,8 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from stepwise_dpo.errors import DataError, ModelError
-from stepwise_dpo.preferences.pairs import PreferencePair, Step, split_steps
+from stepwise_dpo.preferences.pairs import PreferencePair, Step
+from stepwise_dpo.preferences.step_splitting import split_steps
 
 SEPARATORS = ("\n", " || ", " ;; ", " | ", " ; ")
 """Candidates between two steps, the most natural first; the first that survives the tokenizer is used."""

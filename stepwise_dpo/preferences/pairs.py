@@ -22,7 +22,6 @@ from stepwise_dpo.preferences.checks import checked, count_faults, id_faults, la
 from stepwise_dpo.preferences.faults import RowFaults, refuse, seen, short
 from stepwise_dpo.preferences.row_models import PairRow, StepRow
 from stepwise_dpo.preferences.rows import MAX_BYTES, Rows, check_row_count, parse_rows, read_rows, refuse_null_byte
-from stepwise_dpo.preferences.step_splitting import split_steps as split_steps  # part of what is read here
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 

@@ -20,8 +20,8 @@ from stepwise_dpo.preferences.pairs import (
     load_pairs,
     parse_pairs,
     save_pairs,
-    split_steps,
 )
+from stepwise_dpo.preferences.step_splitting import split_steps
 
 ROW = {"prompt": "1 + 1?", "chosen": ["1 + 1 = 2", {"text": "Answer: 2", "label": True}], "rejected": ["Answer: 3"]}
 
