@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from stepwise_dpo.runs.threads import waiting
 
@@ -13,6 +14,10 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Before torch is: threads that wait in a loop take the cores from whatever else runs on this machine.
 os.environ.update(waiting(os.environ))
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("no_timing", deadline=None)
+settings.load_profile("no_timing")
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data"

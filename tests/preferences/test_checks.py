@@ -4,7 +4,7 @@ import sys
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stepwise_dpo.errors import DataError
@@ -95,7 +95,6 @@ odd = st.recursive(
 )
 
 
-@settings(deadline=None)  # a loaded machine is not what is tested
 @given(
     st.fixed_dictionaries({}, optional=dict.fromkeys(("prompt", "chosen", "rejected", "id", "meta", "x"), odd))
     | st.fixed_dictionaries({"prompt": odd, "completions": odd, "labels": odd})
