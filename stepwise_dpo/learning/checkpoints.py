@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from stepwise_dpo.errors import RunError, StepwiseDPOError
-from stepwise_dpo.preferences.faults import short
+from stepwise_dpo.preferences.model_faults import first_fault
 
 HIDDEN = ".saving"
 """Below the run's directory: what is being written, and nothing that anybody may read."""
@@ -98,8 +98,10 @@ def faults(folder: Path, *, contents: bool = True) -> list[str]:
         place = folder.resolve()
     except FileNotFoundError:
         return [f"{MANIFEST} is missing: the checkpoint is not complete"]
+    except ValidationError as error:
+        return [f"{MANIFEST} can't be read: {first_fault(error)}"]
     except (OSError, ValueError) as error:
-        return [f"{MANIFEST} can't be read: {_first_fault(error)}"]
+        return [f"{MANIFEST} can't be read: {error}"]
     if manifest.sha256 != _of_manifest({name: file.model_dump() for name, file in manifest.files.items()}):
         return [f"{MANIFEST} is damaged"]
     found = []
@@ -139,8 +141,10 @@ def read_own_state(folder: Path) -> OwnState:
     """
     try:
         return OwnState.model_validate_json((folder / OWN_STATE).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunError(f"{folder.name}: {OWN_STATE} can't be read: {_first_fault(error)}") from error
+    except OSError as error:
+        raise RunError(f"{folder.name}: {OWN_STATE} can't be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise RunError(f"{folder.name}: {OWN_STATE} can't be read: {first_fault(error)}") from error
 
 
 def clear_hidden(run_dir: Path) -> Path:
@@ -237,14 +241,6 @@ def _read_manifest(folder: Path) -> bytes:
     if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MANIFEST_BYTES:
         raise ValueError("it is no file of ours")
     return (folder / MANIFEST).read_bytes()
-
-
-def _first_fault(error: Exception) -> str:
-    """Say in a few words what a model, or whatever else read a file, refused first."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    return ": ".join(filter(None, [short(".".join(map(str, first["loc"])), 100), first["msg"]]))
 
 
 def _of_manifest(files: dict[str, dict[str, Any]]) -> str:

@@ -34,6 +34,7 @@ from pydantic.dataclasses import dataclass
 
 from stepwise_dpo.errors import ConfigError, RunError
 from stepwise_dpo.learning.checkpoints import Checkpoint, clear_hidden, faults, find_checkpoints, readable_bytes
+from stepwise_dpo.preferences.model_faults import first_field
 from stepwise_dpo.runs.config import RunConfig, make_config
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -429,7 +430,7 @@ class RunDirectory:
         try:
             return kind.model_validate(content)
         except ValidationError as error:
-            raise RunError(f"run {self.id!r}: {name}: {_first_place(error)} is damaged") from error
+            raise RunError(f"run {self.id!r}: {name}: {first_field(error)} is damaged") from error
 
     def _read_json(self, name: str, most: int = _MAX_RECORD_BYTES) -> dict[str, Any]:
         try:
@@ -446,16 +447,11 @@ class RunDirectory:
         return content
 
 
-def _first_place(error: ValidationError) -> str:
-    """Name the first part of a record that doesn't fit."""
-    return str(error.errors(include_url=False)[0]["loc"][0])
-
-
 def _status_fault(error: ValidationError | TypeError, content: Mapping[str, Any]) -> str:
     foreign = ("missing", "unexpected_keyword_argument")
     if isinstance(error, TypeError) or any(problem["type"] in foreign for problem in error.errors()):
         return f"has unexpected fields: {sorted(content)}"
-    part = _first_place(error)
+    part = first_field(error)
     return f"names an unknown state {content[part]!r}" if part == "state" else f"has an unusable {part}"
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field, ValidationError
 
 from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.preferences.model_faults import first_field
 from stepwise_dpo.runs.variables import WholeNumber
 
 _MOST = 999_999_999
@@ -43,7 +44,7 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
     try:
         said = _Variables.model_validate(environment)
     except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
+        name = first_field(error)
         raise ConfigError(
             f"the environment variable {name} must be a whole number from {_Variables.model_fields[name].default} on, "
             f"not {environment[name][:80]!r}; unset it, or let `accelerate launch` set it"

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, create_model
 
 from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.preferences.model_faults import first_field
 from stepwise_dpo.runs.variables import WholeNumber
 
 _OURS = {
@@ -47,7 +48,7 @@ def for_gradio(environment: Mapping[str, str]) -> dict[str, str]:
     try:
         _Variables.model_validate(environment)
     except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
+        name = first_field(error)
         lowest, highest = WHOLE_NUMBERS[name]
         at_most = f" to {highest:,}" if highest < 2**62 else " up"
         raise ConfigError(
