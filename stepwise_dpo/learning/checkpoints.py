@@ -32,7 +32,7 @@ MANIFEST = "manifest.json"
 OWN_STATE = "stepwise_dpo.json"
 """What our trainer adds to a checkpoint of the Trainer's."""
 
-_MAX_MANIFEST_BYTES = 16 * 2**20
+_MAX_MANIFEST_BYTES = 2**20
 
 _NAME = re.compile(r"checkpoint-([1-9][0-9]*)")
 
@@ -67,7 +67,7 @@ class OwnState(BaseModel):
         beside: what the trainer's maker asked for.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     train_tokens: int = Field(ge=0)
     reference: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], tuple[float, float]]

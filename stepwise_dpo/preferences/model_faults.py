@@ -1,4 +1,6 @@
-"""What a pydantic model refuses first, in a few words; a value may come from anywhere, and is never part of them."""
+"""What a pydantic model refuses first, in a few words: its place and what belongs there, and not what was there."""
+
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -7,10 +9,15 @@ from stepwise_dpo.preferences.faults import short
 
 def first_field(error: ValidationError) -> str:
     """Name the field, as it was spelled where it came from."""
-    return str(error.errors(include_url=False)[0]["loc"][0])
+    return str(_first(error)["loc"][0])
 
 
 def first_fault(error: ValidationError) -> str:
-    """Say where it stands, and what should: "files.a.size: Input should be a valid integer"."""
-    fault = error.errors(include_url=False)[0]
-    return ": ".join(filter(None, [short(".".join(map(str, fault["loc"])), 100), fault["msg"]]))
+    """Say it: "files.a.size: Input should be a valid integer"."""
+    fault = _first(error)
+    place, words = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    return f"{short(place, 100)}: {words}" if place else words
+
+
+def _first(error: ValidationError) -> Any:
+    return error.errors(include_url=False, include_context=False, include_input=False)[0]

@@ -37,7 +37,7 @@ from stepwise_dpo.learning.checkpoints import Checkpoint, clear_hidden, faults, 
 from stepwise_dpo.preferences.model_faults import first_field
 from stepwise_dpo.runs.config import RunConfig, make_config
 
-Model = TypeVar("Model", bound=BaseModel)
+_Kind = TypeVar("_Kind", bound=BaseModel)
 State = Literal["queued", "starting", "running", "stopping", "finished", "stopped", "interrupted", "failed"]
 
 ACTIVE: tuple[State, ...] = ("queued", "starting", "running", "stopping")
@@ -205,7 +205,7 @@ class RunDirectory:
             RunError: there is none, or it isn't readable by this version.
         """
         try:
-            return make_config(self._read_json("config.json"))
+            return make_config(self.read_json("config.json"))
         except ConfigError as error:
             raise RunError(f"run {self.id!r}: config.json: {error}") from error
 
@@ -235,7 +235,7 @@ class RunDirectory:
         Raises:
             RunError: there is none, or it is damaged.
         """
-        content = self._read_json("status.json", _MAX_STATUS_BYTES)
+        content = self.read_json("status.json", _MAX_STATUS_BYTES)
         try:
             return RunStatus(**content)
         except (ValidationError, TypeError) as error:
@@ -375,7 +375,7 @@ class RunDirectory:
         """
         if not (self.path / "environment.json").exists():
             return None
-        environment = self._read_json("environment.json")
+        environment = self.read_json("environment.json")
         self.checked("environment.json", environment, _Environment)
         return environment
 
@@ -391,7 +391,7 @@ class RunDirectory:
         """
         if not (self.path / "report.json").exists():
             return None
-        report = self._read_json("report.json")
+        report = self.read_json("report.json")
         self.checked("report.json", report, _Report)
         return report
 
@@ -401,7 +401,7 @@ class RunDirectory:
 
     def rewards(self) -> dict[str, Any] | None:
         """Process rewards of the training examples; None when no reward model took part, or not yet."""
-        return self._read_json("rewards.json") if (self.path / "rewards.json").exists() else None
+        return self.read_json("rewards.json") if (self.path / "rewards.json").exists() else None
 
     def write_examples(self, examples: Iterable[Mapping[str, Any]]) -> None:
         """Replace examples.jsonl."""
@@ -421,7 +421,7 @@ class RunDirectory:
             why = f"{name} can't be written: {error.strerror}; make room on the disk, then resume the run"
             raise RunError(f"run {self.id!r}: {why}") from error
 
-    def checked(self, name: str, content: object, kind: type[Model]) -> Model:
+    def checked(self, name: str, content: Mapping[str, Any], kind: type[_Kind]) -> _Kind:
         """Make a model of a record that was read.
 
         Raises:
@@ -432,7 +432,12 @@ class RunDirectory:
         except ValidationError as error:
             raise RunError(f"run {self.id!r}: {name}: {first_field(error)} is damaged") from error
 
-    def _read_json(self, name: str, most: int = _MAX_RECORD_BYTES) -> dict[str, Any]:
+    def read_json(self, name: str, most: int = _MAX_RECORD_BYTES) -> dict[str, Any]:
+        """Read a record.
+
+        Raises:
+            RunError: there is none, it has more bytes than `most`, or it is no object of JSON.
+        """
         try:
             with open(self.path / name, "rb", buffering=0) as file:
                 if (size := os.fstat(file.fileno()).st_size) > most:

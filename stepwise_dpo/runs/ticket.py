@@ -12,7 +12,6 @@ import os
 from dataclasses import asdict
 from typing import Annotated
 
-import orjson
 import psutil
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -22,6 +21,7 @@ from stepwise_dpo.runs.directory import Pid, RunDirectory, Seconds, write_atomic
 from stepwise_dpo.runs.processes import lives
 
 NAME = "ticket.json"
+_MAX_BYTES = 2**16
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -85,6 +85,6 @@ def read_ticket(run: RunDirectory) -> Ticket | None:
     So a damaged ticket makes a run nobody's: hidden from strangers, never shown to the wrong one.
     """
     try:
-        return Ticket(**orjson.loads((run.path / NAME).read_bytes()))
-    except (OSError, orjson.JSONDecodeError, TypeError, ValidationError):
+        return Ticket(**run.read_json(NAME, _MAX_BYTES))
+    except (RunError, TypeError, ValidationError):
         return None
