@@ -12,6 +12,7 @@ from stepwise_dpo.learning import checkpoints
 from stepwise_dpo.learning.checkpoints import (
     MANIFEST,
     OWN_STATE,
+    Checkpoint,
     _of_manifest,
     clear_hidden,
     faults,
@@ -33,6 +34,7 @@ from stepwise_dpo.runs.checkpoints import (
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.export import pack
+from stepwise_dpo.runs.journal import Journal
 
 FILES = [
     "config.json", "generation_config.json", "manifest.json", "model.safetensors", "optimizer.pt", "rng_state.pth",
@@ -292,6 +294,17 @@ def test_what_our_trainer_did_not_write_is_named(tmp_path, state, words):
         read_own_state(folder)
     (folder / OWN_STATE).write_text(json.dumps({"train_tokens": 1, "reference": {"7": [-1, 2.5]}, "beside": {"a": 1}}))
     assert read_own_state(folder).reference == {"7": (-1.0, 2.5)}
+
+
+@pytest.mark.parametrize("beside", [{}, {"metrics_bytes": -1}, {"metrics_bytes": 1.0}])
+def test_a_checkpoint_that_does_not_say_where_its_metrics_ended(tmp_path, beside):
+    run = RunDirectory(tmp_path / "run")
+    run.create(make_config({"data": "pairs.json"}))
+    checkpoint = Checkpoint(2, run.path / "checkpoint-2")
+    checkpoint.path.mkdir()
+    (checkpoint.path / OWN_STATE).write_text(json.dumps({"train_tokens": 1, "reference": {}, "beside": beside}))
+    with pytest.raises(RunError, match=r"checkpoint-2/stepwise_dpo\.json: metrics_bytes is damaged"):
+        Journal(run).go_on(checkpoint)
 
 
 def test_only_checkpoints_are_found(tmp_path):
