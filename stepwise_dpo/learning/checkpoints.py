@@ -16,11 +16,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from stepwise_dpo.errors import RunError, StepwiseDPOError
+from stepwise_dpo.preferences.model_faults import first_fault
 
 HIDDEN = ".saving"
 """Below the run's directory: what is being written, and nothing that anybody may read."""
@@ -30,6 +32,8 @@ MANIFEST = "manifest.json"
 OWN_STATE = "stepwise_dpo.json"
 """What our trainer adds to a checkpoint of the Trainer's."""
 
+_MAX_MANIFEST_BYTES = 2**20
+
 _NAME = re.compile(r"checkpoint-([1-9][0-9]*)")
 
 
@@ -38,6 +42,36 @@ class Checkpoint(NamedTuple):
 
     global_step: int
     path: Path
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    size: int = Field(ge=0, lt=2**63)
+    sha256: str = Field(max_length=64)
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    files: dict[Annotated[str, Field(max_length=4096)], _File]
+    sha256: str = Field(max_length=64)
+
+
+class OwnState(BaseModel):
+    """What our trainer adds to a checkpoint.
+
+    Attributes:
+        train_tokens: tokens that were trained on so far.
+        reference: by row, the reference's log-probability of either side, in nats.
+        beside: what the trainer's maker asked for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    train_tokens: int = Field(ge=0)
+    reference: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], tuple[float, float]]
+    beside: dict[str, Any]
 
 
 def find_checkpoints(run_dir: Path) -> list[Checkpoint]:
@@ -60,26 +94,26 @@ def faults(folder: Path, *, contents: bool = True) -> list[str]:
         contents: compare the files' hashes too; sizes alone take no time, but miss a flipped bit.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        files: dict[str, dict[str, Any]] = manifest["files"]
-        if manifest["sha256"] != _of_manifest(files):
-            return [f"{MANIFEST} is damaged"]
-        sizes = {name: int(expected["size"]) for name, expected in files.items()}
+        manifest = _Manifest.model_validate_json(_read_manifest(folder))
         place = folder.resolve()
     except FileNotFoundError:
         return [f"{MANIFEST} is missing: the checkpoint is not complete"]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except ValidationError as error:
+        return [f"{MANIFEST} can't be read: {first_fault(error)}"]
+    except (OSError, ValueError) as error:
         return [f"{MANIFEST} can't be read: {error}"]
+    if manifest.sha256 != _of_manifest({name: file.model_dump() for name, file in manifest.files.items()}):
+        return [f"{MANIFEST} is damaged"]
     found = []
-    for name, expected in files.items():
+    for name, expected in manifest.files.items():
         try:
             status = (folder / name).stat()
             # A manifest may come from anywhere, with a model: nothing else is read for it, and no pipe waited for.
             if not stat.S_ISREG(status.st_mode) or not (folder / name).resolve().is_relative_to(place):
                 found.append(f"{name} is no file of this folder")
-            elif status.st_size != sizes[name]:
-                found.append(f"{name} has {status.st_size} bytes instead of {sizes[name]}")
-            elif contents and _hash(folder / name) != expected.get("sha256"):
+            elif status.st_size != expected.size:
+                found.append(f"{name} has {status.st_size} bytes instead of {expected.size}")
+            elif contents and _hash(folder / name) != expected.sha256:
                 found.append(f"{name} has other contents than were written")
         except FileNotFoundError:
             found.append(f"{name} is missing")
@@ -91,7 +125,7 @@ def faults(folder: Path, *, contents: bool = True) -> list[str]:
 def is_sealed(folder: Path) -> bool:
     """Whether a folder has a manifest of ours, sound or not; another program's file of that name is none."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(_read_manifest(folder))
     except FileNotFoundError:
         return False
     except (OSError, ValueError, RecursionError):
@@ -99,10 +133,18 @@ def is_sealed(folder: Path) -> bool:
     return isinstance(manifest, dict) and {"files", "sha256"} <= manifest.keys()
 
 
-def read_own_state(folder: Path) -> dict[str, Any]:
-    """Read what our trainer has added to a checkpoint: its own counts, and under "beside" what its maker asked for."""
-    state: dict[str, Any] = json.loads((folder / OWN_STATE).read_bytes())
-    return state
+def read_own_state(folder: Path) -> OwnState:
+    """Read what our trainer has added to a checkpoint.
+
+    Raises:
+        RunError: it isn't there, or is not what our trainer writes.
+    """
+    try:
+        return OwnState.model_validate_json((folder / OWN_STATE).read_bytes())
+    except OSError as error:
+        raise RunError(f"{folder.name}: {OWN_STATE} can't be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise RunError(f"{folder.name}: {OWN_STATE} can't be read: {first_fault(error)}") from error
 
 
 def clear_hidden(run_dir: Path) -> Path:
@@ -192,6 +234,13 @@ def readable_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def _read_manifest(folder: Path) -> bytes:
+    status = (folder / MANIFEST).stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MANIFEST_BYTES:
+        raise ValueError("it is no file of ours")
+    return (folder / MANIFEST).read_bytes()
 
 
 def _of_manifest(files: dict[str, dict[str, Any]]) -> str:

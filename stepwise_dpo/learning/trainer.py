@@ -482,7 +482,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
         folder = Path(resume_from_checkpoint)
         state = read_own_state(folder)
         now, tolerance = self._reference_sums(), 1e-2 if self.args.bf16 else 1e-4
-        for row, sums in state["reference"].items():
+        for row, sums in state.reference.items():
             for before, value in zip(sums, now.get(row, sums), strict=True):
                 if abs(value - before) > tolerance * max(1.0, abs(before)):
                     raise RunError(
@@ -491,7 +491,7 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
                         "give the policy's folder back the weights that the run began with"
                     )
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._total_train_tokens = state["train_tokens"]
+        self._total_train_tokens = state.train_tokens
         if self.args.train_reward_model:
             assert self.reward_model is not None
             load_model(self.reward_model, str(folder / _REWARD_WEIGHTS))

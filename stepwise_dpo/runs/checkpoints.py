@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.checkpoints import Checkpoint, faults, find_checkpoints, readable_bytes
 from stepwise_dpo.runs.config import RunConfig
@@ -47,6 +49,26 @@ class ResumePoint:
             return BEGINS_AGAIN
         skipped = "".join(f"; skipped {fault}" for fault in self.skipped)
         return f"resuming from {self.checkpoint.path.name}{skipped}"
+
+
+class _Disk(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    warning: str | None = None
+
+
+class _Resumed(BaseModel):
+    """What a run noted when it went on, or began; older runs noted none of these."""
+
+    model_config = ConfigDict(strict=True)
+
+    skipped: list[str] = []
+    warnings: list[str] = []
+    disk: _Disk = _Disk()
+
+
+class _Began(_Resumed):
+    resumed: list[_Resumed] = []
 
 
 def refuse_to_resume(directory: RunDirectory) -> str | None:
@@ -179,20 +201,10 @@ def noted_at_start(directory: RunDirectory) -> list[str]:
     Raises:
         RunError: environment.json can't be read, or is damaged where it says that.
     """
-    environment = directory.environment() or {}
-    begun = [environment, *environment.get("resumed", [])]
-    noted = [{"skipped": [], "disk": {}, "warnings": [], **one} if isinstance(one, dict) else {} for one in begun]
-    for one in noted:  # older runs noted none of these
-        disk = one.get("disk")
-        for name, part in (("skipped", "resumed"), ("warnings", "warnings")):
-            listed = one.get(name)
-            if not isinstance(listed, list) or not all(isinstance(words, str) for words in listed):
-                raise RunError(f"run {directory.id!r}: environment.json: {part} is damaged")
-        if not isinstance(disk, dict) or not isinstance(disk.get("warning"), str | None):
-            raise RunError(f"run {directory.id!r}: environment.json: disk is damaged")
-    last = noted[-1]
-    said = [f"skipped {fault} when it was resumed" for fault in last["skipped"]]
-    return [*said, *last["warnings"], *filter(None, [last["disk"].get("warning")])]
+    began = directory.checked("environment.json", directory.environment() or {}, _Began)
+    last = [began, *began.resumed][-1]
+    said = [f"skipped {fault} when it was resumed" for fault in last.skipped]
+    return [*said, *last.warnings, *filter(None, [last.disk.warning])]
 
 
 def _words(checkpoint: Checkpoint, wrong: list[str]) -> str:

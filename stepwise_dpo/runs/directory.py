@@ -23,17 +23,21 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from stepwise_dpo.errors import ConfigError, RunError
-from stepwise_dpo.learning.checkpoints import Checkpoint, clear_hidden, faults, find_checkpoints
+from stepwise_dpo.learning.checkpoints import Checkpoint, clear_hidden, faults, find_checkpoints, readable_bytes
+from stepwise_dpo.preferences.model_faults import first_field
 from stepwise_dpo.runs.config import RunConfig, make_config
 
+_Kind = TypeVar("_Kind", bound=BaseModel)
 State = Literal["queued", "starting", "running", "stopping", "finished", "stopped", "interrupted", "failed"]
 
 ACTIVE: tuple[State, ...] = ("queued", "starting", "running", "stopping")
@@ -44,8 +48,19 @@ REMOVED = ".removed-"
 
 _NOTHING_KEPT = "ended before anything could be kept"
 
+_MAX_STATUS_BYTES, _MAX_RECORD_BYTES = 2**20, 2**28
 
-@dataclass(frozen=True)
+Pid = Annotated[int, Field(gt=0, lt=2**31)]
+"""A process's number, which is asked about and may be sent signals."""
+
+Seconds = Annotated[float, Field(gt=-(2**53), lt=2**53)]
+"""A time: differences and paces of such are finite."""
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+# A dataclass of pydantic's: a model takes no arguments by position, and copies itself unchecked.
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class RunStatus:
     """Where a run stands.
 
@@ -59,16 +74,19 @@ class RunStatus:
         started: seconds since 1970.
         updated: seconds since 1970, of this status.
         error: why it failed, one line; None otherwise.
+
+    Raises:
+        ValidationError: a value is of another type, or out of range.
     """
 
     state: State
-    pid: int | None = None
-    create_time: float | None = None
-    global_step: int = 0
-    max_steps: int = 0
+    pid: Pid | None = None
+    create_time: Seconds | None = None
+    global_step: Count = 0
+    max_steps: Count = 0
     phase: str = ""
-    started: float = 0.0
-    updated: float = 0.0
+    started: Seconds = 0.0
+    updated: Seconds = 0.0
     error: str | None = None
 
     @property
@@ -94,6 +112,33 @@ WRITTEN = (
 """What a run writes beside its configuration and its checkpoints."""
 
 _RESULTS = ("metrics.jsonl", "rewards.json", "report.json", "examples.jsonl")
+
+
+class _Record(BaseModel):
+    """What every reader of a record relies on; whatever else it holds is left to those who know it."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class _Metrics(_Record):
+    global_step: Seconds = 0
+    time: Seconds = 0
+
+
+class _Report(_Record):
+    before: dict[str, float | None] | None = None
+    after: dict[str, float | None] | None = None
+    change: dict[str, float | None] | None = None
+
+
+class _Environment(_Record):
+    versions: dict[str, Any]
+    data: dict[str, Any]
+    weights: dict[str, Any] = {}  # older runs noted none
+    resumed: list[Any] = []
+
+
+_METRICS = TypeAdapter(_Metrics)
 
 
 class RunDirectory:
@@ -160,7 +205,7 @@ class RunDirectory:
             RunError: there is none, or it isn't readable by this version.
         """
         try:
-            return make_config(self._read_json("config.json"))
+            return make_config(self.read_json("config.json"))
         except ConfigError as error:
             raise RunError(f"run {self.id!r}: config.json: {error}") from error
 
@@ -190,16 +235,11 @@ class RunDirectory:
         Raises:
             RunError: there is none, or it is damaged.
         """
-        content = self._read_json("status.json")
+        content = self.read_json("status.json", _MAX_STATUS_BYTES)
         try:
-            status = RunStatus(**content)
-        except TypeError as error:
-            raise RunError(f"run {self.id!r}: status.json has unexpected fields: {sorted(content)}") from error
-        if status.state not in get_args(State):
-            raise RunError(f"run {self.id!r}: status.json names an unknown state {status.state!r}")
-        if wrong := [name for name, fits in _STATUS_FITS.items() if not fits(getattr(status, name))]:
-            raise RunError(f"run {self.id!r}: status.json has an unusable {wrong[0]}")
-        return status
+            return RunStatus(**content)
+        except (ValidationError, TypeError) as error:
+            raise RunError(f"run {self.id!r}: status.json {_status_fault(error, content)}") from error
 
     def forget_results(self) -> None:
         """Take away what a run has made that is about to begin again: models, metrics, records of its examples.
@@ -282,13 +322,8 @@ class RunDirectory:
         except FileNotFoundError:
             return [], 0
         complete = content[: content.rfind(b"\n") + 1]
-        records = _json_lines(complete)
-        sound = [
-            record
-            for record in records
-            if all(_is_within_reach(record.get(name, 0)) for name in ("global_step", "time"))
-        ]
-        return sound, offset + len(complete)
+        sound = filter(_METRICS.validator.isinstance_python, _json_lines(complete))
+        return list(sound), offset + len(complete)
 
     def request_stop(self) -> None:
         """Ask the run to stop after its current optimiser step and keep what is there.
@@ -340,11 +375,8 @@ class RunDirectory:
         """
         if not (self.path / "environment.json").exists():
             return None
-        environment = self._read_json("environment.json")
-        compared = {"weights": {}, "resumed": [], **environment}  # older runs noted no weights
-        kinds = {"versions": dict, "data": dict, "weights": dict, "resumed": list}
-        if wrong := [name for name, kind in kinds.items() if not isinstance(compared.get(name), kind)]:
-            raise RunError(f"run {self.id!r}: environment.json: {wrong[0]} is damaged")
+        environment = self.read_json("environment.json")
+        self.checked("environment.json", environment, _Environment)
         return environment
 
     def write_report(self, report: Mapping[str, Any]) -> None:
@@ -359,13 +391,8 @@ class RunDirectory:
         """
         if not (self.path / "report.json").exists():
             return None
-        report = self._read_json("report.json")
-        for part in ("before", "after", "change"):
-            figures = report.get(part) or {}
-            if not isinstance(figures, dict) or not all(
-                value is None or is_number(value) for value in figures.values()
-            ):
-                raise RunError(f"run {self.id!r}: report.json: {part} is damaged")
+        report = self.read_json("report.json")
+        self.checked("report.json", report, _Report)
         return report
 
     def write_rewards(self, rewards: Mapping[str, Any]) -> None:
@@ -374,7 +401,7 @@ class RunDirectory:
 
     def rewards(self) -> dict[str, Any] | None:
         """Process rewards of the training examples; None when no reward model took part, or not yet."""
-        return self._read_json("rewards.json") if (self.path / "rewards.json").exists() else None
+        return self.read_json("rewards.json") if (self.path / "rewards.json").exists() else None
 
     def write_examples(self, examples: Iterable[Mapping[str, Any]]) -> None:
         """Replace examples.jsonl."""
@@ -394,9 +421,28 @@ class RunDirectory:
             why = f"{name} can't be written: {error.strerror}; make room on the disk, then resume the run"
             raise RunError(f"run {self.id!r}: {why}") from error
 
-    def _read_json(self, name: str) -> dict[str, Any]:
+    def checked(self, name: str, content: Mapping[str, Any], kind: type[_Kind]) -> _Kind:
+        """Make a model of a record that was read.
+
+        Raises:
+            RunError: it doesn't fit; the message names the part.
+        """
         try:
-            content = orjson.loads((self.path / name).read_bytes())
+            return kind.model_validate(content)
+        except ValidationError as error:
+            raise RunError(f"run {self.id!r}: {name}: {first_field(error)} is damaged") from error
+
+    def read_json(self, name: str, most: int = _MAX_RECORD_BYTES) -> dict[str, Any]:
+        """Read a record.
+
+        Raises:
+            RunError: there is none, it has more bytes than `most`, or it is no object of JSON.
+        """
+        try:
+            with open(self.path / name, "rb", buffering=0) as file:
+                if (size := os.fstat(file.fileno()).st_size) > most:
+                    raise RunError(f"run {self.id!r}: {name} has {readable_bytes(size)}, which none of ours has")
+                content = orjson.loads(file.read())
         except FileNotFoundError as error:
             raise RunError(f"{str(self.path)!r} is not a run directory: it has no {name}") from error
         except (OSError, orjson.JSONDecodeError) as error:
@@ -406,35 +452,12 @@ class RunDirectory:
         return content
 
 
-def is_number(value: object) -> bool:
-    """Whether a value from JSON is a number; true and false are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def is_pid(value: object) -> bool:
-    """Whether a value from JSON can be a process's number, which is asked about and may be sent signals."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
-
-
-def _is_within_reach(value: object) -> bool:
-    """Whether a value can be a time in seconds or a count: differences and paces of such are finite."""
-    return is_number(value) and abs(value) < 2**53  # type: ignore[arg-type]  # a number
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and _is_within_reach(value) and value >= 0
-
-
-_STATUS_FITS: dict[str, Callable[[object], bool]] = {
-    "pid": lambda value: value is None or is_pid(value),
-    "create_time": lambda value: value is None or _is_within_reach(value),
-    "global_step": _is_count,
-    "max_steps": _is_count,
-    "phase": lambda value: isinstance(value, str),
-    "started": _is_within_reach,
-    "updated": _is_within_reach,
-    "error": lambda value: value is None or isinstance(value, str),
-}
+def _status_fault(error: ValidationError | TypeError, content: Mapping[str, Any]) -> str:
+    foreign = ("missing", "unexpected_keyword_argument")
+    if isinstance(error, TypeError) or any(problem["type"] in foreign for problem in error.errors()):
+        return f"has unexpected fields: {sorted(content)}"
+    part = first_field(error)
+    return f"names an unknown state {content[part]!r}" if part == "state" else f"has an unusable {part}"
 
 
 def _json_lines(content: bytes) -> list[dict[str, Any]]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from accelerate.utils import broadcast_object_list
+from pydantic import BaseModel, ConfigDict, Field
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from stepwise_dpo.learning.checkpoints import Checkpoint, read_own_state, readable_bytes
+from stepwise_dpo.learning.checkpoints import OWN_STATE, Checkpoint, read_own_state, readable_bytes
 from stepwise_dpo.learning.weights import weights_bytes
 from stepwise_dpo.runs.checkpoints import CHECKPOINT_WEIGHTS, ResumePoint
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
@@ -27,6 +28,12 @@ _STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a ti
 
 class StoppedBeforeTraining(Exception):
     """Somebody asked to stop while the run was still loading."""
+
+
+class _Beside(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    metrics_bytes: int = Field(ge=0)
 
 
 class Journal(TrainerCallback):
@@ -53,12 +60,17 @@ class Journal(TrainerCallback):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the run: where its metrics ended."""
-        return {"metrics_bytes": self.directory.metrics_size()}
+        return _Beside(metrics_bytes=self.directory.metrics_size()).model_dump()
 
     def go_on(self, checkpoint: Checkpoint) -> None:
-        """Forget the metrics that a resumed run is about to write again."""
+        """Forget the metrics that a resumed run is about to write again.
+
+        Raises:
+            RunError: nobody knows which; the checkpoint doesn't say it, or a metrics file has become shorter.
+        """
         if self.writes:
-            self.directory.cut_metrics(read_own_state(checkpoint.path)["beside"]["metrics_bytes"])
+            name, beside = f"{checkpoint.path.name}/{OWN_STATE}", read_own_state(checkpoint.path).beside
+            self.directory.cut_metrics(self.directory.checked(name, beside, _Beside).metrics_bytes)
 
     def phase(self, words: str) -> None:
         """Say what the run does now; before training, also the moment to heed a request to stop."""

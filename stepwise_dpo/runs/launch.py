@@ -4,7 +4,21 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from pydantic import BaseModel, Field, ValidationError
+
 from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.preferences.model_faults import first_field
+from stepwise_dpo.runs.variables import WholeNumber
+
+_MOST = 999_999_999
+
+
+class _Variables(BaseModel):
+    """What launchers set; the least of each is also what counts where it isn't set."""
+
+    WORLD_SIZE: WholeNumber = Field(1, ge=1, le=_MOST)
+    RANK: WholeNumber = Field(0, ge=0, le=_MOST)
+    LOCAL_RANK: WholeNumber = Field(0, ge=0, le=_MOST)
 
 
 class Launch(NamedTuple):
@@ -27,28 +41,23 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
     Raises:
         ConfigError: one is no number, or out of range.
     """
-    processes = _whole(environment, "WORLD_SIZE", 1)
-    rank = _whole(environment, "RANK", 0)
-    if rank >= processes:
+    try:
+        said = _Variables.model_validate(environment)
+    except ValidationError as error:
+        name = first_field(error)
         raise ConfigError(
-            f"the environment variable RANK is {rank}, but WORLD_SIZE says that there "
-            f"{'is one process' if processes == 1 else f'are {processes} processes'}, counted from 0; unset both, or "
-            "let `accelerate launch` set them"
+            f"the environment variable {name} must be a whole number from {_Variables.model_fields[name].default} on, "
+            f"not {environment[name][:80]!r}; unset it, or let `accelerate launch` set it"
+        ) from error
+    if said.RANK >= said.WORLD_SIZE:
+        raise ConfigError(
+            f"the environment variable RANK is {said.RANK}, but WORLD_SIZE says that there "
+            f"{'is one process' if said.WORLD_SIZE == 1 else f'are {said.WORLD_SIZE} processes'}, counted from 0; "
+            "unset both, or let `accelerate launch` set them"
         )
-    return Launch(processes, rank, _whole(environment, "LOCAL_RANK", 0))
+    return Launch(said.WORLD_SIZE, said.RANK, said.LOCAL_RANK)
 
 
 def is_first_process() -> bool:
     """Whether this is the only process, or the one of several that writes."""
     return read_launch().rank == 0
-
-
-def _whole(environment: Mapping[str, str], name: str, least: int) -> int:
-    """Read a whole number of at least so much, which is also what counts where the variable isn't set."""
-    text = environment.get(name, str(least))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-        raise ConfigError(
-            f"the environment variable {name} must be a whole number from {least} on, not {text[:80]!r}; unset it, or "
-            "let `accelerate launch` set it"
-        )
-    return int(text)

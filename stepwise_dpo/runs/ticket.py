@@ -9,19 +9,22 @@ process writes.
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from typing import Annotated
 
-import orjson
 import psutil
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from stepwise_dpo.errors import RunError
-from stepwise_dpo.runs.directory import RunDirectory, is_number, is_pid, write_atomically
+from stepwise_dpo.runs.directory import Pid, RunDirectory, Seconds, write_atomically
 from stepwise_dpo.runs.processes import lives
 
 NAME = "ticket.json"
+_MAX_BYTES = 2**16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class Ticket:
     """A run's place in the world.
 
@@ -30,11 +33,14 @@ class Ticket:
         server: pid of the process that accepted the run.
         server_create_time: when that process was created, in seconds since 1970.
         resume: whether it shall go on from a checkpoint, and not begin.
+
+    Raises:
+        ValidationError: a value is of another type, or out of range.
     """
 
-    owner: str | None
-    server: int
-    server_create_time: float
+    owner: Annotated[str, Field(max_length=64)] | None
+    server: Pid
+    server_create_time: Seconds
     resume: bool = False
 
     @property
@@ -79,8 +85,6 @@ def read_ticket(run: RunDirectory) -> Ticket | None:
     So a damaged ticket makes a run nobody's: hidden from strangers, never shown to the wrong one.
     """
     try:
-        ticket = Ticket(**orjson.loads((run.path / NAME).read_bytes()))
-    except (OSError, orjson.JSONDecodeError, TypeError):
+        return Ticket(**run.read_json(NAME, _MAX_BYTES))
+    except (RunError, TypeError, ValidationError):
         return None
-    sound = isinstance(ticket.owner, str | None) and is_pid(ticket.server) and is_number(ticket.server_create_time)
-    return ticket if sound and isinstance(ticket.resume, bool) else None

@@ -1,14 +1,12 @@
 """The process in which a run happens: `python -m stepwise_dpo.runs.worker PARENT_PID [--ready DESCRIPTOR]`.
 
-It waits for one line of JSON on its standard input, {"run": its directory, "resume": whether to go on from a
-checkpoint}, does that run and ends. With --ready it is a spare: it imports everything first, says so by a byte on that
-descriptor, and then waits, for as long as it takes.
+It waits for one line of JSON on its standard input, see `Order`, does that run and ends. With --ready it is a spare: it
+imports everything first, says so by a byte on that descriptor, and then waits, for as long as it takes.
 
 Its output goes to the run's events.log. It ends by itself when the process that started it is gone; at SIGTERM it notes
 first how far it came.
 """
 
-import json
 import os
 import signal
 import sys
@@ -22,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from pydantic import BaseModel, ConfigDict, Field
 
 from stepwise_dpo.errors import StepwiseDPOError
-from stepwise_dpo.runs.config import RunConfig
+from stepwise_dpo.runs.config import MAX_PATH, RunConfig
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.quick_import import without_collection
 
@@ -34,6 +33,20 @@ if TYPE_CHECKING:
 PARENT_POLL_SECONDS = 1.0
 BEHIND_THE_PAGE = 5
 """Niceness: where cores are few, clicks are answered while a run computes; alone it is as fast as ever."""
+
+
+class Order(BaseModel):
+    """What the parent asks for, in one line of JSON.
+
+    Attributes:
+        run: the run's directory.
+        resume: whether to go on from a checkpoint.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    run: str = Field(min_length=1, max_length=MAX_PATH)
+    resume: bool
 
 
 def main(arguments: list[str], train: Callable[[RunConfig, Path], object] | None = None) -> int:
@@ -61,12 +74,12 @@ def main(arguments: list[str], train: Callable[[RunConfig, Path], object] | None
     line = sys.stdin.readline()
     if not line:
         return 0  # the parent has ended, or wants no spare any more
-    asked = json.loads(line)
-    directory = RunDirectory(asked["run"])
+    order = Order.model_validate_json(line)
+    directory = RunDirectory(order.run)
     _take_over(directory)
     try:
         signal.signal(signal.SIGTERM, _interrupt)
-        (train or _training(resume=asked["resume"], loaded=loaded))(directory.config(), directory.path)
+        (train or _training(resume=order.resume, loaded=loaded))(directory.config(), directory.path)
     except StepwiseDPOError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1

@@ -1,8 +1,13 @@
 """What the environment tells Gradio, checked and completed before Gradio is imported: it reads it then."""
 
 from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, create_model
 
 from stepwise_dpo.errors import ConfigError
+from stepwise_dpo.preferences.model_faults import first_field
+from stepwise_dpo.runs.variables import WholeNumber
 
 _OURS = {
     # Nothing here calls home.
@@ -23,6 +28,11 @@ WHOLE_NUMBERS = {
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": (1, 2**62),
     "GRADIO_DEBUG": (0, 1),
 }
+_KINDS: dict[str, Any] = {
+    name: (Annotated[WholeNumber, BeforeValidator(str.strip), Field(ge=lowest, le=highest)], lowest)
+    for name, (lowest, highest) in WHOLE_NUMBERS.items()
+}
+_Variables = create_model("_Variables", **_KINDS)
 
 
 def for_gradio(environment: Mapping[str, str]) -> dict[str, str]:
@@ -35,15 +45,14 @@ def for_gradio(environment: Mapping[str, str]) -> dict[str, str]:
         ConfigError: a number that Gradio reads isn't one, or is out of range; the message names the variable. Gradio
             would end with a traceback.
     """
-    for name, (lowest, highest) in WHOLE_NUMBERS.items():
-        text = environment.get(name)
-        if text is None:
-            continue
-        digits = text.strip()
-        if not (digits.isascii() and digits.isdigit() and len(digits) <= 20 and lowest <= int(digits) <= highest):
-            at_most = f" to {highest:,}" if highest < 2**62 else " up"
-            raise ConfigError(
-                f"the environment variable {name} must be a whole number from {lowest}{at_most}, not "
-                f"{text[:80]!r}; correct it, or unset it"
-            )
+    try:
+        _Variables.model_validate(environment)
+    except ValidationError as error:
+        name = first_field(error)
+        lowest, highest = WHOLE_NUMBERS[name]
+        at_most = f" to {highest:,}" if highest < 2**62 else " up"
+        raise ConfigError(
+            f"the environment variable {name} must be a whole number from {lowest}{at_most}, not "
+            f"{environment[name][:80]!r}; correct it, or unset it"
+        ) from error
     return {name: value for name, value in _OURS.items() if name not in environment}

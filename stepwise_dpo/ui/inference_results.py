@@ -4,14 +4,76 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stepwise_dpo.errors import DataError, RunError
+from stepwise_dpo.preferences.model_faults import first_fault
 from stepwise_dpo.preferences.pairs import PreferencePair, Step
 from stepwise_dpo.runs.export import disarmed
 from stepwise_dpo.ui.comparison import SIDES, Compared, Likelihood, Measured, Reply, Seen, log_ratios
 
 Record = Mapping[str, Any]
+
+_Part = TypeVar("_Part")
+# Not strict in this alone: JSON has lists. An answer may have more steps than an example: one for each line.
+_Many = Annotated[tuple[_Part, ...], Field(max_length=10_000, strict=False)]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    steps: _Many[str]
+    complete: bool
+    process_rewards: _Many[float] | None
+    solved: bool | None
+
+    @model_validator(mode="after")
+    def _one_each(self) -> "_Answer":
+        if self.process_rewards is not None and len(self.process_rewards) != len(self.steps):
+            raise ValueError("process_rewards must have one number for each step")
+        return self
+
+    def reply(self) -> Reply:
+        return Reply(self.steps, self.complete, self.solved, self.process_rewards)
+
+
+class _After(BaseModel):
+    """A line of examples.jsonl, as far as it is about the trained model."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    id: str
+    prompt: str
+    chosen_steps: _Many[str]
+    chosen_labels: _Many[bool | None]
+    chosen_step_logps: _Many[float]
+    chosen_tokens: int = Field(ge=1)
+    rejected_steps: _Many[str]
+    rejected_labels: _Many[bool | None]
+    rejected_step_logps: _Many[float]
+    rejected_tokens: int = Field(ge=1)
+    answer: _Answer | None
+    in_training: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_each(self) -> "_After":
+        for side in SIDES:
+            for part in ("labels", "step_logps"):
+                if len(getattr(self, f"{side}_{part}")) != len(getattr(self, f"{side}_steps")):
+                    raise ValueError(f"{side}_{part} must have one entry for each step")
+        return self
+
+
+_OF_A_MODEL = ("_logps", "_tokens", "answer")
+
+
+class _Before(_After):
+    model_config = ConfigDict(alias_generator=lambda name: f"before_{name}" if name.endswith(_OF_A_MODEL) else name)
+
+
+_LINES = {"before": _Before, "after": _After}
 
 
 def measured_by_run(records: Sequence[Record], which: str) -> list[Measured]:
@@ -85,43 +147,23 @@ def _answer(reply: Reply | None) -> dict[str, Any] | None:
 
 
 def _measured(number: int, record: Record, which: str) -> Measured:
-    prefix = "before_" if which == "before" else ""
+    where = f"line {number} of this run's examples.jsonl"
     try:
-        steps = {
-            side: [
-                Step(text, label) for text, label in zip(record[f"{side}_steps"], record[f"{side}_labels"], strict=True)
-            ]
-            for side in SIDES
-        }
-        pair = PreferencePair(str(record["prompt"]), steps["chosen"], steps["rejected"], str(record["id"]))
-        sides = {
-            side: Likelihood(
-                tuple(float(value) for value in record[f"{prefix}{side}_step_logps"]),
-                int(record[f"{prefix}{side}_tokens"]),
-            )
-            for side in SIDES
-        }
-        trained_on = record.get("in_training")
-        return Measured(
-            pair,
-            Seen(sides["chosen"], sides["rejected"], _reply(record[f"{prefix}answer"])),
-            trained_on if isinstance(trained_on, bool) else None,
-        )
-    except KeyError as problem:
-        raise RunError(
-            f"line {number} of this run's examples.jsonl lacks {problem}: an earlier version wrote it"
-        ) from None
-    except (DataError, TypeError, ValueError) as problem:
-        raise RunError(f"line {number} of this run's examples.jsonl can't be read: {problem}") from problem
+        line = _LINES[which].model_validate(record)
+        pair = PreferencePair(line.prompt, _steps(line, "chosen"), _steps(line, "rejected"), line.id)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+        if first["type"] == "missing":
+            raise RunError(f"{where} lacks {str(first['loc'][-1])!r}: an earlier version wrote it") from None
+        raise RunError(f"{where} can't be read: {first_fault(problem)}") from problem
+    except DataError as problem:
+        raise RunError(f"{where} can't be read: {problem}") from problem
+    chosen = Likelihood(line.chosen_step_logps, line.chosen_tokens)
+    rejected = Likelihood(line.rejected_step_logps, line.rejected_tokens)
+    reply = None if line.answer is None else line.answer.reply()
+    return Measured(pair, Seen(chosen, rejected, reply), line.in_training)
 
 
-def _reply(answer: Record | None) -> Reply | None:
-    if answer is None:
-        return None
-    rewards = answer["process_rewards"]
-    return Reply(
-        tuple(str(step) for step in answer["steps"]),
-        bool(answer["complete"]),
-        answer["solved"],
-        None if rewards is None else tuple(float(value) for value in rewards),
-    )
+def _steps(line: _After, side: str) -> list[Step]:
+    texts, labels = getattr(line, f"{side}_steps"), getattr(line, f"{side}_labels")
+    return [Step(text, label) for text, label in zip(texts, labels, strict=True)]

@@ -1,8 +1,10 @@
 """The Train form as the browser keeps it over a refresh: JSON of its values, in which a visitor can write anything."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, ValidationInfo, create_model
 
 from stepwise_dpo.learning.names import LOSS_TYPES
 from stepwise_dpo.runs.config import RunConfig
@@ -13,13 +15,34 @@ KEEP_JS = "(...values) => JSON.stringify(values)"
 """Writes the form's fields, in a form's order, as `kept_form` reads them."""
 
 MAX_NAME = 300
+_MAX_CHARACTERS = 1_000_000
 
-_CONFIGURED = ("likelihood", "aggregation", "nonpositive", "reward_value")
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "loss": tuple(key for _, key in LOSSES),
-    "loss_type": LOSS_TYPES,
-    **{name: get_args(RunConfig.model_fields[name].annotation) for name in _CONFIGURED},
+
+def _is_offered(value: str, info: ValidationInfo) -> str:
+    """Refuse what the page that is shown doesn't offer: where it has a list, the context holds it by the field."""
+    offered = (info.context or {}).get(info.field_name)
+    if offered is not None and value not in offered:
+        raise ValueError("not offered")
+    return value
+
+
+_Name = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_is_offered)]
+_Number = Annotated[float, Field(gt=-1e300, lt=1e300)] | None  # None where the field was left empty
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(Form._fields, _Number),
+    **dict.fromkeys(("model", "reward_model"), _Name),
+    "held_out_set": Annotated[str, AfterValidator(_is_offered)],
+    "other": Annotated[str, Field(max_length=MAX_OTHER), AfterValidator(_is_offered)],
+    "loss": Literal[tuple(key for _, key in LOSSES)],
+    "loss_type": Literal[LOSS_TYPES],
+    **{
+        name: RunConfig.model_fields[name].annotation
+        for name in ("likelihood", "aggregation", "nonpositive", "reward_value")
+    },
+    "anchor": bool,
 }
+_Values = create_model("_Values", __config__=ConfigDict(strict=True), **_KINDS)
+"""What the page's fields can hold."""
 
 
 def keep(form: Form) -> str:
@@ -45,8 +68,14 @@ def kept_form(kept: object, names: Sequence[str], public: bool) -> Form | None:
     values = _values(kept)
     if values is None:
         return None
-    pairs = zip(Form._fields, values, demo, strict=True)
-    form = Form(*(value if _fits(name, value, begun, names, public) else begun for name, value, begun in pairs))
+    sent = Form(*values)._asdict()
+    listed = {"model": POLICIES, "reward_model": JUDGES, "other": ("",)} if public else {}
+    try:
+        _Values.model_validate(sent, context={"held_out_set": ("", *names), **listed})
+    except ValidationError as error:
+        wrong = {problem["loc"][0] for problem in error.errors()}
+        sent |= {name: begun for name, begun in demo._asdict().items() if name in wrong}
+    form = Form(**sent)
     return None if form == demo else form
 
 
@@ -60,24 +89,7 @@ def model_of(kept: object) -> str:
 def _values(kept: object) -> list[Any] | None:
     """Read a form's values, in its order; None for anything else."""
     try:
-        values = json.loads(kept) if isinstance(kept, str) else None
+        values = json.loads(kept) if isinstance(kept, str) and len(kept) <= _MAX_CHARACTERS else None
     except (ValueError, RecursionError):
         return None
     return values if isinstance(values, list) and len(values) == len(Form._fields) else None
-
-
-def _fits(name: str, value: Any, begun: object, names: Sequence[str], public: bool) -> bool:
-    if name in _CHOICES:
-        return isinstance(value, str) and value in _CHOICES[name]
-    if name in ("model", "reward_model"):
-        listed = POLICIES if name == "model" else JUDGES
-        return isinstance(value, str) and (value in listed if public else len(value) <= MAX_NAME)
-    if name == "held_out_set":
-        return isinstance(value, str) and (value == "" or value in names)
-    if name == "other":
-        return isinstance(value, str) and len(value) <= (0 if public else MAX_OTHER)
-    if isinstance(begun, bool):
-        return isinstance(value, bool)
-    # The page's own numbers; not isfinite, which fails at an integer that no float holds.
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value is None or (is_number and abs(value) < 1e300)

@@ -21,8 +21,10 @@ import time
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 from weakref import WeakValueDictionary
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_lines, parse_pairs
@@ -31,11 +33,14 @@ from stepwise_dpo.runs.retention import repeat_hourly
 from stepwise_dpo.ui.library import MAX_NAME, MAX_SETS, ExampleSet, Library
 
 INDEX = "index.json"
-VERSION = 1
 MAX_BYTES = 256 * 2**20
 MIN_TOKEN, MAX_TOKEN = 16, 200
 RECENT = 16
 PURGE_EVERY = 600.0  # seconds
+
+_MAX_INDEX_BYTES = 2**20
+_MAX_ENTRIES = 1_000  # more than MAX_SETS: those whose files are damaged stay too
+_MAX_KEPT_NAME = 300  # a bundled file's, or MAX_NAME, with what `_free_name` adds
 
 _FOLDER = re.compile(r"[0-9a-f]{32}")
 
@@ -47,10 +52,21 @@ class Loaded(NamedTuple):
     messages: list[str]
 
 
-class _Entry(NamedTuple):
-    name: str
-    file: str  # "" for a set without examples
-    sha256: str
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(max_length=_MAX_KEPT_NAME, pattern=r"^[^\x00]*$")
+    # Of this folder, and "" for a set without examples. As `_write` names it: never a way to another folder.
+    file: str = Field(max_length=100, pattern=r"^([A-Za-z0-9-]+\.jsonl)?$")
+    sha256: str = Field(pattern="^([0-9a-f]{64})?$")
+
+
+class _Index(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    version: Literal[1]
+    open: str = Field(max_length=_MAX_KEPT_NAME)
+    sets: list[_Entry] = Field(max_length=_MAX_ENTRIES)
 
 
 class Workspace:
@@ -122,6 +138,9 @@ class Workspace:
                 return self._save(folder, library, before)
             except OSError as problem:
                 raise DataError(f"your examples could not be kept on disk: {problem.strerror}") from problem
+            except ValidationError as problem:
+                words = f"a set's name must be text of at most {_MAX_KEPT_NAME} characters"
+                raise DataError(f"your examples could not be kept on disk: {words}") from problem
 
     def purge(self, max_age_seconds: float) -> int:
         """Delete the things of visitors who have not been here for so long; returns how many visitors."""
@@ -221,12 +240,12 @@ class Workspace:
     def _write(self, folder: Path, examples: ExampleSet, room: int) -> tuple[_Entry, int]:
         """Write a set's file, unless the same is there already; the second value is how many bytes that took."""
         if not examples.pairs:
-            return _Entry(examples.name, "", ""), 0
+            return _Entry(name=examples.name, file="", sha256=""), 0
         text = dump_lines(examples.pairs)
         data = text.encode()
         digest = hashlib.sha256(data).hexdigest()
         slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(examples.name).stem).strip("-")[:40] or "examples"
-        entry = _Entry(examples.name, f"{slug}-{digest[:16]}.jsonl", digest)
+        entry = _Entry(name=examples.name, file=f"{slug}-{digest[:16]}.jsonl", sha256=digest)
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / entry.file
         if target.exists():
@@ -313,26 +332,15 @@ def _read_index(folder: Path) -> tuple[list[_Entry], str, list[str]]:
     """Read which sets there are, which is open, and what is wrong with the index."""
     path = folder / INDEX
     try:
-        index: Any = json.loads(path.read_text(encoding="utf-8"))
-        if index["version"] != VERSION:
-            raise ValueError("another version")
-        entries = [_entry(item) for item in index["sets"]]
-        opened = str(index["open"])
+        if path.stat().st_size > _MAX_INDEX_BYTES:
+            raise ValueError("no index of ours")
+        index = _Index.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return [], "", []
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError):
         words = f"What you changed earlier can't be found again: {folder.name}/{INDEX} is damaged. It is left as it is."
         return [], "", [words]
-    return entries, opened, []
-
-
-def _entry(item: dict[str, Any]) -> _Entry:
-    entry = _Entry(item["name"], item["file"], item["sha256"])
-    if not all(isinstance(part, str) for part in entry) or Path(entry.file).name != entry.file:
-        raise ValueError("not a set's entry")
-    if "\0" in "".join(entry).encode().decode():  # half a surrogate pair can't be sent, a null byte can't be opened
-        raise ValueError("not a name")
-    return entry
+    return index.sets, index.open, []
 
 
 def _read_pairs(folder: Path, entry: _Entry) -> tuple[PreferencePair, ...]:
@@ -358,5 +366,5 @@ def _is_intact(folder: Path, entry: _Entry) -> bool:
 
 def _write_index(folder: Path, entries: list[_Entry], opened: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    index = {"version": VERSION, "open": opened, "sets": [entry._asdict() for entry in entries]}
-    write_atomically(folder / INDEX, json.dumps(index, indent=1) + "\n")
+    index = _Index(version=1, open=opened, sets=entries)
+    write_atomically(folder / INDEX, json.dumps(index.model_dump(), indent=1) + "\n")

@@ -11,6 +11,8 @@ from stepwise_dpo.errors import ModelError, RunError
 from stepwise_dpo.learning import checkpoints
 from stepwise_dpo.learning.checkpoints import (
     MANIFEST,
+    OWN_STATE,
+    Checkpoint,
     _of_manifest,
     clear_hidden,
     faults,
@@ -18,6 +20,7 @@ from stepwise_dpo.learning.checkpoints import (
     is_sealed,
     prune,
     publish,
+    read_own_state,
     seal,
 )
 from stepwise_dpo.learning.loading import load_policy
@@ -31,6 +34,7 @@ from stepwise_dpo.runs.checkpoints import (
 from stepwise_dpo.runs.config import make_config
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus
 from stepwise_dpo.runs.export import pack
+from stepwise_dpo.runs.journal import Journal
 
 FILES = [
     "config.json", "generation_config.json", "manifest.json", "model.safetensors", "optimizer.pt", "rng_state.pth",
@@ -186,7 +190,14 @@ def test_a_manifest_makes_nobody_read_other_places(tmp_path):
         files = {name: {"size": (path / name).stat().st_size, "sha256": ""}}
         (path / MANIFEST).write_text(json.dumps({"files": files, "sha256": _of_manifest(files)}))
         assert faults(path) == [f"{name} is no file of this folder"]
-    for files in ({"a": 1}, {"a": {}}, {"a": {"size": "x"}}, [], {"\0": {"size": 1}}):
+    wrong = (
+        {"size": "x"},
+        {"size": 1},
+        {"size": -1, "sha256": ""},
+        {"size": 1.0, "sha256": ""},
+        {"size": 1, "sha256": 1},
+    )
+    for files in ({"a": 1}, {"a": {}}, *({"a": file} for file in wrong), [], {"\0": {"size": 1, "sha256": ""}}):
         (path / MANIFEST).write_text(json.dumps({"files": files, "sha256": _of_manifest(files)}))
         assert len(faults(path)) == 1
 
@@ -249,6 +260,51 @@ def test_a_manifest_that_is_none(tmp_path, content):
     (path / MANIFEST).write_text(content, errors="surrogateescape")
     (fault,) = faults(path)
     assert fault.startswith("manifest.json ")
+
+
+def test_a_manifest_that_is_no_file_or_too_large_is_not_read(tmp_path):
+    path = make_checkpoint(tmp_path, 3)
+    with open(path / MANIFEST, "ab") as file:
+        file.truncate(2**30)
+    assert faults(path) == ["manifest.json can't be read: it is no file of ours"]
+    (path / MANIFEST).unlink()
+    os.mkfifo(path / MANIFEST)
+    assert faults(path) == ["manifest.json can't be read: it is no file of ours"]
+    assert is_sealed(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (None, "No such file or directory"),
+        ("{", "Invalid JSON"),
+        ({}, "train_tokens: Field required"),
+        ({"train_tokens": 1.5, "reference": {}, "beside": {}}, "train_tokens: "),
+        ({"train_tokens": 1, "reference": {"0": [1.0]}, "beside": {}}, r"reference\.0\.1: Field required"),
+        ({"train_tokens": 1, "reference": {"x": [1.0, 2.0]}, "beside": {}}, r"reference\.x"),
+        ({"train_tokens": 1, "reference": {}, "beside": {}, "more": 1}, "more: Extra"),
+    ],
+)
+def test_what_our_trainer_did_not_write_is_named(tmp_path, state, words):
+    folder = tmp_path / "checkpoint-2"
+    folder.mkdir()
+    if state is not None:
+        (folder / OWN_STATE).write_text(state if isinstance(state, str) else json.dumps(state))
+    with pytest.raises(RunError, match=rf"^checkpoint-2: stepwise_dpo.json can't be read: {words}"):
+        read_own_state(folder)
+    (folder / OWN_STATE).write_text(json.dumps({"train_tokens": 1, "reference": {"7": [-1, 2.5]}, "beside": {"a": 1}}))
+    assert read_own_state(folder).reference == {"7": (-1.0, 2.5)}
+
+
+@pytest.mark.parametrize("beside", [{}, {"metrics_bytes": -1}, {"metrics_bytes": 1.0}])
+def test_a_checkpoint_that_does_not_say_where_its_metrics_ended(tmp_path, beside):
+    run = RunDirectory(tmp_path / "run")
+    run.create(make_config({"data": "pairs.json"}))
+    checkpoint = Checkpoint(2, run.path / "checkpoint-2")
+    checkpoint.path.mkdir()
+    (checkpoint.path / OWN_STATE).write_text(json.dumps({"train_tokens": 1, "reference": {}, "beside": beside}))
+    with pytest.raises(RunError, match=r"checkpoint-2/stepwise_dpo\.json: metrics_bytes is damaged"):
+        Journal(run).go_on(checkpoint)
 
 
 def test_only_checkpoints_are_found(tmp_path):

@@ -1,5 +1,7 @@
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -99,11 +101,63 @@ def test_runs_are_listed_newest_first(tmp_path):
     assert new_run_id("dpo") != new_run_id("dpo")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"state": "dancing"}', '{"mood": 1}'])
-def test_damaged_status(run, content):
+DAMAGED = [
+    *(("", "can't be read"), ("[]", "must hold an object"), ("{", "can't be read"), (" " * 2**21, "has 2.1 MB")),
+    *(('{"mood": 1}', r"unexpected fields: \['mood'\]"), ('{"state": "queued", "mood": 1}', "unexpected fields")),
+    ('{"state": "queued", "__dataclass_self__": 1}', "unexpected fields"),
+    *(('{"state": "dancing", "pid": -1}', "unknown state 'dancing'"), ('{"state": 1}', "unknown state 1")),
+    *((f'{{"state": "queued", "pid": {pid}}}', "unusable pid") for pid in ("0", "-1", "true", "1.0", '"1"', 2**31)),
+    *(
+        (f'{{"state": "queued", "started": {at}}}', "unusable started")
+        for at in ("null", "true", '"1"', 2**53, "1e308")
+    ),
+    *((f'{{"state": "queued", "global_step": {n}}}', "unusable global_step") for n in ("null", "-1", "1.5", "true")),
+    *(('{"state": "queued", "phase": null}', "unusable phase"), ('{"state": "queued", "error": 1}', "unusable error")),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), DAMAGED, ids=lambda part: part[:60])
+def test_damaged_status(run, content, words):
     (run.path / "status.json").write_text(content)
-    with pytest.raises(RunError, match=r"status\.json"):
+    with pytest.raises(RunError, match=rf"status\.json .*{words}"):
         run.status()
+
+
+def test_a_status_that_says_little_and_one_that_is_whole(run):
+    (run.path / "status.json").write_text('{"state": "queued"}')
+    assert run.status() == RunStatus("queued")
+    whole = RunStatus("failed", 7, 1.5, 3, 4, "training", 2, 3, "words " * 10_000)
+    run.write_status(whole)
+    assert replace(run.status(), updated=3.0) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        *(("report.json", {"before": wrong}, "before") for wrong in ([1], "x", {"solve_rate": "x"}, {"pairs": True})),
+        ("report.json", {"before": {"pairs": 1, "solve_rate": None}, "after": None, "change": 7}, "change"),
+        *(("environment.json", {"data": {}, "versions": wrong}, "versions") for wrong in (None, [], 1)),
+        *(("environment.json", {"data": {}, "versions": {}, part: 7}, part) for part in ("weights", "resumed")),
+        ("environment.json", {"versions": {}}, "data"),
+    ],
+)
+def test_the_damaged_part_of_a_record_is_named(run, name, content, part):
+    (run.path / name).write_text(json.dumps(content))
+    with pytest.raises(RunError, match=rf"run 'one': {name}: {part} is damaged"):
+        run.report() if name == "report.json" else run.environment()
+
+
+def test_what_a_record_holds_beside_stays(run):
+    run.write_report({"before": {"pairs": 1}, "after": None, "by": "a later version"})
+    assert run.report() == {"before": {"pairs": 1}, "after": None, "by": "a later version"}
+    run.write_environment({"versions": {"torch": "2"}, "data": {}, "threads": 1})  # as older runs have it
+    assert run.environment() == {"versions": {"torch": "2"}, "data": {}, "threads": 1}
+
+
+def test_metrics_of_no_number_are_passed_over(run):
+    lines = ['{"loss": 1}', '{"time": "x"}', '{"global_step": null}', '{"time": 1e300}', '{"time": 2, "more": [1]}']
+    (run.path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert run.metrics()[0] == [{"loss": 1}, {"time": 2, "more": [1]}]
 
 
 def test_no_run(tmp_path):

@@ -10,13 +10,14 @@ from stepwise_dpo.runs.training import run
 
 def test_what_a_launcher_sets():
     assert read_launch({}) == Launch(1, 0, 0)
+    assert read_launch({"processes": "2", "WORLD_SIZE": "02"}) == Launch(2, 0, 0)
     assert read_launch({"WORLD_SIZE": "16", "RANK": "9", "LOCAL_RANK": "1"}) == Launch(16, 9, 1)
 
 
 WRONG = [
     *(
         ("WORLD_SIZE", value, r"a whole number from 1 on, not '.*'; unset it")
-        for value in ("abc", "-1", "0", "", "1e3")
+        for value in ("abc", "-1", "0", "", "1e3", "1.0", "1_0", " 1", "+1", "²", "9" * 10, "9" * 5_000)
     ),
     *((name, value, r"a whole number from 0 on") for name in ("RANK", "LOCAL_RANK") for value in ("abc", "-1", "٣")),
     ("RANK", "1", "is 1, but WORLD_SIZE says that there is one process"),

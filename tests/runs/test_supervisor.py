@@ -247,7 +247,17 @@ def test_a_run_that_never_got_a_process_blocks_nothing(supervisor, config):
     assert state(supervisor, run) == "interrupted"
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"owner": 1}', "nonsense", "\xff"])
+DAMAGED_TICKETS = [
+    *("", "[]", '{"owner": 1}', "nonsense", "\xff", '{"owner": null, "server": 1}'),
+    *(f'{{"owner": null, "server": {server}, "server_create_time": 1}}' for server in ("0", "true", "1.0", 2**31)),
+    *('{"owner": null, "server": 1, "server_create_time": "1"}', '{"owner": 7, "server": 1, "server_create_time": 1}'),
+    f'{{"owner": "{"x" * 65}", "server": 1, "server_create_time": 1}}',
+    '{"owner": null, "server": 1, "server_create_time": 1, "resume": 1}',
+    '{"owner": null, "server": 1, "server_create_time": 1, "more": 1}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED_TICKETS)
 def test_a_damaged_ticket_makes_a_run_nobodys(supervisor, config, content):
     run = RunDirectory(supervisor.runs_dir / "one")
     run.create(config)

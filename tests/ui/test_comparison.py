@@ -176,10 +176,16 @@ def test_what_is_written_is_read_again():
         (lambda record: record.update(chosen_labels=[True]), "can't be read"),
         (lambda record: record.update(chosen_steps=[]), "can't be read"),
         (lambda record: record.update(before_rejected_step_logps=["x", "y"]), "can't be read"),
+        (lambda record: record.update(before_rejected_step_logps=[1.0]), "rejected_step_logps must have one entry for"),
+        (lambda record: record.update(before_chosen_tokens=0), "before_chosen_tokens: Input should be greater"),
+        (lambda record: record.update(chosen_steps=[1, 2]), "chosen_steps.0: Input should be a valid string"),
+        (lambda record: record["before_answer"].pop("steps"), "lacks 'steps'"),
+        (lambda record: record["before_answer"].update(process_rewards=[]), "one number for each step"),
+        (lambda record: record["before_answer"].update(solved="no"), "before_answer.solved: Input should be"),
     ],
 )
 def test_records_that_lack_something_are_refused_by_line(damage, words):
-    written = records(compared((1, 1), (1, 1)))
+    written = records(compared((1, 1), (1, 1), solved=[(True, True), (True, True)]))
     damage(written[1])
     with pytest.raises(RunError, match=f"line 2 .*{words}"):
         measured_by_run(written, "before")

@@ -132,7 +132,14 @@ def test_a_damaged_file_is_named_and_left(folder, damage):
 
 
 @pytest.mark.parametrize(
-    "damage", ["{", "[]", '{"version": 2}', '{"version": 1, "open": "x", "sets": [{"name": "x"}]}']
+    "damage",
+    [
+        *("{", "[]", '{"version": 2}', "[" * 100_000, " " * 2_000_000),
+        *('{"version": 1, "open": "x", "sets": [{"name": "x"}]}', '{"version": 1, "open": 1, "sets": []}'),
+        '{"version": 1, "open": "x", "sets": [{"name": "\\ud800", "file": "", "sha256": ""}]}',
+        '{"version": 1, "open": "x", "sets": [{"name": "x", "file": "x.jsonl", "sha256": "0"}]}',
+    ],
+    ids=lambda damage: damage[:80],
 )
 def test_a_damaged_index_is_named_and_kept(folder, damage):
     workspace = Workspace(folder, BUNDLED)
@@ -148,11 +155,12 @@ def test_a_damaged_index_is_named_and_kept(folder, damage):
     assert restarted(folder).messages == []
 
 
-def test_an_index_names_no_file_elsewhere(folder, tmp_path):
+@pytest.mark.parametrize("file", ["../../secret.jsonl", "/etc/passwd", "..", "index.json", "a\0.jsonl", "a.jsonl\n"])
+def test_an_index_names_no_file_elsewhere(folder, tmp_path, file):
     Workspace(folder, BUNDLED).save(VISITOR, edited(BUNDLED), BUNDLED)
     path = next(folder.rglob("index.json"))
     index = json.loads(path.read_text())
-    index["sets"][0]["file"] = "../../secret.jsonl"
+    index["sets"][0]["file"] = file
     path.write_text(json.dumps(index))
     assert "damaged" in restarted(folder).messages[0]
 
@@ -231,6 +239,14 @@ def test_too_many_sets_are_refused_before_anything_is_written(folder):
     with pytest.raises(DataError, match="example sets are kept"):
         Workspace(folder, BUNDLED).save(VISITOR, library, BUNDLED)
     assert not list(folder.rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["x" * 301, "\ud800", "a\0"])
+def test_a_name_that_could_not_be_read_back_is_refused(folder, name):
+    library = Library((*BUNDLED.sets, ExampleSet(name, PAIRS)), BUNDLED.open_name)
+    with pytest.raises(DataError, match="a set's name must be text of at most 300 characters"):
+        Workspace(folder, BUNDLED).save(VISITOR, library, BUNDLED)
+    assert restarted(folder) == (BUNDLED, [])
 
 
 def test_a_folder_that_can_not_be_written_is_explained(folder):
