@@ -6,7 +6,7 @@ Prompts count as the same if they differ only in spacing and capitals.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, first_error
 
@@ -105,6 +105,11 @@ def shared_prompts(pairs: Sequence[PreferencePair], others: Sequence[PreferenceP
     """Find the pairs (indices) whose prompt occurs in another set: training on them spoils measuring on that set."""
     known = {prompt_key(pair.prompt) for pair in others}
     return [index for index, pair in enumerate(pairs) if prompt_key(pair.prompt) in known]
+
+
+def mean_characters(pairs: Sequence[PreferencePair]) -> float:
+    """Characters of a pair, its prompt and both sides, on average; what a step of training takes grows with them."""
+    return fmean(len(pair.prompt) + _characters(pair.chosen) + _characters(pair.rejected) for pair in pairs)
 
 
 def _characters(side: Sequence[Step]) -> int:

@@ -136,6 +136,7 @@ class _Environment(_Record):
     data: dict[str, Any]
     weights: dict[str, Any] = {}  # older runs noted none
     resumed: list[Any] = []
+    characters: float | None = Field(None, gt=0)  # nor these
 
 
 _METRICS = TypeAdapter(_Metrics)
@@ -378,6 +379,14 @@ class RunDirectory:
         environment = self.read_json("environment.json")
         self.checked("environment.json", environment, _Environment)
         return environment
+
+    def mean_characters(self) -> float | None:
+        """Characters of a training pair on average; None where the run hasn't noted them (yet).
+
+        Raises:
+            RunError: as `environment`.
+        """
+        return (self.environment() or {}).get("characters")
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Replace report.json."""

@@ -25,22 +25,25 @@ class Pace(NamedTuple):
         per_pair: seconds of an optimiser step for each pair in it, the median over all steps.
         around: seconds that it spent before its first step and after its last one; None if it hasn't ended well, or
             was resumed: its status knows only when it began the last time.
+        characters: of one of its training pairs on average; None if it didn't note that, as older runs.
     """
 
     run_id: str
     per_pair: float
     around: float | None
+    characters: float | None = None
 
-    def seconds(self, global_steps: int, pairs: int) -> float:
-        """Estimate a run of so many optimiser steps with so many pairs in each."""
-        return global_steps * pairs * self.per_pair + (self.around or 0.0)
+    def seconds(self, global_steps: int, pairs: int, characters: float | None = None) -> float:
+        """Estimate a run of so many optimiser steps with so many pairs in each, of so many characters on average."""
+        longer = characters / self.characters if characters and self.characters else 1.0
+        return global_steps * pairs * self.per_pair * longer + (self.around or 0.0)
 
 
 def pace_of(run: RunDirectory, config: RunConfig) -> Pace | None:
     """Measure a run's pace by its metrics; None while they are too few.
 
     Raises:
-        RunError: its status can't be read.
+        RunError: its status or environment can't be read.
     """
     steps = _steps(run)
     if len(steps) < LEAST_STEPS:
@@ -51,7 +54,8 @@ def pace_of(run: RunDirectory, config: RunConfig) -> Pace | None:
     around = None
     if status.state in ("finished", "stopped") and 0 < status.started <= steps[0][1]:
         around = max(0.0, (steps[0][1] - status.started) + (status.updated - steps[-1][1]))
-    return Pace(run.id, median(paces) / (config.batch_size * config.gradient_accumulation), around)
+    per_pair = median(paces) / (config.batch_size * config.gradient_accumulation)
+    return Pace(run.id, per_pair, around, run.mean_characters())
 
 
 def step_seconds(run: RunDirectory) -> float | None:

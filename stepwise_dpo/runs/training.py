@@ -26,6 +26,7 @@ from stepwise_dpo.learning.trainer import StepwiseDPOConfig, StepwiseDPOTrainer
 from stepwise_dpo.learning.weights import weights_bytes, weights_hash
 from stepwise_dpo.preferences.checker import is_known
 from stepwise_dpo.preferences.pairs import PreferencePair, load_pairs
+from stepwise_dpo.preferences.statistics import mean_characters
 from stepwise_dpo.runs.checkpoints import (
     ResumePoint,
     bytes_to_write,
@@ -177,7 +178,7 @@ def _run(
         policy.step_tokenizer().check_lengths(everything, config.max_length)
     if journal.writes:
         warnings = [*_unknown_characters(policy, everything), *_unknown_problems(config.model, train_pairs)]
-        _record_environment(config, directory, point, policy, reward_model, len(train_pairs), warnings)
+        _record_environment(config, directory, point, policy, reward_model, train_pairs, warnings)
 
     def score(pairs: Sequence[PreferencePair]) -> None:
         if reward_model is not None and journal.writes:
@@ -311,7 +312,7 @@ def _record_environment(
     point: ResumePoint | None,
     policy: Policy,
     reward_model: LLMRewardModel | None,
-    train_pairs: int,
+    train_pairs: Sequence[PreferencePair],
     warnings: list[str],
 ) -> None:
     """Write down what the figures depend on, say what to be warned of, and find out whether the disk has room.
@@ -327,7 +328,8 @@ def _record_environment(
         check_same_weights(directory, config, weights)
     processes = read_launch().processes
     judge = weights_bytes(reward_model) if reward_model is not None and config.train_reward_model else 0
-    needed = bytes_to_write(config, weights_bytes(policy.model), judge, planned_steps(config, train_pairs, processes))
+    steps = planned_steps(config, len(train_pairs), processes)
+    needed = bytes_to_write(config, weights_bytes(policy.model), judge, steps)
     environment = describe_environment(
         config,
         model_revision=getattr(policy.model.config, "_commit_hash", None),
@@ -338,6 +340,7 @@ def _record_environment(
         weights=weights,
         disk=check_disk(directory, needed),
         warnings=warnings,
+        characters=mean_characters(train_pairs),
     )
     for words in filter(None, [*warnings, environment["disk"]["warning"]]):
         tqdm.write(f"warning: {words}", file=sys.stderr)

@@ -193,11 +193,12 @@ def build_fields(shared: Shared, tab: gr.Tab, reader: RunReader, data_tab: DataT
             visible=parts is not None, value=f"Hold out {parts[1]:,} of your own instead" if parts else ""
         )
         try:
-            config, steps = plan(library, form, public)
+            planned = plan(library, form, public)
         except ConfigError as problem:
             return ["Train", _hint(str(problem), "warn"), data, offer, note(remarks)]
         # Anybody's: a pace says nothing about whose run it was.
-        words = plan_words(config, steps, known_pace(reader.supervisor.runs(), config.model, config.loss))
+        pace = known_pace(reader.supervisor.runs(), planned.config.model, planned.config.loss)
+        words = plan_words(planned, pace)
         return [words.button, _hint(words.estimate), data, offer, note(remarks)]
 
     def on_hold_out(library: Library, *values: object) -> list[Any]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from stepwise_dpo.errors import ConfigError
 from stepwise_dpo.learning.names import BUNDLED, POLICY, TINY
 from stepwise_dpo.preferences.checker import is_known
+from stepwise_dpo.preferences.statistics import mean_characters
 from stepwise_dpo.runs.config import PRESETS, RunConfig, make_config, planned_steps
 from stepwise_dpo.runs.pace import Pace
 from stepwise_dpo.ui.library import BUNDLED_SETS, Library
@@ -21,7 +22,7 @@ FEWEST_TO_DIVIDE = 10
 
 UNKNOWN_TIME = "time unknown until the first run of this model"
 
-BUILT_IN_PACES = {POLICY: Pace("", 0.3 / 8, 7.0), TINY: Pace("", 0.15 / 8, 5.0)}
+BUILT_IN_PACES = {POLICY: Pace("", 0.3 / 8, 7.0, 257.0), TINY: Pace("", 0.15 / 8, 5.0, 257.0)}
 """Of the bundled models, in seconds on two cores: what is said before a run of this machine is known. The demo's step
 of 8 pairs takes about 0.3 s, one of the tiny model half as long; the rest is loading and the held-out pairs."""
 ANSWER_SECONDS = 0.03
@@ -35,8 +36,16 @@ class PlanWords(NamedTuple):
     estimate: str
 
 
-def plan(library: Library, form: Form, public: bool) -> tuple[RunConfig, int]:
-    """Read the form as far as steps and time depend on it: (configuration, optimiser steps).
+class Plan(NamedTuple):
+    """What steps and time depend on: `characters` of a training pair, on average."""
+
+    config: RunConfig
+    steps: int
+    characters: float
+
+
+def plan(library: Library, form: Form, public: bool) -> Plan:
+    """Read the form as far as steps and time depend on it.
 
     Raises:
         ConfigError: what has to be changed in the form or the examples.
@@ -45,7 +54,7 @@ def plan(library: Library, form: Form, public: bool) -> tuple[RunConfig, int]:
     config = make_config(settings_of(form, len(held_out), public), {"data": "unwritten"})
     if public:
         check_size(config, len(train_pairs), len(held_out))
-    return config, planned_steps(config, len(train_pairs))
+    return Plan(config, planned_steps(config, len(train_pairs)), mean_characters(train_pairs))
 
 
 def data_words(library: Library, form: Form) -> str:
@@ -147,18 +156,19 @@ class Estimate(NamedTuple):
     measured: bool
 
 
-def estimate(config: RunConfig, steps: int, pace: Pace | None) -> Estimate | None:
+def estimate(config: RunConfig, steps: int, pace: Pace | None, characters: float | None = None) -> Estimate | None:
     """Estimate a run's time; None where nothing is known.
 
     Args:
         config: of the run.
         steps: optimiser steps.
         pace: of an earlier run of the same model, if there is one; else that of the bundled models on two cores.
+        characters: of a training pair on average; None if they are as long as the earlier run's.
     """
     known = pace or BUILT_IN_PACES.get(config.model)
     if known is None:
         return None
-    seconds = known.seconds(steps, config.batch_size * config.gradient_accumulation)
+    seconds = known.seconds(steps, config.batch_size * config.gradient_accumulation, characters)
     return Estimate(seconds + (2 * config.generate * ANSWER_SECONDS if pace is None else 0.0), pace is not None)
 
 
@@ -170,11 +180,12 @@ def demo_words() -> str:
     return _guessed(guess)
 
 
-def plan_words(config: RunConfig, steps: int, pace: Pace | None) -> PlanWords:
+def plan_words(planned: Plan, pace: Pace | None) -> PlanWords:
     """Say on the button what it will do, and beside it how long that takes."""
+    config, steps, characters = planned
     pairs = config.batch_size * config.gradient_accumulation
     words = f"{counted(steps, 'optimiser step')} of {counted(pairs, 'pair')}"
-    known = estimate(config, steps, pace)
+    known = estimate(config, steps, pace, characters)
     if known is None:
         time = UNKNOWN_TIME
     elif known.measured:

@@ -238,7 +238,7 @@ class Readers:
         assert ticket is None or isinstance(ticket.server_lives, bool)
         self.supervisor.recover()
         pace = known_pace(self.supervisor.runs(), "tiny", "dpo")
-        plan_words(*plan(self.library, demo_form()._replace(held_out_set=""), True), pace)
+        plan_words(plan(self.library, demo_form()._replace(held_out_set=""), True), pace)
         reader = RunReader(self.supervisor)
         orjson.dumps(_plain(updates(reader, "", run.id, Choice())))
         newest_of(reader, "")
@@ -272,7 +272,7 @@ class Readers:
         for public in (True, False):
             split(self.library, form)
             make_config(settings_of(form, 3, public), {"data": "d.json"})
-            plan_words(*plan(self.library, form, public), None)
+            plan_words(plan(self.library, form, public), None)
 
     def _overlay(self, sent: object) -> None:
         with suppress(ValueError):  # as it says

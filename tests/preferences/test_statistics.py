@@ -1,5 +1,12 @@
 from stepwise_dpo.preferences.pairs import PreferencePair, Step, remarks
-from stepwise_dpo.preferences.statistics import hardly_differ, preference_sign, repetitions, shared_prompts, statistics
+from stepwise_dpo.preferences.statistics import (
+    hardly_differ,
+    mean_characters,
+    preference_sign,
+    repetitions,
+    shared_prompts,
+    statistics,
+)
 
 
 def pair(prompt, chosen, rejected):
@@ -54,3 +61,8 @@ def test_scores_that_hardly_differ():
     assert not hardly_differ([-1.0] * 18 + [0.5, 0.5])
     assert not hardly_differ([1.0, 1.0, 1.0])  # too few to say
     assert not hardly_differ([1.0, 1.0, -1.0, -1.0])
+
+
+def test_mean_characters_count_prompt_and_both_sides():
+    pairs = [PreferencePair("ab", [Step("c")], [Step("d"), Step("ef")]), PreferencePair("a", [Step("b")], [Step("cd")])]
+    assert mean_characters(pairs) == 5.0

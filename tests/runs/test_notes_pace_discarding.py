@@ -51,7 +51,15 @@ def test_pace_is_the_median_of_the_steps(make):
     assert pace.per_pair == 2.0 / 8
     assert pace.around == pytest.approx(7 + time.time() - 168, abs=60)
     assert Pace("a", 0.25, 10.0).seconds(100, 8) == 210.0
+    assert Pace("a", 0.25, 10.0).seconds(100, 8, characters=500) == 210.0  # nobody knows how long its pairs were
+    assert Pace("a", 0.25, 10.0, 250).seconds(100, 8, characters=500) == 410.0
     assert pace_of(make("b", times=[1.0, 2.0]), run.config()) is None
+    assert pace.characters is None
+    run.write_environment({"versions": {}, "data": {}, "characters": 250.0})
+    assert pace_of(run, run.config()).characters == 250.0
+    run.write_environment({"versions": {}, "data": {}, "characters": 0})
+    with pytest.raises(RunError, match=r"environment\.json: characters is damaged"):
+        pace_of(run, run.config())
     assert pace_of(make("c", "failed", times=[1.0, 2.0, 3.0]), run.config()).around is None
     resumed = make("d", times=[1.0, 2.0, 3.0])
     resumed.write_status(RunStatus("finished", started=2.5))

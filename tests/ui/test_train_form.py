@@ -130,7 +130,7 @@ def test_a_public_page_limits_the_steps(tmp_path):
 
 
 def words(form, pace=None, pairs=40):
-    return train_words.plan_words(*train_words.plan(library(*numbered(pairs)), form, False), pace)
+    return train_words.plan_words(train_words.plan(library(*numbered(pairs)), form, False), pace)
 
 
 def test_the_form_names_its_data():
@@ -239,7 +239,7 @@ def test_what_can_not_be_trained_is_refused_before_the_click_with_the_reason():
             words(FORM._replace(**change))
     with pytest.raises(ConfigError, match="this example set is empty"):
         words(FORM, pairs=0)
-    assert train_words.plan(library(PAIR), FORM._replace(epochs=501), False)[1] == 501
+    assert train_words.plan(library(PAIR), FORM._replace(epochs=501), False).steps == 501
     with pytest.raises(ConfigError, match="at most 500 steps"):
         train_words.plan(library(PAIR), FORM._replace(epochs=501), True)
 
@@ -250,6 +250,9 @@ def test_time_is_told_only_where_a_run_has_told_it():
     # 30 steps x 4 pairs x 0.5 s, and 10 s around them
     assert "about 1 min 10 s" in words(form, Pace("a", 0.5, 10.0)).estimate
     assert "about 1 min 0 s" in words(form, Pace("a", 0.5, None)).estimate
+    # Of the same steps, longer pairs take longer.
+    characters = train_words.plan(library(*numbered(40)), form, False).characters
+    assert "about 2 min 0 s" in words(form, Pace("a", 0.5, None, characters / 2)).estimate
 
 
 def test_a_guess_counts_answers_and_a_measured_pace_holds_them():
@@ -262,7 +265,7 @@ def test_a_guess_counts_answers_and_a_measured_pace_holds_them():
 
 def test_the_first_steps_promise_what_the_form_estimates():
     bundled = bundled_library(DATA_DIR)
-    estimate = train_words.plan_words(*train_words.plan(bundled, train_form.demo_form(), False), None).estimate
+    estimate = train_words.plan_words(train_words.plan(bundled, train_form.demo_form(), False), None).estimate
     promise = re.search(r"training on 450 mistakes, (about .+), with live curves", welcome.build().value).group(1)
     assert estimate.endswith(f"{promise}; not measured here yet")
 
