@@ -39,6 +39,10 @@ TITLE = "Stepwise DPO"
 AT_ONCE = 4
 """Events of a kind that are answered at the same time, where nothing else is said."""
 
+SCROLLING = "<style>@media (min-width: 901px) { html { scroll-padding-top: 60px; } }</style>"
+"""In the document's head: what is scrolled to, or has the focus, stops below the header. Gradio keeps the rest of our
+styles from the document itself."""
+
 PUBLIC_WORKSPACE: dict[str, Any] = {"max_bytes": 32 * 2**20, "keep_seconds": 24 * 3600.0}
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
@@ -205,7 +209,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
     return {
         "theme": _theme(),
         "css": stylesheet(),
-        "head": welcome.HEAD,
+        "head": welcome.HEAD + SCROLLING,
         "footer_links": ["api"],
         "ssr_mode": False,  # on a Space it would need Node
         "run_history": False,  # would keep other people's text in the browser

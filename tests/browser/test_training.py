@@ -116,6 +116,11 @@ def test_a_short_dpo_run_to_its_end_and_all_that_can_be_taken_from_it(page, app,
     judging.close()
     assert page.locator("#train-charts").bounding_box() == charts  # nothing jumped
     expect(page.locator("#train-estimate")).to_contain_text("judged by the last run")  # by itself
+    # Where the run stands is seen from everywhere, and a press leads there, below the header.
+    page.locator("#train-charts .plot").last.scroll_into_view_if_needed()
+    expect(page.locator("#chip .chip")).to_be_in_viewport(ratio=1)
+    page.locator("#chip .chip").click()
+    page.wait_for_function("document.querySelector('#train-head h2').getBoundingClientRect().top >= 56")
     expect(page.locator("#train-head")).to_contain_text("8 / 8")
     assert points(page) == 8
     assert points(page, "accuracy") == 8
