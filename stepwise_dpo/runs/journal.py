@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stepwise_dpo.learning.checkpoints import OWN_STATE, Checkpoint, read_own_state, readable_bytes
+from stepwise_dpo.learning.rewards import Progress
 from stepwise_dpo.learning.weights import weights_bytes
 from stepwise_dpo.runs.checkpoints import CHECKPOINT_WEIGHTS, ResumePoint
 from stepwise_dpo.runs.directory import RunDirectory, RunStatus, State
@@ -23,6 +24,7 @@ from stepwise_dpo.runs.progress import ProgressBar
 if TYPE_CHECKING:
     from torch import nn
 
+_PHASE_SECONDS = 1.0
 _STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a tiny model's step
 
 
@@ -81,9 +83,18 @@ class Journal(TrainerCallback):
         if self.writes:
             tqdm.write(f"[{time.strftime('%H:%M:%S')}] {words}", file=sys.stderr)
 
-    def bar(self, description: str, unit: str) -> ProgressBar | None:
-        """A progress bar for work outside the training loop, in the process that shows one."""
-        return ProgressBar(description, unit, leave=False) if self.writes else None
+    def bar(self, description: str, unit: str) -> Progress | None:
+        """Show how far work outside the training loop is, as a bar and beside the phase; None in other processes."""
+        if not self.writes:
+            return None
+        bar, phase = ProgressBar(description, unit, leave=False), self._status.phase
+
+        def show(done: int, total: int) -> None:
+            bar(done, total)
+            if time.monotonic() - self._written >= _PHASE_SECONDS:
+                self._update(phase=f"{phase}, {done:,} of {total:,}")
+
+        return show
 
     def end(self, state: State, error: str | None = None) -> None:
         """Write the last status."""

@@ -15,6 +15,7 @@ from stepwise_dpo.errors import RunError
 from stepwise_dpo.learning.checkpoints import faults
 from stepwise_dpo.learning.loading import Policy, load_policy
 from stepwise_dpo.learning.sound_trainer import SoundTrainer
+from stepwise_dpo.runs import journal as journal_module
 from stepwise_dpo.runs import supervisor as module
 from stepwise_dpo.runs import training, worker
 from stepwise_dpo.runs.checkpoints import ResumePoint
@@ -96,6 +97,21 @@ def test_a_prepared_run_is_done_only_by_whom_it_was_prepared_for(run, config, mo
             training.run(asked, run.path)
     assert begun == [42, 42]
     assert run.config() == config
+
+
+# ------------------------------------------------------------------------------------------------------------ progress
+
+
+def test_an_evaluations_count_stands_beside_its_phase_and_goes_with_it(run, monkeypatch):
+    monkeypatch.setattr(journal_module, "_PHASE_SECONDS", 0.0)
+    journal = Journal(run)
+    journal.phase("evaluating the trained model")
+    show = journal.bar("Evaluation", "example")
+    show(1_500, 3_000)
+    assert run.status().phase == "evaluating the trained model, 1,500 of 3,000"
+    show(3_000, 3_000)
+    journal.phase("saving")
+    assert run.status().phase == "saving"
 
 
 # --------------------------------------------------------------------------------------------------------------- stops
