@@ -44,6 +44,7 @@ class HiddenPaths:
         spellings = {
             spelling for place in places for spelling in (_in_json(place), _in_json(place, ascii=False), quote(place))
         }
+        self._spellings = [spelling.encode() for spelling in spellings]
         kept = "|".join(re.escape(spelling) for spelling in sorted(spellings, key=len, reverse=True))
         self._kept = re.compile(rf'(?:(?<=")|(?P<address>file=))(?:{kept})(?:[^"\\]|\\.)*'.encode())
 
@@ -98,6 +99,9 @@ class HiddenPaths:
         return send_names
 
     def _with_names(self, body: bytes, is_upload: bool) -> bytes:
+        if not any(spelling in body for spelling in self._spellings):  # as in nearly all: much faster than the pattern
+            return body
+
         def name(found: re.Match[bytes]) -> bytes:
             spelling: str = json.loads(b'"' + found[0] + b'"')
             if found["address"] is None:
