@@ -67,7 +67,7 @@ class OwnState(BaseModel):
         beside: what the trainer's maker asked for.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     train_tokens: int = Field(ge=0)
     reference: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], tuple[float, float]]

@@ -146,7 +146,7 @@ def evaluate_policy(
         max_length: the most tokens of prompt and answer of a pair.
         batch_size: the most pairs per forward and prompts per generation, see `batching`; a small policy answers
             `SMALL_ANSWERS` together.
-        progress: told how far it is, first in pairs, then in answers.
+        progress: told how far it is, in pairs and answers together.
 
     Raises:
         DataError: no pairs, one is too long, or the reward model can't read an answer.
@@ -158,14 +158,25 @@ def evaluate_policy(
     was_training = model.training
     model.eval()
     try:
-        logps = pair_logps(policy, pairs, max_length=max_length, batch_size=batch_size, progress=progress)
-        answered = []
-        together = max(batch_size, SMALL_ANSWERS if model.num_parameters() < SMALL_WEIGHTS else 1)
-        for start in range(0, min(answers, len(pairs)), together):
-            prompts = [pair.prompt for pair in pairs[start : min(start + together, answers)]]
-            answered += answer_prompts(policy, prompts, max_new_tokens=max_new_tokens)
+        wanted = min(answers, len(pairs))
+
+        def report(scored: int, answered: int) -> None:
             if progress is not None:
-                progress(len(answered), min(answers, len(pairs)))
+                progress(scored + answered, len(pairs) + wanted)
+
+        logps = pair_logps(
+            policy,
+            pairs,
+            max_length=max_length,
+            batch_size=batch_size,
+            progress=lambda scored, _: report(scored, 0),
+        )
+        answered: list[Answer] = []
+        together = max(batch_size, SMALL_ANSWERS if model.num_parameters() < SMALL_WEIGHTS else 1)
+        for start in range(0, wanted, together):
+            prompts = [pair.prompt for pair in pairs[start : min(start + together, wanted)]]
+            answered += answer_prompts(policy, prompts, max_new_tokens=max_new_tokens)
+            report(len(pairs), len(answered))
     finally:
         model.train(was_training)
     # The first pairs, as many as there are answers.

@@ -40,7 +40,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 
 from stepwise_dpo.errors import ConfigError, DataError, RunError
-from stepwise_dpo.learning.checkpoints import OWN_STATE, read_own_state
+from stepwise_dpo.learning.checkpoints import OWN_STATE, OwnState, read_own_state
 from stepwise_dpo.learning.length_groups import LengthGroups
 from stepwise_dpo.learning.loading import switch_off_dropout
 from stepwise_dpo.learning.losses import (
@@ -452,12 +452,12 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
             assert self.reward_model is not None
             self.refuse_bad_weights(self.reward_model)
             save_model(self.reward_model, str(folder / _REWARD_WEIGHTS))
-        state = {
-            "train_tokens": self._total_train_tokens,
-            "reference": self._reference_sums(),
-            "beside": dict(self._state_beside()),
-        }
-        (folder / OWN_STATE).write_text(json.dumps(state), encoding="utf-8")
+        state = OwnState(
+            train_tokens=self._total_train_tokens,
+            reference=self._reference_sums(),
+            beside=dict(self._state_beside()),
+        )
+        (folder / OWN_STATE).write_text(state.model_dump_json(), encoding="utf-8")
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint as if training had never stopped; nothing is left to do from one of its end.
@@ -496,13 +496,17 @@ class StepwiseDPOTrainer(SoundTrainer, DPOTrainer):
             assert self.reward_model is not None
             load_model(self.reward_model, str(folder / _REWARD_WEIGHTS))
 
-    def _reference_sums(self) -> dict[str, list[float]]:
+    def _reference_sums(self) -> dict[str, tuple[float, float]]:
         """By row, of the first examples that the reference has scored: its log-probability of either side, in nats."""
         if self.args.frozen_scores == "ahead":
             rows = self.train_dataset.select(range(min(_REFERENCE_ROWS, len(self.train_dataset))))
-            return {str(row["row"]): [sum(row[f"{side}_ref_token_logps"]) for side in SIDES] for row in rows}
+            return {
+                str(row["row"]): (sum(row["chosen_ref_token_logps"]), sum(row["rejected_ref_token_logps"]))
+                for row in rows
+            }
         met = self._met["train"]
-        return {str(row): [side.sum().item() for side in met[row]] for row in sorted(met)[:_REFERENCE_ROWS]}
+        first = sorted(met)[:_REFERENCE_ROWS]
+        return {str(row): (met[row][0].sum().item(), met[row][1].sum().item()) for row in first}
 
     def evaluate(self, eval_dataset: None = None, **kwargs: Any) -> dict[str, float]:
         """Evaluate on `eval_pairs`, and collect the per-step log-ratios of each anew.

@@ -21,7 +21,7 @@ from stepwise_dpo.preferences.faults import (
 )
 from stepwise_dpo.preferences.row_models import Id, Label, Meta, StepRow, Steps, Text
 
-MAX_KEYS = 20
+MAX_KEYS = 8
 """Of a row or a step. A model notes each key that it doesn't know, and a file could have millions of them."""
 
 Row = TypeVar("Row", bound=BaseModel)

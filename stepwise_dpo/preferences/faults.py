@@ -1,4 +1,4 @@
-"""How the faults of what enters as data are said: by field, with what stood there; and the limits of it.
+"""How the faults of what enters as data are said: by field, with what stood there, and the limits that they name.
 
 The rules themselves are pydantic models, see `row_models` and `checks`.
 """
@@ -49,17 +49,19 @@ class RowFaults:
         self._unit = unit
         self._rows: dict[str, list[int]] = {}
         self._faulty = 0
+        self._worst = 0
 
     def add(self, number: int, faults: list[str]) -> None:
         """Note the faults of one row; numbers rise from call to call."""
         self._faulty += bool(faults)
+        self._worst = max(self._worst, len(faults))
         for fault in dict.fromkeys(faults):
             self._rows.setdefault(fault, []).append(number)
 
     @property
     def enough(self) -> bool:
         """Whether looking at further rows would tell little more."""
-        return len(self._rows) >= MAX_REPORTED or self._faulty >= MAX_FAULTY_ROWS
+        return max(len(self._rows), self._worst) >= MAX_REPORTED or self._faulty >= MAX_FAULTY_ROWS
 
     def refuse(self, source: str) -> None:
         """Raise the faults as one error, as `refuse`, each with the rows that it holds for.

@@ -1,15 +1,14 @@
 """What a pydantic model refuses first, in a few words: its place and what belongs there, and not what was there."""
 
-from typing import Any
-
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from stepwise_dpo.preferences.faults import short
 
 
 def first_field(error: ValidationError) -> str:
-    """Name the field, as it was spelled where it came from."""
-    return str(_first(error)["loc"][0])
+    """Name the field, as it was spelled where it came from; "" where the fault is of no field alone."""
+    return str(next(iter(_first(error)["loc"]), ""))
 
 
 def first_fault(error: ValidationError) -> str:
@@ -19,5 +18,5 @@ def first_fault(error: ValidationError) -> str:
     return f"{short(place, 100)}: {words}" if place else words
 
 
-def _first(error: ValidationError) -> Any:
+def _first(error: ValidationError) -> ErrorDetails:
     return error.errors(include_url=False, include_context=False, include_input=False)[0]

@@ -108,7 +108,7 @@ def shared_prompts(pairs: Sequence[PreferencePair], others: Sequence[PreferenceP
 
 
 def mean_characters(pairs: Sequence[PreferencePair]) -> float:
-    """Characters of a pair, its prompt and both sides, on average; what a step of training takes grows with them."""
+    """Characters of a pair, its prompt and both sides, on average over one or more; training takes longer with them."""
     return fmean(len(pair.prompt) + _characters(pair.chosen) + _characters(pair.rejected) for pair in pairs)
 
 

@@ -34,6 +34,7 @@ from pydantic.dataclasses import dataclass
 
 from stepwise_dpo.errors import ConfigError, RunError
 from stepwise_dpo.learning.checkpoints import Checkpoint, clear_hidden, faults, find_checkpoints, readable_bytes
+from stepwise_dpo.preferences.faults import seen, short
 from stepwise_dpo.preferences.model_faults import first_field
 from stepwise_dpo.runs.config import RunConfig, make_config
 
@@ -380,14 +381,6 @@ class RunDirectory:
         self.checked("environment.json", environment, _Environment)
         return environment
 
-    def mean_characters(self) -> float | None:
-        """Characters of a training pair on average; None where the run hasn't noted them (yet).
-
-        Raises:
-            RunError: as `environment`.
-        """
-        return (self.environment() or {}).get("characters")
-
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Replace report.json."""
         self._replace("report.json", json.dumps(report, indent=1) + "\n")
@@ -450,7 +443,8 @@ class RunDirectory:
         try:
             with open(self.path / name, "rb", buffering=0) as file:
                 if (size := os.fstat(file.fileno()).st_size) > most:
-                    raise RunError(f"run {self.id!r}: {name} has {readable_bytes(size)}, which none of ours has")
+                    sizes = f"{readable_bytes(size)}, and at most {readable_bytes(most)} are read"
+                    raise RunError(f"run {self.id!r}: {name} has {sizes}")
                 content = orjson.loads(file.read())
         except FileNotFoundError as error:
             raise RunError(f"{str(self.path)!r} is not a run directory: it has no {name}") from error
@@ -464,9 +458,9 @@ class RunDirectory:
 def _status_fault(error: ValidationError | TypeError, content: Mapping[str, Any]) -> str:
     foreign = ("missing", "unexpected_keyword_argument")
     if isinstance(error, TypeError) or any(problem["type"] in foreign for problem in error.errors()):
-        return f"has unexpected fields: {sorted(content)}"
+        return f"has unexpected fields: {[short(name) for name in sorted(content)[:10]]}"
     part = first_field(error)
-    return f"names an unknown state {content[part]!r}" if part == "state" else f"has an unusable {part}"
+    return f"names an unknown state {seen(content[part])}" if part == "state" else f"has an unusable {part}"
 
 
 def _json_lines(content: bytes) -> list[dict[str, Any]]:

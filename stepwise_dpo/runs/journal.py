@@ -24,6 +24,7 @@ from stepwise_dpo.runs.progress import ProgressBar
 if TYPE_CHECKING:
     from torch import nn
 
+_MAX_ERROR = 10_000  # characters
 _PHASE_SECONDS = 1.0
 _STATUS_SECONDS = 0.25  # a status file per optimiser step would be most of a tiny model's step
 
@@ -92,13 +93,14 @@ class Journal(TrainerCallback):
         def show(done: int, total: int) -> None:
             bar(done, total)
             if time.monotonic() - self._written >= _PHASE_SECONDS:
-                self._update(phase=f"{phase}, {done:,} of {total:,}")
+                self._update(phase=f"{phase}, {done / total:.0%}")
 
         return show
 
     def end(self, state: State, error: str | None = None) -> None:
         """Write the last status."""
-        self._status = replace(self._status, state=state, phase=state, error=error)
+        # An error of somebody else's may say anything; a status of any size is refused by who reads it.
+        self._status = replace(self._status, state=state, phase=state, error=error and error[:_MAX_ERROR])
         if self.writes:
             self.directory.write_last_status(self._status)
 

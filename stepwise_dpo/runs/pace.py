@@ -55,7 +55,7 @@ def pace_of(run: RunDirectory, config: RunConfig) -> Pace | None:
     if status.state in ("finished", "stopped") and 0 < status.started <= steps[0][1]:
         around = max(0.0, (steps[0][1] - status.started) + (status.updated - steps[-1][1]))
     per_pair = median(paces) / (config.batch_size * config.gradient_accumulation)
-    return Pace(run.id, per_pair, around, run.mean_characters())
+    return Pace(run.id, per_pair, around, (run.environment() or {}).get("characters"))
 
 
 def step_seconds(run: RunDirectory) -> float | None:

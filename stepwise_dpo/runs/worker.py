@@ -1,12 +1,13 @@
 """The process in which a run happens: `python -m stepwise_dpo.runs.worker PARENT_PID [--ready DESCRIPTOR]`.
 
 It waits for one line of JSON on its standard input, see `Order`, does that run and ends. With --ready it is a spare: it
-imports everything first, says so by a byte on that descriptor, and then waits, for as long as it takes.
+imports and tries everything first, says so by a byte on that descriptor, and then waits, for as long as it takes.
 
 Its output goes to the run's events.log. It ends by itself when the process that started it is gone; at SIGTERM it notes
 first how far it came.
 """
 
+import json
 import os
 import signal
 import sys
@@ -17,10 +18,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, PlainValidator
 
 from stepwise_dpo.errors import StepwiseDPOError
 from stepwise_dpo.runs.config import MAX_PATH, RunConfig
@@ -35,6 +36,12 @@ BEHIND_THE_PAGE = 5
 """Niceness: where cores are few, clicks are answered while a run computes; alone it is as fast as ever."""
 
 
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_PATH:
+        raise ValueError(f"must be a path of 1 to {MAX_PATH:,} characters")
+    return value
+
+
 class Order(BaseModel):
     """What the parent asks for, in one line of JSON.
 
@@ -45,7 +52,7 @@ class Order(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    run: str = Field(min_length=1, max_length=MAX_PATH)
+    run: Annotated[str, PlainValidator(_path)]
     resume: bool
 
 
@@ -74,7 +81,7 @@ def main(arguments: list[str], train: Callable[[RunConfig, Path], object] | None
     line = sys.stdin.readline()
     if not line:
         return 0  # the parent has ended, or wants no spare any more
-    order = Order.model_validate_json(line)
+    order = Order.model_validate(json.loads(line))  # pydantic's own parser refuses a path that is no UTF-8
     directory = RunDirectory(order.run)
     _take_over(directory)
     try:
@@ -121,7 +128,7 @@ def _training(*, resume: bool, loaded: "Policy | None" = None) -> Callable[[RunC
 
 
 def _prepare() -> "Policy":
-    """Import what any run needs, and load the bundled policy: no run's configuration is known yet."""
+    """Import what any run needs, load the bundled policy and rehearse with it: no run's configuration is known yet."""
     with without_collection():  # Accelerate's own full one, before training, is short then
         from stepwise_dpo.learning.evaluation import evaluate_policy
         from stepwise_dpo.learning.loading import load_policy
@@ -131,10 +138,11 @@ def _prepare() -> "Policy":
 
         _training(resume=False)
         policy = load_policy(POLICY)
-        # Libraries import and set up much when they are first used: a fifth of the time to a run's first loss.
-        pairs = load_pairs(DATA_DIR / "heldout_prm.json")[:8]
-        build_dataset(pairs, policy.step_tokenizer())
-        evaluate_policy(policy, pairs)
+        # Libraries import and set up much when they are first used, for which the first loss would have to wait.
+        with suppress(StepwiseDPOError):  # no run needs this set
+            pairs = load_pairs(DATA_DIR / "heldout_prm.json")[:8]
+            build_dataset(pairs, policy.step_tokenizer())
+            evaluate_policy(policy, pairs)
         return policy
 
 

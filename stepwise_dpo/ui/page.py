@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -40,8 +39,8 @@ AT_ONCE = 4
 """Events of a kind that are answered at the same time, where nothing else is said."""
 
 SCROLLING = "<style>@media (min-width: 901px) { html { scroll-padding-top: 60px; } }</style>"
-"""In the document's head: what is scrolled to, or has the focus, stops below the header. Gradio keeps the rest of our
-styles from the document itself."""
+"""In the document's head: what is scrolled to, or has the focus, stops below the header, which page.css makes 56 px
+high. Gradio keeps the rest of our styles from the document itself."""
 
 PUBLIC_WORKSPACE: dict[str, Any] = {"max_bytes": 32 * 2**20, "keep_seconds": 24 * 3600.0}
 
@@ -221,7 +220,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
             "middleware": [
                 Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID"))),
                 Middleware(CheckedBodies),
-                Middleware(HiddenPaths, folder=get_upload_folder()),
+                Middleware(HiddenPaths),
             ],
             "routes": [Route(PLOTLY_URL, _plotly), Route("/gradio_api/mcp/schema", _no_tools)],
         },

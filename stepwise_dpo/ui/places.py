@@ -3,7 +3,6 @@
 import inspect
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -25,9 +24,8 @@ def places_of_this_machine(*more: Path) -> list[str]:
     """
     known = {ROOT, Path.cwd(), Path.home(), Path(sys.prefix), Path(sys.base_prefix), *more}
     found = {str(place) for path in known for place in (path.absolute(), path.resolve())}
-    # Gradio itself names the files below the folder of temporary ones; "/" would take every slash.
-    kept = {str(Path(tempfile.gettempdir())), str(Path(tempfile.gettempdir()).resolve())}
-    return sorted((place for place in found if len(Path(place).parts) > 1 and place not in kept), key=len, reverse=True)
+    # "/" would take every slash.
+    return sorted((place for place in found if len(Path(place).parts) > 1), key=len, reverse=True)
 
 
 def without_places(text: str, places: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from stepwise_dpo.errors import RunError, StepwiseDPOError
 from stepwise_dpo.runs.directory import RunDirectory
 from stepwise_dpo.runs.export import metrics_csv, metrics_json, pack, settings_yaml
 from stepwise_dpo.ui.components import Shared, download_js, error
+from stepwise_dpo.ui.hidden_paths import FILES
 from stepwise_dpo.ui.run_reader import RunReader
 from stepwise_dpo.ui.train_live import named_for_reader
 
@@ -69,7 +70,7 @@ def build_exports(shared: Shared, reader: RunReader, message: gr.HTML) -> gr.But
 
 
 def packed_in_cache(run: RunDirectory, cache: Path) -> Path:
-    """Pack a run's model into Gradio's cache, from which Gradio serves it and later deletes it.
+    """Pack a run's model into Gradio's cache, from which Gradio serves it by its name, and later deletes it.
 
     The same archive is given for as long as the run stays as it is: else clicks would fill the disk. It is called as
     the run's folder is, which is on this machine already and in public mode our own choice; the folder that it lies in
@@ -82,6 +83,7 @@ def packed_in_cache(run: RunDirectory, cache: Path) -> Path:
         state = f"{run.path}\n{run.path.stat().st_mtime_ns}"
         name = hashlib.blake2b(state.encode(), key=_SECRET, digest_size=16).hexdigest()
         target = cache / name / f"{run.id}.zip"
+        FILES.offer(str(target))
         if target.exists() and time.time() - target.stat().st_mtime < REUSED_SECONDS:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,11 @@
 import threading
 import time
 from collections import OrderedDict
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from gradio.utils import get_upload_folder
 
 from stepwise_dpo.errors import RunError
 from stepwise_dpo.runs.config import RunConfig
@@ -60,7 +62,7 @@ class RunReader:
     def __init__(self, supervisor: Supervisor, public: bool = False) -> None:
         self.supervisor = supervisor
         self.public = public
-        self._places = places_of_this_machine(supervisor.runs_dir) if public else []
+        self._places = places_of_this_machine(supervisor.runs_dir, Path(get_upload_folder())) if public else []
         self._curves = CurveCache()
         self._facts: OrderedDict[str, tuple[object, Facts]] = OrderedDict()
         self._lock = threading.Lock()

@@ -197,11 +197,11 @@ def head_html(view: RunView | None, curves: Curves, result: str = "", title: str
     if status.active and status.phase == "training" and not curves.count("loss"):
         parts.append("<span>waiting for the first step</span>")
     # Its line is there from the start, so that the charts below don't move when it comes.
-    words = "What it changed is said here at its end." if status.active else ""
+    line = "What it changed is said here at its end." if status.active else ""
     if result:
         changed = f": <b>{shown(change)}</b>" if change else ""
-        words = f'<span title="{plain(title)}">{shown(result)}{changed}</span> {what("run_result", "what-run-result")}'
-    parts.append(f'<span class="result">{words}</span></div>')
+        line = f'<span title="{plain(title)}">{shown(result)}{changed}</span> {what("run_result", "what-run-result")}'
+    parts.append(f'<span class="result">{line}</span></div>')
     if status.state in ("failed", "interrupted"):
         parts.append(_failure(view))
     elif status.state == "stopped" and status.error:

@@ -22,7 +22,11 @@ FEWEST_TO_DIVIDE = 10
 
 UNKNOWN_TIME = "time unknown until the first run of this model"
 
-BUILT_IN_PACES = {POLICY: Pace("", 0.3 / 8, 7.0, 257.0), TINY: Pace("", 0.15 / 8, 5.0, 257.0)}
+_DEMO_CHARACTERS = 257.0  # of a pair of onpolicy_prm.json, on average
+BUILT_IN_PACES = {
+    POLICY: Pace("", 0.3 / 8, 7.0, _DEMO_CHARACTERS),
+    TINY: Pace("", 0.15 / 8, 5.0, _DEMO_CHARACTERS),
+}
 """Of the bundled models, in seconds on two cores: what is said before a run of this machine is known. The demo's step
 of 8 pairs takes about 0.3 s, one of the tiny model half as long; the rest is loading and the held-out pairs."""
 ANSWER_SECONDS = 0.03
@@ -37,7 +41,7 @@ class PlanWords(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What steps and time depend on: `characters` of a training pair, on average."""
+    """The run's configuration, its optimiser steps, and the characters of one of its training pairs on average."""
 
     config: RunConfig
     steps: int

@@ -27,6 +27,7 @@ from weakref import WeakValueDictionary
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stepwise_dpo.errors import DataError
+from stepwise_dpo.preferences.model_faults import first_fault
 from stepwise_dpo.preferences.pairs import PreferencePair, dump_lines, parse_pairs
 from stepwise_dpo.runs.directory import write_atomically
 from stepwise_dpo.runs.retention import repeat_hourly
@@ -139,8 +140,7 @@ class Workspace:
             except OSError as problem:
                 raise DataError(f"your examples could not be kept on disk: {problem.strerror}") from problem
             except ValidationError as problem:
-                words = f"a set's name must be text of at most {_MAX_KEPT_NAME} characters"
-                raise DataError(f"your examples could not be kept on disk: {words}") from problem
+                raise DataError(f"your examples could not be kept on disk: {first_fault(problem)}") from problem
 
     def purge(self, max_age_seconds: float) -> int:
         """Delete the things of visitors who have not been here for so long; returns how many visitors."""
@@ -221,10 +221,11 @@ class Workspace:
         for one in written:
             known[one.name], size = self._write(folder, one, room)
             room -= size
+        index = _Index(version=1, open=library.open_name, sets=list(known.values()))
         if problems:
             # Never replaced by a new one: it may still be mended by hand.
             os.replace(folder / INDEX, folder / f"damaged-{secrets.token_hex(4)}-{INDEX}")
-        _write_index(folder, list(known.values()), library.open_name)
+        _write_index(folder, index)
         needed = {entry.file for entry in known.values()}
         for entry in entries:
             if entry.file and entry.file not in needed and _is_intact(folder, entry):
@@ -364,7 +365,6 @@ def _is_intact(folder: Path, entry: _Entry) -> bool:
         return False
 
 
-def _write_index(folder: Path, entries: list[_Entry], opened: str) -> None:
+def _write_index(folder: Path, index: _Index) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    index = _Index(version=1, open=opened, sets=entries)
     write_atomically(folder / INDEX, json.dumps(index.model_dump(), indent=1) + "\n")

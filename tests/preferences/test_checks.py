@@ -80,9 +80,9 @@ def test_what_is_said_of_a_row(row, expected):
     ids=["keys", "keys of a step", "keys of steps", "steps", "labels", "labels without steps"],
 )
 def test_case_15_a_row_of_many_faults_is_refused_in_a_second(row, expected):
-    start = time.perf_counter()
+    start = time.process_time()
     assert faults(row)[0].startswith(expected)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 odd = st.recursive(

@@ -560,3 +560,9 @@ class TestFiles:
         (tmp_path / "f.json").write_text("[" + " " * 20 + "]")
         with pytest.raises(DataError, match="is larger than"):
             load_pairs(tmp_path / "f.json")
+
+
+def test_a_pair_that_was_read_has_every_field_of_one_that_was_made():
+    (read,) = parse_pairs(json.dumps([ROW]), "f.json")
+    for made in (read, read.chosen[0], read.rejected[0]):
+        assert replace(made) == made

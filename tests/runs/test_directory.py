@@ -105,7 +105,7 @@ DAMAGED = [
     *(("", "can't be read"), ("[]", "must hold an object"), ("{", "can't be read"), (" " * 2**21, "has 2.1 MB")),
     *(('{"mood": 1}', r"unexpected fields: \['mood'\]"), ('{"state": "queued", "mood": 1}', "unexpected fields")),
     ('{"state": "queued", "__dataclass_self__": 1}', "unexpected fields"),
-    *(('{"state": "dancing", "pid": -1}', "unknown state 'dancing'"), ('{"state": 1}', "unknown state 1")),
+    *(('{"state": "dancing", "pid": -1}', 'unknown state "dancing"'), ('{"state": 1}', "unknown state 1")),
     *((f'{{"state": "queued", "pid": {pid}}}', "unusable pid") for pid in ("0", "-1", "true", "1.0", '"1"', 2**31)),
     *(
         (f'{{"state": "queued", "started": {at}}}', "unusable started")

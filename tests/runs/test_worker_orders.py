@@ -108,10 +108,19 @@ def test_an_evaluations_count_stands_beside_its_phase_and_goes_with_it(run, monk
     journal.phase("evaluating the trained model")
     show = journal.bar("Evaluation", "example")
     show(1_500, 3_000)
-    assert run.status().phase == "evaluating the trained model, 1,500 of 3,000"
+    assert run.status().phase == "evaluating the trained model, 50%"
+    show(2_000, 3_000)
+    assert run.status().phase == "evaluating the trained model, 67%"
+    monkeypatch.setattr(journal_module, "_PHASE_SECONDS", 60.0)
     show(3_000, 3_000)
+    assert run.status().phase == "evaluating the trained model, 67%"  # else a status for each would be most of the work
     journal.phase("saving")
     assert run.status().phase == "saving"
+
+
+def test_a_long_error_can_be_read_again(run):
+    Journal(run).end("failed", "x" * 2_000_000)
+    assert run.status().error == "x" * 10_000
 
 
 # --------------------------------------------------------------------------------------------------------------- stops

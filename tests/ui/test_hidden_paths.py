@@ -5,12 +5,12 @@ from urllib.parse import quote
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from stepwise_dpo.ui import hidden_paths
-from stepwise_dpo.ui.hidden_paths import HiddenPaths
+from stepwise_dpo.ui.hidden_paths import FileNames, HiddenPaths
 
 NAME = re.compile(r"held-[0-9a-f]{32}")
 
@@ -24,18 +24,29 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def client(folder):
-    def answer_to_upload(_):
-        (folder / "mine.json").write_text("[1]")
+def names():
+    return FileNames()
+
+
+@pytest.fixture
+def client(folder, names):
+    archive = folder / "run 1.zip"
+
+    async def answer_to_upload(request):
+        if b"large" in await request.body():
+            return PlainTextResponse("too large", status_code=413)
+        (folder / "mine.json").write_text(json.dumps([str(archive)]))
         return JSONResponse([str(folder / "mine.json")])
 
+    async def echo(request):
+        return JSONResponse(await request.json())
+
     async def read(request):
-        sent = await request.json()
-        return JSONResponse({"is": sent["path"] == str(folder / "mine.json"), "text": sent["text"]})
+        return JSONResponse((await request.json())["data"][0]["path"] == str(folder / "mine.json"))
 
     def stream(_):
-        archive = folder / "run 1.zip"
         archive.write_bytes(b"PK")
+        names.offer(str(archive))
         address = f"http://host/gradio_api/file={quote(str(archive))}"
         for ascii_only in (True, False):
             yield f"data: {json.dumps({'path': str(archive), 'url': address}, ensure_ascii=ascii_only)}\n\n"
@@ -46,13 +57,12 @@ def client(folder):
     routes = [
         Route("/gradio_api/upload", answer_to_upload, methods=["POST"]),
         Route("/gradio_api/read", read, methods=["POST"]),
+        Route("/gradio_api/echo", echo, methods=["POST"]),
         Route("/gradio_api/stream", lambda _: StreamingResponse(stream(_), media_type="text/event-stream")),
-        Route("/gradio_api/words", lambda _: JSONResponse({"said": f"not found: {folder}/x", "id": "held-no"})),
         Route("/gradio_api/file={path:path}", serve),
         Route("/gradio_api/file/{path:path}", serve),
     ]
-    app = Starlette(routes=routes, middleware=[Middleware(HiddenPaths, folder=str(folder))])
-    with TestClient(app) as client:
+    with TestClient(Starlette(routes=routes, middleware=[Middleware(HiddenPaths, names=names)])) as client:
         yield client
 
 
@@ -61,41 +71,59 @@ def upload(client):
     return name
 
 
-def test_an_upload_has_a_name_by_which_it_is_read_and_served(client):
+def test_an_upload_has_a_name_by_which_it_is_read_and_served(client, folder):
     name = upload(client)
     assert NAME.fullmatch(name)
-    assert upload(client) == name
-    other = NAME.sub("held-" + "0" * 32, name)
-    answer = client.post("/gradio_api/read", json={"path": name, "text": f"{other} and held-over"})
-    assert answer.json() == {"is": True, "text": f"{other} and held-over"}
-    assert client.get(f"/gradio_api/file={name}").json() == [1]
-    assert client.get(f"/gradio_api/file/{name}").json() == [1]
+    assert upload(client) != name
+    assert client.post("/gradio_api/read", json={"data": [{"path": name}]}).json() is True
+    for place in ("file=", "file/"):
+        assert client.get(f"/gradio_api/{place}{name}").json() == [str(folder / "run 1.zip")]
+    head = client.head(f"/gradio_api/file={name}")
+    assert int(head.headers["content-length"]) == (folder / "mine.json").stat().st_size
+
+
+def test_an_upload_that_is_refused_is_answered_as_it_was(client):
+    answer = client.post("/gradio_api/upload", content=b"large")
+    assert (answer.status_code, answer.text) == (413, "too large")
 
 
 def test_no_file_is_served_by_its_path(client, folder):
     upload(client)
-    for asked in (str(folder / "mine.json"), quote(str(folder / "mine.json")), "/etc/passwd", "held-", ""):
+    for asked in (str(folder / "mine.json"), quote(str(folder / "mine.json")), "/etc/passwd", "held-", "held-/x", ""):
         assert client.get(f"/gradio_api/file={asked}").status_code == 404
 
 
-def test_a_download_keeps_what_it_is_called_and_nothing_of_where_it_lies(client, folder):
+def test_a_name_means_a_file_only_as_an_events_input(client):
+    name = upload(client)
+    for sent in (
+        {"data": [f"see {name}", [{"path": name}], {"rows": {"path": name}}], name: name},
+        {"path": name, "data": {"path": name}},
+        {"data": [{"path": [name]}, {"path": f"see {name}"}, {"path": "held-" + "0" * 32}, {"path": None}]},
+        [name],
+    ):
+        assert client.post("/gradio_api/echo", json=sent).json() == sent
+
+
+def test_a_download_keeps_what_it_is_called_and_nothing_of_where_it_lies(client):
     answer = client.get("/gradio_api/stream").text
     first, second = (json.loads(line[6:]) for line in answer.split("\n\n")[:2])
     assert first == second
     assert re.fullmatch(NAME.pattern + r"/run 1\.zip", first["path"])
     assert first["url"] == f"http://host/gradio_api/file={quote(first['path'])}"
     assert client.get(first["url"].removeprefix("http://host")).content == b"PK"
+    assert client.get(f"/gradio_api/file={first['path'].partition('/')[0]}").status_code == 404
 
 
-def test_words_that_name_the_folder_are_left_as_they_are(client, folder):
-    # They are no file's path; our own words name no folder.
-    assert client.get("/gradio_api/words").json() == {"said": f"not found: {folder}/x", "id": "held-no"}
-
-
-def test_only_the_newest_names_are_remembered(client, folder, monkeypatch):
-    monkeypatch.setattr(hidden_paths, "MAX_NAMES", 1)
-    name = upload(client)
-    assert client.get(f"/gradio_api/file={name}").status_code == 200
+def test_what_a_visitor_wrote_stays_as_it_is(client, folder):
     client.get("/gradio_api/stream")
-    assert client.get(f"/gradio_api/file={name}").status_code == 404
-    assert upload(client) != name
+    sent = {"data": [f'{folder}/x, "{folder}/x" and /file={folder}/x', {"text": f'{{"path": "{folder}/mine.json"}}'}]}
+    assert client.post("/gradio_api/echo", json=sent).json() == sent
+
+
+def test_only_the_names_used_last_are_kept(client, monkeypatch):
+    monkeypatch.setattr(hidden_paths, "MAX_DOWNLOADS", 2)
+    names = FileNames()
+    for path in ("/a", "/b", "/a", "/c"):
+        names.offer(path)
+    assert sorted(names.downloads) == ["/a", "/c"]
+    assert names.path(names.downloads["/a"]) == "/a"
