@@ -197,7 +197,7 @@ def test_evaluate_policy(policy, pairs):
     assert len(result.answers) == 3
     assert all(answer.solved is False for answer in result.answers)  # the problems are known, the weights random
     assert all(len(answer.process_rewards) == len(answer.steps) for answer in result.answers)
-    assert told == [(2, 5), (4, 5), (5, 5), (3, 3)]
+    assert told == [(2, 8), (4, 8), (5, 8), (8, 8)]
     assert result.summary()["solve_rate"] == 0
 
 
