@@ -410,11 +410,17 @@ class RunDirectory:
         self._replace("examples.jsonl", "".join(json.dumps(example) + "\n" for example in examples))
 
     def examples(self) -> list[dict[str, Any]]:
-        """Held-out examples before and after training; [] before the end."""
+        """Held-out examples before and after training; [] before the end.
+
+        Raises:
+            RunError: the file can't be read.
+        """
         try:
             return _json_lines((self.path / "examples.jsonl").read_bytes())
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise RunError(f"run {self.id!r}: examples.jsonl can't be read: {error.strerror}") from error
 
     def _replace(self, name: str, content: str) -> None:
         try:

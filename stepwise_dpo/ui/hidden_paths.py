@@ -12,6 +12,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from gradio.route_utils import API_PREFIX
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,11 +20,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stepwise_dpo.learning.bounded_cache import BoundedCache
 from stepwise_dpo.ui.request_bodies import UPLOAD
 
-MAX_UPLOADS = 10_000
+MAX_UPLOADS = 100_000
 MAX_DOWNLOADS = 100
 """Names that are kept, those used last: of more files than come in the hour for which one lies there."""
 
+QUICK_BYTES = 64 * 2**10
+"""A request of more is read in a thread, so that others are answered."""
+
+NOWHERE = "held-unknown"
+"""The path of a file that was never sent; Gradio refuses it as one that wasn't uploaded."""
+
 _PREFIX = "held-"
+_FILE_DATA = "gradio.FileData"
 _FILE = re.compile(rf"{API_PREFIX}/file[=/]")
 
 
@@ -64,16 +72,18 @@ FILES = FileNames()
 class HiddenPaths:
     """ASGI middleware that puts names for paths into answers, and paths for names into requests.
 
-    Only by its name is a file served. A request that names a file has to be JSON and to come whole, in one message, as
-    `CheckedBodies` passes it on.
+    Only by its name is a file served, or read for an event. A request that names a file has to be JSON and to come
+    whole, in one message, as `CheckedBodies` passes it on.
 
     Args:
         app: what answers.
+        folder: in which Gradio keeps files; no refusal names it.
         names: of the files.
     """
 
-    def __init__(self, app: ASGIApp, names: FileNames = FILES) -> None:
+    def __init__(self, app: ASGIApp, folder: str, names: FileNames = FILES) -> None:
         self._app, self._names = app, names
+        self._folders = {os.path.realpath(folder), os.path.abspath(folder)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -81,15 +91,15 @@ class HiddenPaths:
             await self._app(scope, receive, send)
         elif asked := _FILE.search(scope["path"]):
             path = self._names.path(scope["path"][asked.end() :])
-            if path is None:
+            if path is None or not os.path.isfile(path):  # or it has been deleted
                 await PlainTextResponse("no such file", status_code=404)(scope, receive, send)
                 return
             place = scope["path"][: asked.end()] + path
             await self._app({**scope, "path": place, "raw_path": quote(place).encode()}, receive, send)
         elif scope["path"].endswith(UPLOAD):
-            await self._app(scope, receive, _changing(send, self._uploaded))
+            await self._app(scope, receive, _changing(send, self._uploaded, self._refused))
         else:
-            await self._app(scope, self._receiving(receive), _changing(send, self._answered))
+            await self._app(scope, self._receiving(receive), _changing(send, self._answered, self._refused))
 
     def _uploaded(self, answer: bytes) -> bytes:
         """Name the files that an upload is answered with, a list of paths; an error is none."""
@@ -103,11 +113,21 @@ class HiddenPaths:
                 answer = answer.replace(spell(path).encode(), spell(name).encode())
         return answer
 
+    def _refused(self, answer: bytes) -> bytes:
+        """Gradio's refusals repeat what a request said, with the paths that this has put there."""
+        for folder in self._folders:
+            for spell in (_in_json, _in_plain_json):
+                answer = answer.replace(spell(folder).encode(), b"uploads")
+        return answer
+
     def _receiving(self, receive: Receive) -> Receive:
         async def receive_paths() -> Message:
             message = await receive()
             body: bytes = message.get("body", b"")
-            return {**message, "body": self._asked(body)} if _PREFIX.encode() in body else message
+            if _FILE_DATA.encode() not in body:
+                return message
+            changed = self._asked(body) if len(body) <= QUICK_BYTES else await run_in_threadpool(self._asked, body)
+            return {**message, "body": changed}
 
         return receive_paths
 
@@ -116,12 +136,12 @@ class HiddenPaths:
         sent = json.loads(body)
         inputs = sent.get("data") if isinstance(sent, dict) else None
         for value in inputs if isinstance(inputs, list) else ():
-            if isinstance(value, dict) and isinstance(name := value.get("path"), str):
-                value["path"] = self._names.path(name) or name
+            if _is_file(value):
+                value["path"] = self._names.path(value["path"]) or NOWHERE
         return json.dumps(sent).encode()
 
 
-def _changing(send: Send, change: Callable[[bytes], bytes]) -> Send:
+def _changing(send: Send, change: Callable[[bytes], bytes], refuse: Callable[[bytes], bytes]) -> Send:
     """Give what sends an answer that is changed: a stream's messages as they come, other JSON once it is whole."""
     start: Message = {}
     parts: list[bytes] = []
@@ -140,7 +160,7 @@ def _changing(send: Send, change: Callable[[bytes], bytes]) -> Send:
             parts.append(message.get("body", b""))
             if message.get("more_body", False):
                 return
-            body = change(b"".join(parts))
+            body = (change if start["status"] < 400 else refuse)(b"".join(parts))
             headers = MutableHeaders(scope=start)
             if "content-length" in headers:
                 headers["content-length"] = str(len(body))
@@ -149,6 +169,14 @@ def _changing(send: Send, change: Callable[[bytes], bytes]) -> Send:
         await send(message)
 
     return send_changed
+
+
+def _is_file(value: object) -> bool:
+    """Whether Gradio takes an event's input for a file."""
+    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+        return False
+    meta = value.get("meta")
+    return isinstance(meta, dict) and meta.get("_type") == _FILE_DATA
 
 
 def _in_json(text: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -220,7 +221,7 @@ def launch_options(public: bool = False) -> dict[str, Any]:
             "middleware": [
                 Middleware(SecurityHeaders, on_space=bool(os.environ.get("SPACE_ID"))),
                 Middleware(CheckedBodies),
-                Middleware(HiddenPaths),
+                Middleware(HiddenPaths, folder=get_upload_folder()),
             ],
             "routes": [Route(PLOTLY_URL, _plotly), Route("/gradio_api/mcp/schema", _no_tools)],
         },

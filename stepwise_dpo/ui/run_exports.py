@@ -82,7 +82,7 @@ def packed_in_cache(run: RunDirectory, cache: Path) -> Path:
     try:
         state = f"{run.path}\n{run.path.stat().st_mtime_ns}"
         name = hashlib.blake2b(state.encode(), key=_SECRET, digest_size=16).hexdigest()
-        target = cache / name / f"{run.id}.zip"
+        target = cache.absolute() / name / f"{run.id}.zip"
         FILES.offer(str(target))
         if target.exists() and time.time() - target.stat().st_mtime < REUSED_SECONDS:
             return target

@@ -209,7 +209,7 @@ def test_answers_in_several_parts(pairs, monkeypatch):
         progress=lambda *words: told.append(words),
     )  # fmt: skip
     assert len(result.answers) == 3
-    assert told[-2:] == [(2, 3), (3, 3)]
+    assert told[-2:] == [(7, 8), (8, 8)]
 
 
 def seen(margins, solved):

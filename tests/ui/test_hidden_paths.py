@@ -13,6 +13,7 @@ from stepwise_dpo.ui import hidden_paths
 from stepwise_dpo.ui.hidden_paths import FileNames, HiddenPaths
 
 NAME = re.compile(r"held-[0-9a-f]{32}")
+META = {"_type": "gradio.FileData"}
 
 
 @pytest.fixture
@@ -42,7 +43,11 @@ def client(folder, names):
         return JSONResponse(await request.json())
 
     async def read(request):
-        return JSONResponse((await request.json())["data"][0]["path"] == str(folder / "mine.json"))
+        path = (await request.json())["data"][0]["path"]
+        return JSONResponse(path == str(folder / "mine.json"))
+
+    async def refuse(request):
+        return JSONResponse({"detail": [{"input": await request.json()}, f"{folder}/x"]}, 422)
 
     def stream(_):
         archive.write_bytes(b"PK")
@@ -58,11 +63,12 @@ def client(folder, names):
         Route("/gradio_api/upload", answer_to_upload, methods=["POST"]),
         Route("/gradio_api/read", read, methods=["POST"]),
         Route("/gradio_api/echo", echo, methods=["POST"]),
+        Route("/gradio_api/refuse", refuse, methods=["POST"]),
         Route("/gradio_api/stream", lambda _: StreamingResponse(stream(_), media_type="text/event-stream")),
         Route("/gradio_api/file={path:path}", serve),
         Route("/gradio_api/file/{path:path}", serve),
     ]
-    with TestClient(Starlette(routes=routes, middleware=[Middleware(HiddenPaths, names=names)])) as client:
+    with TestClient(Starlette(routes=routes, middleware=[Middleware(HiddenPaths, str(folder), names)])) as client:
         yield client
 
 
@@ -75,7 +81,7 @@ def test_an_upload_has_a_name_by_which_it_is_read_and_served(client, folder):
     name = upload(client)
     assert NAME.fullmatch(name)
     assert upload(client) != name
-    assert client.post("/gradio_api/read", json={"data": [{"path": name}]}).json() is True
+    assert client.post("/gradio_api/read", json={"data": [{"path": name, "meta": META}]}).json() is True
     for place in ("file=", "file/"):
         assert client.get(f"/gradio_api/{place}{name}").json() == [str(folder / "run 1.zip")]
     head = client.head(f"/gradio_api/file={name}")
@@ -95,13 +101,45 @@ def test_no_file_is_served_by_its_path(client, folder):
 
 def test_a_name_means_a_file_only_as_an_events_input(client):
     name = upload(client)
+    file = {"path": name, "meta": META}
     for sent in (
-        {"data": [f"see {name}", [{"path": name}], {"rows": {"path": name}}], name: name},
-        {"path": name, "data": {"path": name}},
-        {"data": [{"path": [name]}, {"path": f"see {name}"}, {"path": "held-" + "0" * 32}, {"path": None}]},
-        [name],
+        {"data": [f"see {name}", [file], {"rows": file}, {"path": name}], name: name},
+        {**file, "data": file},
+        {
+            "data": [
+                {"path": [name], "meta": META},
+                {"meta": META},
+                *({**file, "meta": meta} for meta in (None, [], "x")),
+            ]
+        },
+        [file],
     ):
         assert client.post("/gradio_api/echo", json=sent).json() == sent
+
+
+def test_what_was_not_uploaded_is_no_input(client, folder):
+    upload(client)
+    for path in (str(folder / "mine.json"), "held-" + "0" * 32, "", "https://example.org/x"):
+        sent = {"data": [{"path": path, "meta": META}]}
+        assert client.post("/gradio_api/echo", json=sent).json()["data"][0]["path"] == hidden_paths.NOWHERE
+
+
+@pytest.mark.parametrize("quick", [0, 2**16])
+def test_a_refusal_names_no_folder(client, folder, quick, monkeypatch):
+    monkeypatch.setattr(hidden_paths, "QUICK_BYTES", quick)
+    answer = client.post("/gradio_api/refuse", json={"data": [{"path": upload(client), "meta": META}]})
+    said = answer.json()["detail"]
+    assert answer.status_code == 422
+    assert said[0]["input"]["data"][0]["path"] == "uploads/mine.json"
+    assert said[1] == "uploads/x"
+    assert json.dumps(str(folder))[1:-1] not in answer.text
+
+
+def test_a_file_that_is_gone_is_not_found(client, folder):
+    name = upload(client)
+    (folder / "mine.json").unlink()
+    answer = client.get(f"/gradio_api/file={name}")
+    assert (answer.status_code, answer.text) == (404, "no such file")
 
 
 def test_a_download_keeps_what_it_is_called_and_nothing_of_where_it_lies(client):

@@ -244,7 +244,7 @@ def test_too_many_sets_are_refused_before_anything_is_written(folder):
 @pytest.mark.parametrize("name", ["x" * 301, "\ud800", "a\0"])
 def test_a_name_that_could_not_be_read_back_is_refused(folder, name):
     library = Library((*BUNDLED.sets, ExampleSet(name, PAIRS)), BUNDLED.open_name)
-    with pytest.raises(DataError, match="could not be kept on disk: name: (String|Input) should"):
+    with pytest.raises(DataError, match=r"could not be kept on disk: name: (String|Input) should"):
         Workspace(folder, BUNDLED).save(VISITOR, library, BUNDLED)
     assert restarted(folder) == (BUNDLED, [])
 
