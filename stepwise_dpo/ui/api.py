@@ -42,6 +42,7 @@ from stepwise_dpo.ui.judges import JUDGES, POLICIES, SCALES, Judges, check_model
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.measuring import Measurements, Model, models_of, stored_comparison
 from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.recipe import read_recipe
 from stepwise_dpo.ui.reward_sets import MAX_LOCAL, MAX_PUBLIC, agreement, judged
 from stepwise_dpo.ui.reward_views import Look
 from stepwise_dpo.ui.run_exports import packed_in_cache
@@ -108,10 +109,8 @@ class Endpoints:
         None of the problems is in the bundled sets that `avoid` names; without it in a held-out one, with [] in any.
         """
         avoided = data_actions.to_avoid(self._library) if avoid is None else avoid
-        recipe = data_actions.Recipe(
-            families or [], corruptions or [], examples, seed, fewest_steps, most_steps, largest_number, avoided
-        )
-        return _rows(data_actions.generate(self._library, recipe, self._public).pairs)
+        asked = (families, corruptions, examples, seed, fewest_steps, most_steps, largest_number, avoided)
+        return _rows(data_actions.generate(self._library, read_recipe(self._public, *asked)).pairs)
 
     def convert(self, rows: list[Row], format: str = "native") -> dict[str, str]:
         """Write rows as text of a file, "native", "trl-preference" or "trl-stepwise": {"name", "text", "remark"}."""

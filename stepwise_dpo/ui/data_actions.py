@@ -10,7 +10,7 @@ download                         the open set as text of a file
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stepwise_dpo.errors import DataError
 from stepwise_dpo.preferences.formats import (
@@ -25,10 +25,8 @@ from stepwise_dpo.preferences.statistics import prompt_key
 from stepwise_dpo.preferences.synthetic import CORRUPTIONS, FAMILIES, generate_pairs
 from stepwise_dpo.ui.examples_table import example_key
 from stepwise_dpo.ui.library import HELD_OUT_SETS, Library, new_pair, pair_from_draft
+from stepwise_dpo.ui.recipe import Recipe
 from stepwise_dpo.ui.text import counted
-
-MAX_GENERATED = 10_000
-PUBLIC_MAX_GENERATED = 500  # about a third of a second; other visitors wait for it
 
 
 class Outcome(NamedTuple):
@@ -146,43 +144,27 @@ def adopt(library: Library, new: NewSet) -> Outcome:
     return Outcome(library, 0, new.words.format(count=count, name=library.open_name), (), True)
 
 
-class Recipe(NamedTuple):
-    """The form of the generator, as the browser sent it: nothing in it is checked yet."""
-
-    families: object
-    corruptions: object
-    n: object
-    seed: object
-    fewest: object
-    most: object
-    max_number: object
-    avoid: object
-
-
 def to_avoid(library: Library) -> list[str]:
     """The sets whose problems aren't generated unless somebody asks for them: so nothing held out is trained on."""
     return [name for name in HELD_OUT_SETS if name in library.names]
 
 
-def generate(library: Library, recipe: Recipe, public: bool) -> NewSet:
+def generate(library: Library, recipe: Recipe) -> NewSet:
     """Generate labelled pairs; the library is asked only for the prompts to avoid.
 
     Raises:
         DataError: naming what in the form has to be changed.
     """
-    limit = PUBLIC_MAX_GENERATED if public else MAX_GENERATED
-    n = _whole(recipe.n, "examples", 1, limit)
-    seed = _whole(recipe.seed, "seed", 0, 2**53)  # what JavaScript's numbers hold exactly
     pairs = generate_pairs(
-        n,
-        seed,
-        families=_names(recipe.families, "families of problems") or FAMILIES,
-        corruptions=_names(recipe.corruptions, "kinds of mistakes") or CORRUPTIONS,
-        steps=(_whole(recipe.fewest, "fewest steps", 2, 12), _whole(recipe.most, "most steps", 2, 12)),
-        max_number=_whole(recipe.max_number, "largest number", 20, 1_000_000),
-        avoid={pair.prompt for name in _names(recipe.avoid, "sets to avoid") for pair in _of(library, name)},
+        recipe.n,
+        recipe.seed,
+        families=recipe.families or FAMILIES,
+        corruptions=recipe.corruptions or CORRUPTIONS,
+        steps=(recipe.fewest, recipe.most),
+        max_number=recipe.max_number,
+        avoid={pair.prompt for name in recipe.avoid for pair in _of(library, name)},
     )
-    return NewSet(f"generated-{n}-seed-{seed}.json", pairs, "Generated {count} as {name}.")
+    return NewSet(f"generated-{recipe.n}-seed-{recipe.seed}.json", pairs, "Generated {count} as {name}.")
 
 
 def open_set(library: Library, name: str) -> Outcome:
@@ -317,18 +299,3 @@ def _of(library: Library, name: str) -> Sequence[PreferencePair]:
     if found is None:
         raise DataError(f"there is no example set {name[:80]!r} to avoid; choose another")
     return found.pairs
-
-
-def _names(value: object, field: str) -> list[str]:
-    names = [] if value is None else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{field}: choose from the list")
-    return [str(name) for name in names]
-
-
-def _whole(value: Any, field: str, lowest: int, highest: int) -> int:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
-    # First the range: no float holds any integer that JSON can spell.
-    if not usable or not lowest <= value <= highest or value != int(value):
-        raise DataError(f"{field}: give a whole number from {lowest:,} to {highest:,}")
-    return int(value)

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from stepwise_dpo.preferences.synthetic import CORRUPTIONS, FAMILIES
-from stepwise_dpo.ui.data_actions import MAX_GENERATED, PUBLIC_MAX_GENERATED, to_avoid
+from stepwise_dpo.ui.data_actions import to_avoid
 from stepwise_dpo.ui.library import Library
+from stepwise_dpo.ui.recipe import MAX_GENERATED, PUBLIC_MAX_GENERATED
 from stepwise_dpo.ui.text import counted
 
 
 class Generator(NamedTuple):
-    """The form: its fields in the order of `data_actions.Recipe`, the field of sets to avoid, and its button."""
+    """The form: its fields in the order of `recipe.Recipe`, the field of sets to avoid, and its button."""
 
     fields: list[Any]
     avoid: gr.Dropdown

@@ -40,6 +40,7 @@ from stepwise_dpo.ui.examples_table import FILTERS, Arrangement, rearranged, tab
 from stepwise_dpo.ui.kept_form import model_of
 from stepwise_dpo.ui.library import Library
 from stepwise_dpo.ui.policies import Policies
+from stepwise_dpo.ui.recipe import read_recipe
 from stepwise_dpo.ui.workspace import Workspace
 
 KEYS = (
@@ -268,7 +269,7 @@ def build(
         return aside(lambda: actions.read_upload(Path(str(path))))
 
     def on_generate(library: Library, *fields: object) -> list[Any]:
-        return aside(lambda: actions.generate(library, actions.Recipe(*fields), public))
+        return aside(lambda: actions.generate(library, read_recipe(public, *fields)))
 
     read = upload.upload(on_upload, upload, [arrival, set_message], show_progress="minimal")
     made = form.button.click(on_generate, [shared.library, *form.fields], [arrival, set_message])

@@ -43,6 +43,7 @@ from stepwise_dpo.ui.judges import JUDGES, check_model_name
 from stepwise_dpo.ui.library import ExampleSet, Library
 from stepwise_dpo.ui.measuring import models_of
 from stepwise_dpo.ui.pulse import newest_of
+from stepwise_dpo.ui.recipe import read_recipe
 from stepwise_dpo.ui.request_bodies import check_body
 from stepwise_dpo.ui.reward_views import read_look
 from stepwise_dpo.ui.run_reader import RunReader
@@ -138,7 +139,7 @@ class Readers:
                 "a click in a list": lambda sent: data_actions.chosen_index(self.library, sent),
                 "a click in the table": self._table,
                 "a recipe": lambda sent: data_actions.generate(
-                    self.library, data_actions.Recipe(*_fields(sent, [None, None, 1, 0, 2, 4, 50, None])), True
+                    self.library, read_recipe(True, *_fields(sent, [None, None, 1, 0, 2, 4, 50, None]))
                 ),
                 "a set's name": lambda sent: data_actions.open_set(self.library, sent),
                 "a format's name": lambda sent: data_actions.download(self.library, sent),

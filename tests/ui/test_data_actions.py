@@ -9,6 +9,7 @@ from stepwise_dpo.ui import data_actions as actions
 from stepwise_dpo.ui.data_views import settled
 from stepwise_dpo.ui.examples_table import example_key
 from stepwise_dpo.ui.library import MAX_SETS, ExampleSet, Library, draft_of
+from stepwise_dpo.ui.recipe import read_recipe
 
 PAIRS = tuple(
     PreferencePair(
@@ -23,7 +24,7 @@ def recipe(**changes):
     values = {
         "families": None, "corruptions": [], "n": 6, "seed": 3, "fewest": 2, "most": 3, "max_number": 50, "avoid": [],
     }  # fmt: skip
-    return actions.Recipe(**(values | changes))
+    return read_recipe(True, *(values | changes).values())
 
 
 # ------------------------------------------------------------------------------------------------------- one example
@@ -101,17 +102,17 @@ def test_a_bad_upload_leaves_everything(tmp_path):
 
 
 def test_generating_is_seeded_and_avoids_what_is_held_out():
-    new = actions.generate(LIBRARY, recipe(families=["chain"], corruptions=["off_by_one"]), public=True)
+    new = actions.generate(LIBRARY, recipe(families=["chain"], corruptions=["off_by_one"]))
     made, pairs = actions.adopt(LIBRARY, new).library, new.pairs
     assert len(pairs) == 6
     assert {pair.meta["family"] for pair in pairs} == {"chain"}
     assert {pair.meta["corruption"] for pair in pairs} == {"off_by_one"}
-    again = actions.generate(LIBRARY, recipe(families=["chain"], corruptions=["off_by_one"]), public=True)
+    again = actions.generate(LIBRARY, recipe(families=["chain"], corruptions=["off_by_one"]))
     assert again.pairs == pairs
     avoiding = recipe(families=["chain"], corruptions=["off_by_one"], avoid=[made.open_name])
-    other = actions.generate(made, avoiding, public=True)
+    other = actions.generate(made, avoiding)
     assert not {pair.prompt for pair in other.pairs} & {pair.prompt for pair in pairs}
-    assert len(actions.generate(LIBRARY, recipe(), public=True).pairs) == 6  # nothing chosen: all kinds
+    assert len(actions.generate(LIBRARY, recipe()).pairs) == 6  # nothing chosen: all kinds
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,9 @@ def test_generating_is_seeded_and_avoids_what_is_held_out():
         ({"n": 501}, "examples: give a whole number from 1 to 500"),
         ({"n": float("nan")}, "examples"),
         ({"n": None}, "examples"),
+        ({"n": "6"}, "examples"),
+        ({"n": True}, "examples"),
+        ({"seed": 10**400}, "seed: give a whole number from 0 to 9,007,199,254,740,992"),
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),
         ({"fewest": 5, "most": 4}, "steps"),
@@ -132,7 +136,7 @@ def test_generating_is_seeded_and_avoids_what_is_held_out():
 )
 def test_a_recipe_that_can_not_be_made_says_what_to_change(changes, words):
     with pytest.raises(DataError, match=words):
-        actions.generate(LIBRARY, recipe(**changes), public=True)
+        actions.generate(LIBRARY, recipe(**changes))
 
 
 def test_a_bundled_set_is_restored_and_another_removed_and_both_can_be_undone():
