@@ -55,12 +55,6 @@ def read_recipe(public: bool, *sent: object) -> Recipe:
         return kind.model_validate(dict(zip(kind.model_fields, sent, strict=True)))
     except ValidationError as error:
         field = kind.model_fields[first_field(error)]
-        limits = {
-            name: value for part in field.metadata for name in ("ge", "le") if (value := getattr(part, name, None))
-        }
-        words = (
-            f"give a whole number from {limits.get('ge', 0):,} to {limits['le']:,}"
-            if limits
-            else "choose from the list"
-        )
-        raise DataError(f"{field.title}: {words}") from error
+        limits = [getattr(part, name) for name in ("ge", "le") for part in field.metadata if hasattr(part, name)]
+        advice = "give a whole number from {:,} to {:,}" if limits else "choose from the list"
+        raise DataError(f"{field.title}: {advice.format(*limits)}") from error
