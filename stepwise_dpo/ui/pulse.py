@@ -49,10 +49,12 @@ def build(reader: RunReader, seconds: float) -> gr.HTML:
 
 def beat(reader: RunReader, visitor: str, seconds: float) -> dict[str, Any]:
     """Write the component's value, before the runs are looked at: what ends a look, and lets the page ask again."""
-    standing = newest_of(reader, visitor)["standing"]
+    newest = newest_of(reader, visitor)
     sooner = BEGINNING if seconds < SPACE_SECONDS else 1
     pauses = {"seconds": seconds, "idle": IDLE * seconds, "beginning": sooner * seconds}
-    return {"visitor": visitor, "standing": standing, **pauses, "stamp": time.time()}
+    return {
+        "visitor": visitor, "standing": newest["standing"], "over": newest["over"], **pauses, "stamp": time.time()
+    }  # fmt: skip
 
 
 def newest_of(reader: RunReader, visitor: str) -> dict[str, Any]:

@@ -239,6 +239,7 @@ def test_a_run_that_ends_is_shown_where_another_one_stood_in_for_it(app, visit, 
     after = page.locator("#compare-after input")
     expect(after).to_have_value("Step-wise · 1 Jan 11:00:00")
     expect(page).to_have_url(re.compile(f"run={going.id}$"))
+    expect(page.locator("#chip .chip")).to_be_visible()  # the page has looked at the runs
     shutil.copytree(app.runs_dir / FIRST / "final", going.final)
     shutil.copy(app.runs_dir / FIRST / "examples.jsonl", going.path)
     going.write_status(RunStatus("finished", started=time.time(), global_step=STEPS, max_steps=STEPS))

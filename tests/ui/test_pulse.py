@@ -43,6 +43,8 @@ def test_what_a_run_at_work_writes_is_heard_of(run, tmp_path):
     assert ended["standing"] != written["standing"]
     assert ended["pace"] == "idle"
     assert before["over"] == written["over"] != ended["over"]
+    # A page knows from its first look what was over then, and hears of what ends before its first question.
+    assert pulse.beat(reader, ANNA, 1.0)["over"] == ended["over"]
 
 
 def test_the_phases_of_a_run_that_has_just_begun_wait_for_its_first_step(run, tmp_path):

@@ -1,7 +1,7 @@
 // Asks the server all the time whether a run of this visitor has moved, and lets the page look only when one has.
 // By a request of its own: for each event Gradio's script goes several times through the components of the page.
-// value: {"visitor", "standing": what the last look saw, "seconds", "idle", "beginning": from one answer to the next
-// question, with a run at work, without one, and in the first seconds of one, "stamp"}, sent again by each look.
+// value: {"visitor", "standing", "over": what the last look saw, "seconds", "idle", "beginning": from one answer to the
+// next question, with a run at work, without one, and in the first seconds of one, "stamp"}, sent again by each look.
 // Gives the events "moved", and "ended" where another run than before is over. Gradio gives: element, props, server, trigger, watch.
 const RETRY_SECONDS = 2;
 const PATIENCE_SECONDS = 30;
@@ -9,7 +9,7 @@ const LONGEST_PAUSE_SECONDS = 5;
 let asked = 0; // how many questions; only the last one's answer counts
 let told = 0; // when the page was told to look; 0 while it isn't looking
 let timer = 0;
-let over; // which runs the last answer called over
+let over; // which runs the last answer called over; at first those that the page was opened with
 
 function again(seconds) {
   clearTimeout(timer);
@@ -44,6 +44,7 @@ async function ask() {
 
 // A look is over once what it brought is drawn. Where that took long, as much time is left for everything else.
 watch('value', () => {
+  over ??= props.value?.over;
   const began = told;
   const rest = () => {
     if (told !== began) return;
