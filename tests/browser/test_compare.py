@@ -234,8 +234,22 @@ def going(app: App) -> Iterator[RunDirectory]:
     shutil.rmtree(run.path)
 
 
-def test_a_run_that_ends_is_shown_where_another_one_stood_in_for_it(app, visit, going):
-    page = visit(f"{app.url}/?tab=compare").page
+# Between the look with which a page opens and its first question, much can happen.
+LATE_QUESTIONS = """
+const { fetch } = window;
+window.fetch = (...sent) => String(sent[0]?.url ?? sent[0]).includes('component_server')
+  ? new Promise((resolve) => setTimeout(resolve, 5000)).then(() => fetch(...sent))
+  : fetch(...sent);
+"""
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_that_ends_is_shown_where_another_one_stood_in_for_it(app, visit, going, late):
+    watch = visit(app.url)
+    page = watch.page
+    if late:
+        page.add_init_script(LATE_QUESTIONS)
+    watch.go(f"{app.url}/?tab=compare")
     after = page.locator("#compare-after input")
     expect(after).to_have_value("Step-wise · 1 Jan 11:00:00")
     expect(page).to_have_url(re.compile(f"run={going.id}$"))
