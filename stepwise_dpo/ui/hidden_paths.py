@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import threading
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -36,33 +37,39 @@ _FILE = re.compile(rf"{API_PREFIX}/file[=/]")
 
 
 class FileNames:
-    """Which random name stands for which path."""
+    """Which random name stands for which path; for several threads."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._uploads = BoundedCache[str, str](MAX_UPLOADS, lambda name, path: 1)
         self._downloads: dict[str, str] = {}
 
     @property
     def downloads(self) -> dict[str, str]:
         """The names of files for downloads, by path."""
-        return self._downloads
+        with self._lock:
+            return self._downloads.copy()
 
     def take_in(self, path: str) -> str:
         """Name a file that a visitor has sent."""
         name = _PREFIX + secrets.token_hex(16)
-        self._uploads.put(name, path)
+        with self._lock:
+            self._uploads.put(name, path)
         return name
 
     def offer(self, path: str) -> None:
         """Name a file for a download; how it is called, the app has chosen, and who saves it would miss that."""
-        name = self._downloads.pop(path, f"{_PREFIX}{secrets.token_hex(16)}/{os.path.basename(path)}")
-        self._downloads[path] = name
-        if len(self._downloads) > MAX_DOWNLOADS:
-            del self._downloads[next(iter(self._downloads))]
+        new = f"{_PREFIX}{secrets.token_hex(16)}/{os.path.basename(path)}"
+        with self._lock:
+            self._downloads[path] = self._downloads.pop(path, new)
+            if len(self._downloads) > MAX_DOWNLOADS:
+                del self._downloads[next(iter(self._downloads))]
 
     def path(self, name: str) -> str | None:
         """Find the path behind a name."""
-        return self._uploads.get(name) or next((path for path, own in self._downloads.items() if own == name), None)
+        with self._lock:
+            offered = (path for path, own in self._downloads.items() if own == name)
+            return self._uploads.get(name) or next(offered, None)
 
 
 FILES = FileNames()
