@@ -77,7 +77,7 @@ def _steps(run: RunDirectory) -> list[tuple[int, float]]:
 
 
 def known_pace(runs: Iterable[RunDirectory], model: str, loss: str) -> Pace | None:
-    """Find the pace of the newest run of a model, if possible with the same loss; None where there is none.
+    """Find the pace of the newest run of a model that is over, if possible with the same loss; None without any.
 
     Args:
         runs: the newest first.
@@ -89,6 +89,8 @@ def known_pace(runs: Iterable[RunDirectory], model: str, loss: str) -> Pace | No
         try:
             config = run.config()
             if config.model != model or (config.loss != loss and other is not None):
+                continue
+            if run.status().active:  # its first steps are slower, and what is around them isn't known yet
                 continue
             pace = pace_of(run, config)
         except RunError:

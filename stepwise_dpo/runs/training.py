@@ -177,7 +177,8 @@ def _run(
         # To score them takes minutes; where nothing does, the trainer finds at once what is too long.
         policy.step_tokenizer().check_lengths(everything, config.max_length)
     if journal.writes:
-        warnings = [*_unknown_characters(policy, everything), *_unknown_problems(config.model, train_pairs)]
+        models = [config.model, *([config.reward_model] if config.reward_model else [])]
+        warnings = [*_unknown_characters(policy, everything), *_unknown_problems(models, train_pairs)]
         _record_environment(config, directory, point, policy, reward_model, train_pairs, warnings)
 
     def score(pairs: Sequence[PreferencePair]) -> None:
@@ -407,11 +408,13 @@ def _unknown_characters(policy: Policy, pairs: Sequence[PreferencePair]) -> list
     ]
 
 
-def _unknown_problems(model: str, pairs: Sequence[PreferencePair]) -> list[str]:
-    if model not in BUNDLED or any(is_known(pair.prompt) for pair in pairs):
+def _unknown_problems(models: Sequence[str], pairs: Sequence[PreferencePair]) -> list[str]:
+    bundled = [repr(model) for model in dict.fromkeys(models) if model in BUNDLED]
+    if not bundled or any(is_known(pair.prompt) for pair in pairs):
         return []
+    which = f"the bundled {' and '.join(bundled)} know{'s' * (len(bundled) == 1)}"
     return [
-        f"the bundled model {model!r} knows the bundled kinds of problems only, and none of the {len(pairs)} training "
-        "prompts is of one: its log-probabilities and losses say little here. Choose a model (--model) that knows such "
-        f"text, a local folder or a Hub id such as {HUB_DEFAULT}"
+        f"{which} the bundled kinds of problems only, and none of the {len(pairs)} training prompts is of one: "
+        "log-probabilities, rewards and losses of such a model say little here. Choose one that knows such text, a "
+        f"local folder or a Hub id such as {HUB_DEFAULT}"
     ]

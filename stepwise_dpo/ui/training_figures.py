@@ -21,6 +21,9 @@ MAX_RUNS = len(RUN_COLOURS)
 FALL = 0.1
 """Nats by which both rewards have to fall, and the margin to rise, before the page explains it."""
 
+TREND = 5
+"""Fewer points show none."""
+
 FEW_STEPS = 10
 """Up to so many optimiser steps the axis would have ticks between them, and there is room for a tick at each."""
 
@@ -193,7 +196,7 @@ def displaced(curves: Curves) -> bool:
     for key in ("rewards/chosen", "rewards/rejected", "rewards/margins"):
         steady = smooth(curves.points(key)[1], 0.9)
         steady = steady[np.isfinite(steady)]
-        if len(steady) < 2:
+        if len(steady) < TREND:
             return False
         ends.append(steady[-1] - steady[0])
     chosen, rejected, margin = ends

@@ -136,8 +136,10 @@ def test_the_open_example_has_its_real_point(learn):
 
     # Another example, another point.
     open_tab(learn, "Rewards")
-    learn.locator("#rewards-list .list-item").nth(2).click()
     question = learn.locator("#rewards-example .question")
+    before = question.inner_text()
+    learn.locator("#rewards-list .list-item").nth(2).click()
+    expect(question).not_to_have_text(before)
     expect(learn.locator("#rewards-list .list-item").nth(2)).to_have_attribute("aria-current", "true")
     expect(learn.locator("#rewards-example .value").first).to_be_visible(timeout=60_000)
     words = question.inner_text()

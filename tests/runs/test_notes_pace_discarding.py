@@ -84,6 +84,8 @@ def test_pace_of_the_same_model_and_if_possible_the_same_loss(make):
     assert known_pace(runs, "policy", "stepwise").run_id == "b"
     assert known_pace(runs, "tiny", "stepwise").run_id == "d"
     assert known_pace(runs, "google/flan-t5-small", "dpo") is None
+    runs[1].write_status(RunStatus("running", started=1.0))  # what it has done so far is slower than the rest
+    assert known_pace(runs, "policy", "dpo").run_id == "b"
     (runs[1].path / "config.json").write_text("broken")
     assert known_pace(runs, "policy", "dpo").run_id == "b"
 

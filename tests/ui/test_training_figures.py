@@ -228,7 +228,7 @@ def test_both_rewards_falling_while_the_margin_rises_is_explained():
     assert not displaced(rewards(-down, steeply))  # chosen rises
     assert not displaced(rewards(steeply, down))  # the margin falls as well
     assert not displaced(rewards(down / 100, steeply / 100))  # within noise
-    assert not displaced(rewards(down[:1], steeply[:1]))
+    assert not displaced(rewards(down[::15], steeply[::15]))  # four points are no trend
     assert not displaced(Curves(RECORDS))
     charts = training_charts([Drawn("a", "a", "dpo", rewards(down, steeply))])
     assert "DPO + imitation" in chart(charts, "rewards").note
