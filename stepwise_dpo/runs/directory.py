@@ -22,9 +22,11 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -416,7 +418,8 @@ class RunDirectory:
             RunError: the file can't be read.
         """
         try:
-            return _json_lines((self.path / "examples.jsonl").read_bytes())
+            with _opened(self.path / "examples.jsonl") as file:
+                return _json_lines(file.read())
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -447,7 +450,7 @@ class RunDirectory:
             RunError: there is none, it has more bytes than `most`, or it is no object of JSON.
         """
         try:
-            with open(self.path / name, "rb", buffering=0) as file:
+            with _opened(self.path / name) as file:
                 if (size := os.fstat(file.fileno()).st_size) > most:
                     sizes = f"{readable_bytes(size)}, and at most {readable_bytes(most)} are read"
                     raise RunError(f"run {self.id!r}: {name} has {sizes}")
@@ -459,6 +462,19 @@ class RunDirectory:
         if not isinstance(content, dict):
             raise RunError(f"run {self.id!r}: {name} must hold an object")
         return content
+
+
+def _opened(path: Path) -> FileIO:
+    """Open a regular file; a pipe would be waited for without end.
+
+    Raises:
+        OSError: it can't be opened, or is something else.
+    """
+    file = FileIO(path, opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file
 
 
 def _status_fault(error: ValidationError | TypeError, content: Mapping[str, Any]) -> str:

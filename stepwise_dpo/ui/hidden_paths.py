@@ -102,7 +102,10 @@ class HiddenPaths:
                 await PlainTextResponse("no such file", status_code=404)(scope, receive, send)
                 return
             place = scope["path"][: asked.end()] + path
-            await self._app({**scope, "path": place, "raw_path": quote(place).encode()}, receive, send)
+            # At several ranges at once Gradio fails; a server may send the whole instead (RFC 9110, 14.2).
+            headers = [(name, value) for name, value in scope["headers"] if name != b"range" or b"," not in value]
+            asked_for = {**scope, "path": place, "raw_path": quote(place).encode(), "headers": headers}
+            await self._app(asked_for, receive, send)
         elif scope["path"].endswith(UPLOAD):
             await self._app(scope, receive, _changing(send, self._uploaded, self._refused))
         else:

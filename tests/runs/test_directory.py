@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -188,3 +189,12 @@ def test_an_offset_from_before_a_cut_reads_all(run, new):
     assert run.metrics(10**30) == (records, position)
     (run.path / "metrics.jsonl").unlink()
     assert run.metrics(offset) == ([], 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize(("name", "read"), [("status.json", "status"), ("examples.jsonl", "examples")])
+def test_a_pipe_in_a_files_place_is_not_waited_for(run, name, read):
+    (run.path / name).unlink(missing_ok=True)
+    os.mkfifo(run.path / name)
+    with pytest.raises(RunError, match=rf"{name} can't be read: .*not a regular file"):
+        getattr(run, read)()
