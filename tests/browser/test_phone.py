@@ -34,7 +34,22 @@ def fits(page: Page, name: str) -> None:
     take_picture(page, f"phone-{name}")
     assert too_wide(page) == []
     assert page.evaluate("visualViewport.scale") == 1
-    assert violations(page, "target-size") == []
+    assert too_small(page) == []
+
+
+def too_small(page: Page) -> list[str]:
+    """What is too small for a finger; a bar that stays in view covers a part of something at most places of scrolling.
+
+    axe counts only what is uncovered, so how far the page happened to be scrolled would decide: meanwhile the bars
+    stand where they belong.
+    """
+    bars = page.evaluate_handle(
+        """() => [...document.querySelectorAll("*")].filter((part) => getComputedStyle(part).position === "sticky")"""
+    )
+    bars.evaluate("(bars) => { for (const bar of bars) bar.style.position = 'relative'; }")
+    found = violations(page, "target-size")
+    bars.evaluate("(bars) => { for (const bar of bars) bar.style.position = ''; }")
+    return found
 
 
 def pick(page: Page, field: str, option: str) -> None:
